@@ -1,0 +1,7 @@
+"""`python -m versatile_diffusion` is the `versatile` command."""
+
+import sys
+
+from versatile_diffusion.cli import main
+
+sys.exit(main())

@@ -1,0 +1,56 @@
+"""Files that commands write: numbered, and never over a file that is there already."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+GAP = 2
+GAP_COLOUR = (208, 208, 208)
+SMALLEST_TILE = 192
+FILE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".txt", ".json"})
+
+
+def check_folder(path: Path) -> None:
+    """ValueError unless `path` is a folder, or can become one."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--out is {path}, which is a file; it must be a folder (a new one is made)")
+    if not path.exists() and path.suffix.lower() in FILE_SUFFIXES:
+        raise ValueError(f"--out is {path}, which looks like a file; it must be a folder (a new one is made)")
+
+
+def next_number(folder: Path, stem: str) -> int:
+    """The first number of which no `stem-NNNN*` file exists, and none after it."""
+    taken = [file.name[len(stem) + 1 :][:4] for file in folder.glob(f"{stem}-[0-9][0-9][0-9][0-9]*")]
+    return max((int(number) for number in taken if number.isdigit()), default=0) + 1
+
+
+def free_path(path: Path) -> Path:
+    """`path` if there is no such file, else the first free of `name-2`, `name-3`, ..."""
+    if not path.exists():
+        return path
+    candidates = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(candidate for candidate in candidates if not candidate.exists())
+
+
+def grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
+    """All pictures on one sheet, nearly square or in `columns`, with thin gaps; tiny ones enlarged by a whole factor."""
+    from PIL import Image
+
+    width, height = images[0].size
+    factor = max(1, math.ceil(SMALLEST_TILE / width))
+    width, height = width * factor, height * factor
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), GAP_COLOUR)
+    for place, image in enumerate(images):
+        row, column = divmod(place, columns)
+        tile = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+        sheet.paste(tile, (column * (width + GAP), row * (height + GAP)))
+    return sheet

@@ -1,0 +1,1 @@
+"""Data: sources, captions, caches and the emoji set."""

@@ -1,0 +1,90 @@
+"""Reading a built set into memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from versatile_diffusion.data.emoji.manifest import COMMAND, Manifest
+from versatile_diffusion.data.emoji.render import decode
+from versatile_diffusion.data.emoji.shards import Sample, read_shard
+from versatile_diffusion.data.emoji.split import SPLITS
+
+
+@dataclass(frozen=True)
+class EmojiSet:
+    """One split of the set. The first block is per picture, the second per concept or style (the tables that
+    `concepts` and `styles` point into, the same in every split)."""
+
+    split: str
+    keys: list[str]
+    pictures: np.ndarray  # uint8 (N, size, size, 3)
+    captions: list[list[str]]
+    labels: list[str]
+    colours: list[tuple[str, ...]]
+    concepts: np.ndarray  # int64 (N,)
+    styles: np.ndarray  # int64 (N,)
+    no_sibling: np.ndarray  # bool (N,): pair-test pictures without a drawing of the same outlines in training
+
+    concept_names: list[str]
+    concept_keys: list[str]
+    concept_parts: list[str]  # train, concept-val or concept-test
+    keywords: list[list[str]]
+    groups: list[str]
+    subgroups: list[str]
+    style_names: list[str]
+    style_phrases: list[list[str]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @classmethod
+    def load(cls, folder: str | Path, split: str = "train") -> EmojiSet:
+        """Reads a split of the set that `versatile data emoji --out FOLDER` has built."""
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r}: allowed are {', '.join(SPLITS)}")
+        folder = Path(folder)
+        manifest = Manifest.read(folder)
+        missing = [name for name in manifest.shards[split] if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(
+                f"{folder} lacks {', '.join(missing)}; build it again with: {COMMAND.format(folder=folder)}"
+            )
+        samples = [sample for name in manifest.shards[split] for sample in read_shard(folder / name)]
+        expected = sum(manifest.counts[split].values())
+        if len(samples) != expected:
+            raise ValueError(
+                f"{folder}: {split} holds {len(samples)} pictures, the manifest says {expected}; build it again with: "
+                f"{COMMAND.format(folder=folder)}"
+            )
+        return cls._of(samples, manifest, split)
+
+    @classmethod
+    def _of(cls, samples: list[Sample], manifest: Manifest, split: str) -> EmojiSet:
+        size = manifest.recipe["size"]
+        place = {row["id"]: index for index, row in enumerate(manifest.styles)}
+        alone = {(style, concept) for style, concept in manifest.no_sibling}
+        pictures = np.empty((len(samples), size, size, 3), dtype=np.uint8)
+        for index, sample in enumerate(samples):
+            pictures[index] = decode(sample.webp)
+        return cls(
+            split=split,
+            keys=[sample.key for sample in samples],
+            pictures=pictures,
+            captions=[sample.captions for sample in samples],
+            labels=[sample.label for sample in samples],
+            colours=[tuple(sample.colours) for sample in samples],
+            concepts=np.array([sample.concept_index for sample in samples], dtype=np.int64),
+            styles=np.array([place[sample.style] for sample in samples], dtype=np.int64),
+            no_sibling=np.array([(sample.style, sample.concept) in alone for sample in samples], dtype=bool),
+            concept_names=[row["label"] for row in manifest.concepts],
+            concept_keys=[row["key"] for row in manifest.concepts],
+            concept_parts=[row["part"] for row in manifest.concepts],
+            keywords=[row["keywords"] for row in manifest.concepts],
+            groups=[row["group"] for row in manifest.concepts],
+            subgroups=[row["subgroup"] for row in manifest.concepts],
+            style_names=[row["id"] for row in manifest.styles],
+            style_phrases=[row["phrases"] for row in manifest.styles],
+        )

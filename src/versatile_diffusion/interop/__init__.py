@@ -1,0 +1,1 @@
+"""Checkpoints of others, read into our modules."""

@@ -1,0 +1,125 @@
+"""The published image autoencoder (`kl-f8.pth`) and diffusers' AutoencoderKL: names and configurations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from versatile_diffusion.interop.keymap import Rule, to_ours
+from versatile_diffusion.interop.weights import assign
+
+_RESNET = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "nin_shortcut": "conv_shortcut"}
+_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+_HALF = (
+    ("conv_in", "conv_in"),
+    ("mid.block_1", "mid_block.resnets.0"),
+    ("mid.attn_1", "mid_block.attentions.0"),
+    ("mid.block_2", "mid_block.resnets.1"),
+    ("norm_out", "conv_norm_out"),
+    ("conv_out", "conv_out"),
+)
+
+
+def autokl_rules(levels: int) -> tuple[Rule, ...]:
+    """Names in `kl-f8.pth` and in diffusers (as "ours"), for an autoencoder of `levels` resolutions.
+
+    Levels of the decoder are numbered from the finest on in the original, from the coarsest on in diffusers. The
+    attention's 1x1 convolutions are linear maps in diffusers.
+    """
+    places = [(f"{half}.{theirs}", f"{half}.{ours}") for half in ("encoder", "decoder") for theirs, ours in _HALF]
+    for level in range(levels):
+        up = levels - 1 - level
+        places += [
+            (f"encoder.down.{level}.block.{{i}}", f"encoder.down_blocks.{level}.resnets.{{i}}"),
+            (f"encoder.down.{level}.downsample.conv", f"encoder.down_blocks.{level}.downsamplers.0.conv"),
+            (f"decoder.up.{level}.block.{{i}}", f"decoder.up_blocks.{up}.resnets.{{i}}"),
+            (f"decoder.up.{level}.upsample.conv", f"decoder.up_blocks.{up}.upsamplers.0.conv"),
+        ]
+    places += [("quant_conv", "quant_conv"), ("post_quant_conv", "post_quant_conv")]
+    return tuple(rule for theirs, ours in places for rule in _module_rules(theirs, ours))
+
+
+def _module_rules(theirs: str, ours: str) -> list[Rule]:
+    table = _ATTENTION if "attn" in theirs else _RESNET if "block" in theirs else {}
+    if not table:
+        return [Rule(f"{theirs}.{{leaf}}", f"{ours}.{{leaf}}")]
+    return [
+        Rule(f"{theirs}.{a}.{{leaf}}", f"{ours}.{b}.{{leaf}}", pointwise=table is _ATTENTION and a != "norm")
+        for a, b in table.items()
+    ]
+
+
+def autokl_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The original's configuration (`ddconfig`, `embed_dim`, `latent_scale_factor`) as arguments of AutoencoderKL.
+
+    Raises:
+        ValueError: it asks for something that no published model has (attention outside the middle, a narrower code).
+    """
+    dd = config["ddconfig"]
+    if dd.get("attn_resolutions") or not dd.get("double_z", True) or config["embed_dim"] != dd["z_channels"]:
+        raise ValueError(
+            "only KL autoencoders with attention in the middle alone, double_z and embed_dim equal to z_channels can "
+            f"be read; got attn_resolutions {dd.get('attn_resolutions')}, double_z {dd.get('double_z')}, "
+            f"embed_dim {config['embed_dim']}, z_channels {dd['z_channels']}"
+        )
+    widths = [dd["ch"] * multiplier for multiplier in dd["ch_mult"]]
+    return {
+        "in_channels": dd["in_channels"],
+        "out_channels": dd["out_ch"],
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths),
+        "up_block_types": ["UpDecoderBlock2D"] * len(widths),
+        "block_out_channels": widths,
+        "layers_per_block": dd["num_res_blocks"],
+        "latent_channels": dd["z_channels"],
+        "sample_size": dd["resolution"],
+        "scaling_factor": config.get("latent_scale_factor", 0.18215),
+    }
+
+
+def infer_autokl_config(state: Mapping[str, Tensor], resolution: int = 512) -> dict[str, Any]:
+    """The original's configuration read off the shapes of a state dict with the names of `kl-f8.pth`.
+
+    Args:
+        resolution: side in pixels of the pictures made by default; the weights do not tell.
+    """
+    width = len(state["encoder.conv_in.weight"])
+    tops = []
+    while (name := f"encoder.down.{len(tops)}.block.0.conv1.weight") in state:
+        tops.append(len(state[name]))
+    layers = sum(re.fullmatch(r"encoder\.down\.0\.block\.\d+\.conv1\.weight", name) is not None for name in state)
+    return {
+        "embed_dim": state["post_quant_conv.weight"].shape[1],
+        "ddconfig": {
+            "double_z": True,
+            "z_channels": len(state["post_quant_conv.weight"]),
+            "resolution": resolution,
+            "in_channels": state["encoder.conv_in.weight"].shape[1],
+            "out_ch": len(state["decoder.conv_out.weight"]),
+            "ch": width,
+            "ch_mult": [top // width for top in tops],
+            "num_res_blocks": layers,
+        },
+        "latent_scale_factor": 0.18215,
+    }
+
+
+def build_autokl(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> AutoencoderKL:
+    """The image autoencoder from the original's configuration and state dict.
+
+    Args:
+        config: with `ddconfig`, `embed_dim` and, if it is not 0.18215, `latent_scale_factor`.
+        state: entries named as in `kl-f8.pth`; the tensors are shared, not copied.
+
+    Raises:
+        ValueError: an entry is missing, unknown, or of another shape than the configuration says.
+    """
+    arguments = autokl_config(config)
+    with torch.device("meta"):
+        vae = AutoencoderKL(**arguments)
+    assign(vae, to_ours(state, autokl_rules(len(arguments["block_out_channels"]))))
+    return vae.eval()

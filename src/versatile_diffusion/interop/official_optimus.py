@@ -1,0 +1,138 @@
+"""Optimus in the official layout (`optimus-vae.pth`, `vae.text.*` of the full model): names both ways, and loading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from versatile_diffusion.modalities.optimus import Optimus
+
+# official prefix -> ours; the first that fits is taken
+PREFIXES = (
+    ("encoder.linear.", "encoder.to_moments."),
+    ("encoder.", "encoder.bert."),
+    ("decoder.transformer.linear.", "decoder.to_memory."),
+    ("decoder.transformer.linear_emb.", "decoder.to_embedding."),
+    ("decoder.transformer.", "decoder.gpt2."),
+)
+TIED = {"decoder.lm_head.weight": "decoder.transformer.wte.weight"}
+OURS_ALONE = ("latent_mean", "latent_std")  # 0 and 1: official latents are used as they are
+_CAUSAL_MASK = re.compile(r"decoder\.transformer\.h\.(\d+)\.attn\.(masked_)?bias")
+
+_BERT_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_eps",
+    "initializer_range",
+)
+_GPT2_FIELDS = (
+    "vocab_size",
+    "n_positions",
+    "n_embd",
+    "n_layer",
+    "n_head",
+    "embd_pdrop",
+    "attn_pdrop",
+    "resid_pdrop",
+    "layer_norm_epsilon",
+    "initializer_range",
+)
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "embd_pdrop", "attn_pdrop", "resid_pdrop")
+
+FULL_SIZE: dict[str, Any] = {
+    "latent_size": 768,
+    "encoder": {"vocab_size": 28996, "layer_norm_eps": 1e-12},
+    "decoder": {"vocab_size": 50260},
+    "bert_special": {"pad": 0, "cls": 101, "sep": 102},
+    "gpt2_special": {"pad": 50257, "bos": 50258, "eos": 50259},
+}
+
+
+def ours(name: str) -> str | None:
+    """Our name of an official entry; None for what we do not hold (the tied head, the causal masks)."""
+    if name in TIED or _CAUSAL_MASK.fullmatch(name):
+        return None
+    for theirs, here in PREFIXES:
+        if name.startswith(theirs):
+            return here + name.removeprefix(theirs)
+    raise ValueError(f"{name!r} is no entry of Optimus; official names begin with encoder. or decoder.")
+
+
+def official_names(names: Iterable[str]) -> dict[str, str]:
+    """Our names -> official ones, our own buffers left out."""
+    table = {}
+    for name in names:
+        if name in OURS_ALONE:
+            continue
+        # longest prefix first: encoder.bert. and decoder.gpt2. come from the shorter official ones
+        theirs, here = next(pair for pair in PREFIXES if name.startswith(pair[1]))
+        table[name] = theirs + name.removeprefix(here)
+    return table
+
+
+def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An official state dict under our names."""
+    return {name: value for key, value in state.items() if (name := ours(key)) is not None}
+
+
+def to_official(model: Optimus) -> dict[str, Tensor]:
+    """The official state dict of a model, tied head and causal masks included."""
+    state = model.state_dict()
+    official = {theirs: state[name] for name, theirs in official_names(state).items()}
+    official |= {head: official[table] for head, table in TIED.items()}
+    config = model.decoder.gpt2.config
+    for layer in range(config.n_layer):
+        mask = torch.ones(config.n_positions, config.n_positions, device=model.device).tril()
+        official[f"decoder.transformer.h.{layer}.attn.bias"] = mask[None, None]
+    return official
+
+
+def optimus_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `Optimus` for an official configuration, which names `encoder`, `decoder`, `latent_size`,
+    `bert_special` (pad, cls, sep) and `gpt2_special` (pad, bos, eos)."""
+    bert_ids, gpt2_ids = config["bert_special"], config["gpt2_special"]
+    no_dropout = dict.fromkeys(_DROPOUTS, 0.0)  # it is loaded to be used; training code sets its own
+    bert = {k: config["encoder"][k] for k in _BERT_FIELDS if k in config["encoder"]}
+    gpt2 = {k: config["decoder"][k] for k in _GPT2_FIELDS if k in config["decoder"]}
+    return {
+        "bert": bert | {k: v for k, v in no_dropout.items() if k in _BERT_FIELDS},
+        "gpt2": gpt2 | {k: v for k, v in no_dropout.items() if k in _GPT2_FIELDS},
+        "latent_size": config["latent_size"],
+        "encoder_ids": {"pad": bert_ids["pad"], "begin": bert_ids["cls"], "end": bert_ids["sep"]},
+        "decoder_ids": {"pad": gpt2_ids["pad"], "begin": gpt2_ids["bos"], "end": gpt2_ids["eos"]},
+    }
+
+
+def build_optimus(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Optimus:
+    """Optimus with official weights, in eval mode, still without tokenizers (see `Optimus.set_tokenizers`).
+
+    Args:
+        config: as for `optimus_config`; `FULL_SIZE` is that of the published weights.
+        state: entries under their names in `optimus-vae.pth`.
+
+    Raises:
+        ValueError: entries are missing or unknown, or the head is not tied to the embeddings.
+    """
+    model = Optimus(**optimus_config(config))
+    for head, table in TIED.items():
+        if head in state and not torch.equal(state[head], state[table]):
+            raise ValueError(f"{head} differs from {table}; in Optimus they are one table")
+    missing, unknown = model.load_state_dict(from_official(state), strict=False)
+    missing = sorted(set(missing) - set(OURS_ALONE))
+    if missing or unknown:
+        raise ValueError(
+            f"official Optimus weights lack {missing or 'nothing'} and have unknown {unknown or 'nothing'}"
+        )
+    return model.eval()

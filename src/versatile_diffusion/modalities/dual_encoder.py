@@ -1,0 +1,277 @@
+"""Two small context encoders, of pictures and of short texts, that meet in one space: what is shown, and in which style.
+
+A token has `CONCEPT` numbers for what is shown and the rest for the style it is drawn in. Token 0 is the global one, in
+the space that pictures and texts share; the others are local (an 8 x 8 grid, or the words). As in Versatile Diffusion
+all tokens are divided by the norm of token 0; then they are scaled so that their entries have about unit size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import register_to_config
+from einops import rearrange, reduce
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from versatile_diffusion.modalities.base import ContextEncoder
+from versatile_diffusion.modalities.lite_vae import pixels_of
+
+CONCEPT = 160
+TOKENIZER = "tokenizer.json"
+_START = "<s>"
+_Self = TypeVar("_Self", bound="DualTextEncoder")
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Global vectors of a batch, each of unit norm: what is shown (B, 160), in which style (B, 32)."""
+
+    concept: Tensor
+    style: Tensor
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a tower makes of a batch: the global embedding, and local vectors (B, N, D) of any size, zero where void."""
+
+    embedding: Embedding
+    local: Tensor
+
+    def tokens(self, scale: float) -> Float[Tensor, "b n+1 d"]:
+        """Context tokens: the global one, then the local ones; the norm of each is `scale` (void ones stay zero)."""
+        first = torch.cat([self.embedding.concept, self.embedding.style], dim=-1)
+        return scale * F.normalize(torch.cat([first[:, None], self.local], dim=1), dim=-1)
+
+
+def split(vectors: Float[Tensor, "... d"]) -> Embedding:
+    """Cuts vectors into their concept and their style part and normalises each."""
+    concept, style = vectors[..., :CONCEPT], vectors[..., CONCEPT:]
+    return Embedding(F.normalize(concept, dim=-1), F.normalize(style, dim=-1))
+
+
+def _norm_relu_conv(channels: int, out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
+    )
+
+
+class ConvBlock(nn.Module):
+    """BatchNorm, ReLU, 3 x 3 convolution, twice, added to the input."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.layers = nn.Sequential(_norm_relu_conv(channels, channels), _norm_relu_conv(channels, channels))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + self.layers(x)
+
+
+class DualImageEncoder(ContextEncoder):
+    """Pictures of 64 x 64 pixels to 1 + 64 context tokens.
+
+    Args:
+        widths: channels at a half, a quarter and an eighth of the picture's size.
+        width: of a token; `CONCEPT` numbers for what is shown, the rest for the style.
+        token_scale: norm of a token; sqrt(width) makes its entries about one.
+        sample_size: side of a picture in pixels.
+    """
+
+    modality: ClassVar[str] = "image"
+
+    @register_to_config
+    def __init__(
+        self,
+        widths: Sequence[int] = (32, 96, 192),
+        width: int = 192,
+        token_scale: float = 192**0.5,
+        sample_size: int = 64,
+    ):
+        super().__init__()
+        low, middle, high = widths
+        self.grid = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, low, 3, padding=1),
+            nn.Conv2d(low, middle, 3, stride=2, padding=1, bias=False),
+            ConvBlock(middle),
+            _norm_relu_conv(middle, high, stride=2),
+            ConvBlock(high),
+            ConvBlock(high),
+            nn.BatchNorm2d(high),
+            nn.ReLU(),
+        )
+        self.to_global = nn.Linear(2 * high, width)
+        self.to_local = nn.Linear(high, width)
+
+    def forward(
+        self, pixels: Float[Tensor, "b 3 h w"], mask: Float[Tensor, "b h8 w8"] | None = None
+    ) -> Features:
+        """Features of pixels in [0, 1]; `mask` has the share of each grid cell that counts."""
+        grid = self.grid(1.5 * (1 - pixels))
+        mask = torch.ones_like(grid[:, 0]) if mask is None else mask
+        grid = grid * mask[:, None]
+        area = reduce(mask, "b h w -> b 1", "sum").clamp_min(1e-6)
+        mean = reduce(grid, "b c h w -> b c", "sum") / area
+        pooled = torch.cat([mean, reduce(grid, "b c h w -> b c", "max")], dim=1)
+        local = self.to_local(rearrange(grid, "b c h w -> b (h w) c")) * rearrange(mask, "b h w -> b (h w) 1")
+        return Features(split(self.to_global(pooled)), local)
+
+    @torch.no_grad()
+    def encode(self, values: Sequence[Image.Image], masks: Sequence[Any] | None = None) -> Float[Tensor, "b n d"]:
+        """Pictures of any size to context tokens (B, 65, 192); tokens of cells outside the mask are zero.
+
+        Args:
+            values: pictures, each fitted onto a white square.
+            masks: per picture an "L" picture or an array (H, W), white keeps; None for the whole picture.
+        """
+        return self._features(values, masks).tokens(self.config.token_scale)
+
+    @torch.no_grad()
+    def embed(self, values: Sequence[Image.Image]) -> Embedding:
+        """The global vectors, comparable with those of texts by their inner products."""
+        return self._features(values, None).embedding
+
+    def _features(self, values: Sequence[Image.Image], masks: Sequence[Any] | None) -> Features:
+        if masks is not None and len(masks) != len(values):
+            raise ValueError(f"got {len(masks)} masks for {len(values)} pictures; give one each, or None")
+        pixels = pixels_of(values, self.config.sample_size).to(self.device, self.dtype)
+        if masks is None or all(mask is None for mask in masks):
+            return self(pixels)
+        side = self.config.sample_size // 8
+        return self(pixels, torch.stack([_grid_mask(mask, side) for mask in masks]).to(pixels))
+
+
+def _grid_mask(mask: Any, side: int) -> Float[Tensor, "side side"]:
+    """The share of each cell that the mask keeps."""
+    if mask is None:
+        return torch.ones(side, side)
+    array = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask, dtype=np.float32)
+    if array.ndim != 2:
+        raise ValueError(f"a mask has height and width; got an array of shape {array.shape}")
+    whole = torch.from_numpy(array / 255 if array.max() > 1 else array)
+    return F.interpolate(whole[None, None], size=(side, side), mode="area")[0, 0]
+
+
+class TextBlock(nn.Module):
+    """Pre-norm self-attention and a feed-forward layer of four times the width."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm_attention, self.norm_feed = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query_key_value, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.feed = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+        parts = rearrange(
+            self.query_key_value(self.norm_attention(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads
+        )
+        mixed = F.scaled_dot_product_attention(*parts, attn_mask=valid[:, None, None, :])
+        x = x + self.out(rearrange(mixed, "b h n d -> b n (h d)"))
+        return x + self.feed(self.norm_feed(x))
+
+
+class DualTextEncoder(ContextEncoder):
+    """Short texts to 1 + 24 context tokens; those after the end of the text are zero.
+
+    The tokenizer is part of the encoder: give one to a new encoder by `encoder.tokenizer = Tokenizer.from_file(...)`;
+    `save_pretrained` and `from_pretrained` carry it along as `tokenizer.json`.
+
+    Args:
+        vocabulary: entries of the tokenizer; 0 is the padding.
+        limit: tokens of the longest text.
+        width: of a token; `CONCEPT` numbers for what is shown, the rest for the style.
+        depth, heads: of the transformer.
+        token_scale: norm of a token; sqrt(width) makes its entries about one.
+    """
+
+    modality: ClassVar[str] = "text"
+    tokenizer: Tokenizer | None = None
+
+    @register_to_config
+    def __init__(
+        self,
+        vocabulary: int = 4096,
+        limit: int = 24,
+        width: int = 192,
+        depth: int = 3,
+        heads: int = 6,
+        token_scale: float = 192**0.5,
+    ):
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(limit, width)
+        self.blocks = nn.ModuleList(TextBlock(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.to_shared = nn.Linear(width, width)
+        nn.init.normal_(self.words.weight, std=0.5)
+        nn.init.normal_(self.positions.weight, std=0.1)
+
+    def forward(self, ids: Int[Tensor, "b n"]) -> Features:
+        """Features of token ids, padded with 0 at the end; the global vector is the mean of the words' vectors."""
+        valid = ids > 0
+        x = self.words(ids) + self.positions.weight[: ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, valid)
+        local = self.to_shared(self.norm(x)) * valid[..., None]
+        mean = reduce(local, "b n d -> b d", "sum") / reduce(valid, "b n -> b 1", "sum").clamp_min(1)
+        return Features(split(mean), local)
+
+    @torch.no_grad()
+    def encode(self, values: Sequence[str], masks: Sequence[Any] | None = None) -> Float[Tensor, "b n d"]:
+        """Texts to context tokens (B, 25, 192).
+
+        Raises:
+            ValueError: a text has more than 24 tokens; or masks are given, which texts do not take.
+        """
+        if masks is not None and any(mask is not None for mask in masks):
+            raise ValueError("a text context takes no mask; give None")
+        return self(self.ids(values)).tokens(self.config.token_scale)
+
+    @torch.no_grad()
+    def embed(self, values: Sequence[str]) -> Embedding:
+        """The global vectors, comparable with those of pictures by their inner products."""
+        return self(self.ids(values)).embedding
+
+    def ids(self, values: Sequence[str]) -> Int[Tensor, "b n"]:
+        """Token ids (B, limit) of texts, lower-cased; an empty text is the start token alone.
+
+        Raises:
+            ValueError: a text is too long, or the encoder has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ValueError("this text encoder has no tokenizer: set encoder.tokenizer, or load one with from_pretrained")
+        limit = self.config.limit
+        result = torch.zeros(len(values), limit, dtype=torch.long)
+        for row, (value, encoding) in enumerate(
+            zip(values, self.tokenizer.encode_batch([v.lower().strip() for v in values]), strict=True)
+        ):
+            ids = encoding.ids or [self.tokenizer.token_to_id(_START)]
+            if len(ids) > limit:
+                raise ValueError(f"the text {value!r} has {len(ids)} tokens; at most {limit} are allowed")
+            result[row, : len(ids)] = torch.tensor(ids)
+        return result.to(self.device)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **options: Any) -> None:
+        """Writes config, weights and `tokenizer.json`."""
+        super().save_pretrained(save_directory, *args, **options)
+        if self.tokenizer is not None:
+            self.tokenizer.save(str(Path(save_directory) / TOKENIZER), pretty=False)
+
+    @classmethod
+    def from_pretrained(cls: type[_Self], folder: str | os.PathLike, **options: Any) -> _Self:  # type: ignore[override]
+        """Reads what `save_pretrained` wrote to a local folder (below it `subfolder`, if given)."""
+        encoder = super().from_pretrained(folder, **options)
+        path = Path(folder, options.get("subfolder") or "", TOKENIZER)
+        if path.is_file():
+            encoder.tokenizer = Tokenizer.from_file(str(path))
+        return encoder

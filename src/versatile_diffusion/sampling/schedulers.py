@@ -1,0 +1,114 @@
+"""Noise schedules and samplers: DDIM as the original samples, and two faster ones of diffusers as presets."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+from torch import Tensor
+
+SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+"""betas = linspace(sqrt(0.00085), sqrt(0.012), 1000)^2, as in the released code (the paper prints 8.5e-5)."""
+
+SHARED = (*SCHEDULE, "trained_betas", "prediction_type")
+"""What belongs to the trained model and stays when another sampler is chosen."""
+
+
+def clean_and_noise(scheduler: Any, output: Tensor, timestep: int | Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+    """Estimates of the clean latent and of the noise from a network's output (of the scheduler's `prediction_type`)."""
+    signal = scheduler.alphas_cumprod[timestep] ** 0.5
+    sigma = (1 - scheduler.alphas_cumprod[timestep]) ** 0.5
+    return PREDICTIONS[scheduler.config.prediction_type](output, sample, signal, sigma)
+
+
+PREDICTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "epsilon": lambda output, x, signal, sigma: ((x - sigma * output) / signal, output),
+    "v_prediction": lambda output, x, signal, sigma: (signal * x - sigma * output, signal * output + sigma * x),
+    "sample": lambda output, x, signal, sigma: (output, (x - signal * output) / sigma),
+}
+
+
+class OfficialDDIMScheduler(DDIMScheduler):
+    """DDIM as the original sampler does it, in exactly n steps.
+
+    Timesteps are floor(i T / n) + 1, which are the original's where n divides T; elsewhere the original takes more
+    than n steps, and diffusers' own "leading" spacing stops short of the noisiest ones. The last step ends at the first
+    `alphas_cumprod`, not at 1 (`set_alpha_to_one=False`).
+    """
+
+    start_lead = 1  # steps by which a start from a clean latent is noisier than the first step expects, as originally
+
+    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        """Timesteps in running order, noisiest first.
+
+        Raises:
+            ValueError: the number of steps is below 1 or above the number of trained timesteps.
+        """
+        trained = self.config.num_train_timesteps
+        if not 1 <= num_inference_steps <= trained:
+            raise ValueError(f"num_inference_steps is {num_inference_steps}; it must be from 1 to {trained}")
+        self.num_inference_steps = num_inference_steps
+        offset = 1 if num_inference_steps < trained else 0  # with every timestep in use there is no room for the offset
+        ascending = torch.arange(num_inference_steps) * trained // num_inference_steps + offset
+        self.timesteps = ascending.flip(0).to(device)
+
+    def step(  # type: ignore[override]
+        self,
+        model_output: Tensor,
+        timestep: int | Tensor,
+        sample: Tensor,
+        eta: float = 0.0,
+        variance_noise: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
+        """One step of DDIM (its equation 12). `variance_noise` is needed when `eta` is above 0."""
+        now = int(timestep)
+        later = self.timesteps[self.timesteps < now]
+        previous = int(later[0]) if len(later) else -1
+        alpha = self.alphas_cumprod[previous] if len(later) else self.final_alpha_cumprod
+        clean, noise = clean_and_noise(self, model_output, now, sample)
+        sigma = eta * self._get_variance(now, previous) ** 0.5
+        latent = alpha**0.5 * clean + (1 - alpha - sigma**2) ** 0.5 * noise
+        if eta > 0:
+            if variance_noise is None:
+                raise ValueError(f"eta is {eta}, so variance_noise is needed")
+            latent = latent + sigma * variance_noise
+        return DDIMSchedulerOutput(latent, clean) if return_dict else (latent, clean)
+
+
+SCHEDULERS: dict[str, Callable[..., Any]] = {
+    "ddim": partial(OfficialDDIMScheduler, **SCHEDULE, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+    "dpm++": partial(DPMSolverMultistepScheduler, **SCHEDULE, algorithm_type="dpmsolver++"),
+    "unipc": partial(UniPCMultistepScheduler, **SCHEDULE),
+}
+"""Samplers by name; each takes what differs (such as `prediction_type`) as keywords."""
+
+
+def named_scheduler(name: str, trained: Mapping[str, Any] | None = None) -> Any:
+    """A fresh sampler.
+
+    Args:
+        name: a key of `SCHEDULERS`.
+        trained: config of the scheduler that the model was trained with; its betas and prediction type are kept.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in SCHEDULERS:
+        raise ValueError(f"unknown scheduler {name!r}; allowed: {', '.join(SCHEDULERS)}")
+    return SCHEDULERS[name](**{key: trained[key] for key in SHARED if trained and key in trained})
+
+
+def scheduler_name(scheduler: Any) -> str | None:
+    """The key in `SCHEDULERS` of a scheduler's class, if it is one of them."""
+    return next((name for name, make in SCHEDULERS.items() if type(scheduler) is getattr(make, "func", make)), None)
+
+
+def takes_eta(scheduler: Any) -> bool:
+    """Whether the sampler can add noise at each step (`eta` above 0)."""
+    return "eta" in inspect.signature(scheduler.step).parameters

@@ -1,0 +1,263 @@
+"""Training of the text codec.
+
+A text must stay readable when its latent is off by some tenths of a standard deviation, as after a diffusion; so the
+decoder learns from latents with noise. The noise is measured in each channel's standard deviation over the batch: no
+scale of the latents escapes it, and no channel can fall silent, which is what a divergence term tends to bring about.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from versatile_diffusion.data.emoji.manifest import Manifest
+from versatile_diffusion.data.emoji.shards import read_shard
+from versatile_diffusion.modalities.optimus import Optimus
+from versatile_diffusion.training.loop import Objective
+from versatile_diffusion.training.optimizer import ParameterGroups
+
+PAD, UNKNOWN, BEGIN, END = range(4)  # of the set's tokenizer
+POSTERIOR_WEIGHT = 1e-3
+
+
+@dataclass(frozen=True)
+class TextCodecSettings:
+    """What the text codec is and how it is trained.
+
+    Args:
+        width, layers, heads: of the encoder and of the decoder.
+        latent_size: channels of the latent.
+        max_length: most tokens of a text, begin and end counted.
+        batch_size: captions per step.
+        lr, weight_decay: of AdamW (embeddings, biases, norms).
+        muon_lr: of Muon for the matrices; None trains them with AdamW.
+        posterior: standard deviation that the encoder is taught to state, in standard deviations of the channel.
+        word_dropout: share of the decoder's input tokens that are hidden.
+        noise: largest standard deviation of the noise on latents, in standard deviations of the channel.
+        label_share: share of the texts that are bare labels or keywords of concepts.
+        buckets: batches are drawn from this many times their size, sorted by length, to save padding.
+        held_out: captions that a measurement takes of each held-out split.
+    """
+
+    width: int = 192
+    layers: int = 3
+    heads: int = 6
+    latent_size: int = 128
+    max_length: int = 30
+    batch_size: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    muon_lr: float | None = 0.02
+    posterior: float = 0.1
+    word_dropout: float = 0.25
+    noise: float = 0.4
+    label_share: float = 0.05
+    buckets: int = 8
+    held_out: int = 512
+
+
+class TextBatch(NamedTuple):
+    """Token ids with all randomness of a step."""
+
+    ids: Int[Tensor, "b t"]
+    hidden: Bool[Tensor, "b t"]
+    noise: Float[Tensor, "b z"]
+
+
+class TextCodecObjective(Objective):
+    """Next-token cross-entropy from a noisy latent; measured by how many held-out captions come back word for word."""
+
+    name = "text-codec"
+
+    def __init__(self, data: Path, settings: TextCodecSettings, device: torch.device):
+        self.recipe, self.device, self.batch_size = settings, device, settings.batch_size
+        self.tokenizer = Tokenizer.from_file(str(Path(data) / "tokenizer.json"))
+        manifest = Manifest.read(Path(data))
+        captions = _captions(data, manifest, "train")
+        self.captions = self._ids(captions).to(device)
+        self.words = self._ids(_names(manifest)).to(device)
+        seen = {_plain(caption) for caption in captions}
+        self.held_out = {
+            split: _unseen(_captions(data, manifest, split), seen, settings.held_out)
+            for split in ("pair-val", "concept-val")
+        }
+
+    def _ids(self, texts: Sequence[str]) -> Tensor:
+        """Begin, tokens, end; padded to `max_length`, int16."""
+        longest = self.recipe.max_length
+        rows = [[BEGIN, *e.ids[: longest - 2], END] for e in self.tokenizer.encode_batch_fast(list(texts))]
+        lengths = np.fromiter(map(len, rows), dtype=np.int64)
+        table = np.full((len(rows), longest), PAD, dtype=np.int16)
+        table[np.arange(longest) < lengths[:, None]] = np.fromiter(chain.from_iterable(rows), dtype=np.int16)
+        return torch.from_numpy(table)
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self.recipe)
+
+    def build(self) -> Optimus:
+        recipe, positions = self.recipe, self.recipe.max_length + 2
+        ids = {"pad": PAD, "begin": BEGIN, "end": END}
+        bert = {
+            "vocab_size": self.tokenizer.get_vocab_size(),
+            "hidden_size": recipe.width,
+            "num_hidden_layers": recipe.layers,
+            "num_attention_heads": recipe.heads,
+            "intermediate_size": 4 * recipe.width,
+            "max_position_embeddings": positions,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }
+        gpt2 = {
+            "vocab_size": self.tokenizer.get_vocab_size(),
+            "n_positions": positions,
+            "n_embd": recipe.width,
+            "n_layer": recipe.layers,
+            "n_head": recipe.heads,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+            "resid_pdrop": 0.0,
+        }
+        return Optimus(
+            bert,
+            gpt2,
+            latent_size=recipe.latent_size,
+            encoder_ids=ids,
+            decoder_ids=ids,
+            encoder_limit=recipe.max_length - 2,
+            max_length=recipe.max_length,
+            clean_up=False,
+            temperature=0.0,
+            drop_repeats=False,  # "family: man, man, boy" is no mistake
+        )
+
+    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+        recipe = self.recipe
+        matrices = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear | Conv1D)}
+        groups = ParameterGroups()
+        for p in module.parameters():
+            target = groups.no_decay if id(p) not in matrices else groups.muon if recipe.muon_lr else groups.decay
+            target.append(p)
+        decay = recipe.weight_decay
+        return groups.optimizers(recipe.lr, decay, (0.9, 0.98), recipe.muon_lr or 0.0, decay, muon_steps=4)
+
+    def batch(self, step: int, generator: torch.Generator) -> TextBatch:
+        """Texts of about the same length, some of them bare labels or keywords."""
+        recipe, device = self.recipe, self.device
+        size, pool = recipe.batch_size, recipe.batch_size * recipe.buckets
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=device)
+
+        def draw(texts: Tensor, count: int) -> Tensor:
+            return texts[torch.randint(len(texts), (count,), generator=generator, device=device)]
+
+        words = round(recipe.label_share * pool)
+        ids = torch.cat([draw(self.captions, pool - words), draw(self.words, words)]).long()
+        lengths = (ids != PAD).sum(1)
+        bucket = int(torch.randint(recipe.buckets, (1,), generator=generator, device=device))
+        rows = (lengths + uniform(pool)).argsort()[bucket * size : (bucket + 1) * size]
+        ids = ids[rows, : int(lengths[rows].max())]
+        noise = torch.randn(size, recipe.latent_size, generator=generator, device=device)
+        return TextBatch(ids, uniform(*ids.shape) < recipe.word_dropout, recipe.noise * uniform(size, 1) * noise)
+
+    def loss(self, module: Optimus, batch: TextBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        ids = batch.ids
+        mean, logvar = module.posterior(ids)
+        spread = mean.std(0)
+        inputs = ids.masked_fill(batch.hidden & (ids != BEGIN), UNKNOWN)[:, :-1]
+        logits = module.decoder(inputs, mean + spread * batch.noise)
+        parts = {
+            "text": F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD),
+            "posterior": F.mse_loss(logvar, 2 * (self.recipe.posterior * spread.detach()).log().expand_as(logvar)),
+        }
+        return parts["text"] + POSTERIOR_WEIGHT * parts["posterior"], parts
+
+    def evaluate(self, module: Optimus) -> dict[str, float]:
+        """Share of captions that come back exactly, and of tokens; also with noise on the latents."""
+        self._calibrate(module)
+        result = {}
+        for split, texts in self.held_out.items():
+            latents = module.encode(texts)
+            result[f"exact/{split}"] = _exact(module.decode(latents), texts)
+            result[f"token/{split}"] = self._token_accuracy(module, texts, latents)
+        texts = self.held_out["pair-val"]
+        latents = module.encode(texts)
+        for strength in (0.1, 0.2, 0.3, 0.5):
+            generator = torch.Generator(self.device).manual_seed(0)
+            noise = torch.randn(latents.shape, generator=generator, device=self.device)
+            result[f"exact/pair-val/noise-{strength}"] = _exact(module.decode(latents + strength * noise), texts)
+        return result
+
+    def sample_sheet(self, module: Optimus, path: Path) -> None:
+        """Held-out captions with what comes back, also from a noisy latent, and walks between two captions."""
+        self._calibrate(module)
+        texts = [text for split in self.held_out.values() for text in split[:16]]
+        latents = module.encode(texts)
+        noise = torch.randn(latents.shape, generator=torch.Generator(self.device).manual_seed(0), device=self.device)
+        noisy = module.decode(latents + 0.3 * noise)
+        rows = zip(texts, module.decode(latents), noisy, strict=True)
+        lines = [f"{text}\n  -> {back}\n  ~> {rough}" for text, back, rough in rows]
+        weights = torch.linspace(0, 1, 7, device=self.device)[:, None]
+        for left, right in zip(latents[:8:2], latents[1:8:2], strict=True):
+            lines.append(" | ".join(module.decode((1 - weights) * left + weights * right)))
+        path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
+
+    def export(self, module: Optimus, folder: Path) -> None:
+        """Measures the latents on the training captions and writes the codec with its tokenizer."""
+        self._calibrate(module, 32_768)
+        module.save_pretrained(folder)
+
+    def _calibrate(self, module: Optimus, count: int = 4096) -> None:
+        """Sets the mean and the standard deviation per channel from `count` training captions."""
+        module.set_tokenizers(self.tokenizer, self.tokenizer)
+        chosen = self.captions[:: max(1, len(self.captions) // count)].long()
+        with torch.no_grad():
+            means = torch.cat([module.posterior(part).mean for part in chosen.split(512)])
+        module.latent_mean.copy_(means.mean(0))
+        module.latent_std.copy_(means.std(0))
+
+    def _token_accuracy(self, module: Optimus, texts: Sequence[str], latents: Tensor) -> float:
+        """Share of the next tokens that are the likeliest, the tokens before being right."""
+        ids = module.tokens.for_decoder(texts).to(self.device)
+        guesses = module.decoder(ids[:, :-1], module.raw(latents)).argmax(-1)
+        counted = ids[:, 1:] != PAD
+        return float((guesses == ids[:, 1:])[counted].float().mean())
+
+
+def _plain(text: str) -> str:
+    """A text as the tokenizer's normalizer leaves it: what the codec can give back."""
+    return unicodedata.normalize("NFC", text).lower()
+
+
+def _captions(data: Path, manifest: Manifest, split: str) -> list[str]:
+    """All captions of a split (without decoding its pictures)."""
+    samples = (sample for name in manifest.shards[split] for sample in read_shard(Path(data) / name))
+    return [caption for sample in samples for caption in sample.captions]
+
+
+def _names(manifest: Manifest) -> list[str]:
+    """Labels and keywords of the concepts in training."""
+    rows = [row for row in manifest.concepts if row["part"] == "train"]
+    return [word for row in rows for word in (row["label"], *row["keywords"])]
+
+
+def _unseen(captions: Sequence[str], seen: set[str], count: int) -> list[str]:
+    """`count` captions, spread evenly over the alphabet, of those that are not among `seen`."""
+    texts = sorted({_plain(text) for text in captions} - seen)
+    return texts[:: max(1, len(texts) // count)][:count]
+
+
+def _exact(found: Sequence[str], wanted: Sequence[str]) -> float:
+    return sum(a == b for a, b in zip(found, wanted, strict=True)) / len(wanted)

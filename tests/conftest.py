@@ -1,0 +1,47 @@
+"""Fixtures for every test."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from versatile_diffusion import VersatileDiffusionPipeline
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The folder named by VERSATILE_REFERENCE, else the whole set beside the repository, else the part kept in it."""
+    named = os.environ.get("VERSATILE_REFERENCE")
+    places = [Path(named)] if named else [ROOT.parent / "shared" / "reference", ROOT / "tests" / "data" / "reference"]
+    return next(place for place in places if place.is_dir())
+
+
+@pytest.fixture(scope="session")
+def manifest(reference: Path) -> dict[str, Any]:
+    """Names and shapes of every entry of the full-size model."""
+    return json.loads((reference / "manifest-official.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline() -> VersatileDiffusionPipeline:
+    """A whole model of random weights that does every task; shared, so leave it as it is."""
+    from tiny import build_tiny_pipeline
+
+    return build_tiny_pipeline()
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """An RGB picture of 24 x 20 pixels."""
+    levels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    return Image.fromarray(levels)

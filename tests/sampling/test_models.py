@@ -1,0 +1,122 @@
+"""Saving, loading and finding models."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import versatile_diffusion
+from versatile_diffusion import VersatileDiffusionPipeline
+from versatile_diffusion.sampling import models
+
+FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_pipeline: Any, tmp_path_factory: Any) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_pipeline.save_pretrained(path)
+    return path
+
+
+def loaded(name: str | Path, **options: Any) -> VersatileDiffusionPipeline:
+    pipe = VersatileDiffusionPipeline.from_pretrained(name, **options)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_round_trip(tiny_pipeline: Any, folder: Path) -> None:
+    pipe = loaded(folder)
+    for method, value in (("text_to_image", "a dog"), ("text_variation", "a dog")):
+        before, after = (getattr(p, method)(value, style="noto", **FAST) for p in (tiny_pipeline, pipe))
+        assert torch.equal(before.latents, after.latents)
+    assert before.texts == after.texts
+    assert after.settings["model"]["name"] == "tiny"
+    assert after.settings["model"]["fingerprint"] == before.settings["model"]["fingerprint"]
+
+
+def test_files_name_the_package_not_its_modules(folder: Path) -> None:
+    """Guards the entry in diffusers' table: without it the files name modules, and moving a file would break them."""
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["unet"] == ["versatile_diffusion", "MultiFlowUNet"]
+    assert index["bank"] == ["versatile_diffusion", "ModalityBank"]
+    assert index["scheduler"] == ["versatile_diffusion", "OfficialDDIMScheduler"]
+    assert index["styles"] == {"noto": "noto style", "fluent": "fluent style"}
+
+
+def test_scheduler_config_survives(tiny_pipeline: Any, tmp_path: Path) -> None:
+    from versatile_diffusion.sampling.schedulers import SCHEDULERS
+
+    parts = {**tiny_pipeline.components, "scheduler": SCHEDULERS["ddim"](prediction_type="v_prediction")}
+    VersatileDiffusionPipeline(**parts).save_pretrained(tmp_path)
+    scheduler = loaded(tmp_path).scheduler
+    assert scheduler.config.prediction_type == "v_prediction"
+    assert scheduler.config.clip_sample is False
+
+
+def test_half_on_disk_is_full_in_memory(tmp_path: Path) -> None:
+    from tiny import build_tiny_pipeline
+
+    build_tiny_pipeline().to(torch.float16).save_pretrained(tmp_path)
+    pipe = loaded(tmp_path)
+    weights = [*pipe.unet.parameters(), *pipe.bank.parameters()]
+    assert {weight.dtype for weight in weights} == {torch.float32}
+    assert all(torch.equal(weight, weight.half().float()) for weight in weights)
+    assert pipe.text_to_image("a dog", **FAST).images[0].size == (16, 16)
+
+
+def test_a_fresh_process_loads_it(folder: Path) -> None:
+    """Nothing but the package is imported there, as for a user."""
+    code = (
+        "from versatile_diffusion import VersatileDiffusionPipeline as P; import sys;"
+        "print([t.name for t in P.from_pretrained(sys.argv[1]).tasks()])"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    assert "'text-to-image', 'image-variation'" in run.stdout
+
+
+def test_shipped_models_are_found_by_name(folder: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "brings_a_model", type(sys)("brings_a_model"))
+    sys.modules["brings_a_model"].FOLDER = folder  # type: ignore[attr-defined]
+    point = EntryPoint("pocket", "brings_a_model:FOLDER", models.MODELS_GROUP)
+    monkeypatch.setattr(models, "entry_points", lambda group: [point] if group == models.MODELS_GROUP else [])
+    assert models.shipped_models()["pocket"] == folder
+    assert loaded("pocket").model_name == "pocket"
+
+
+def test_a_checkout_counts_too(folder: Path, monkeypatch: Any, tmp_path: Path) -> None:
+    (tmp_path / "pocket" / "src" / "weights").parent.mkdir(parents=True)
+    (tmp_path / "pocket" / "src" / "weights").symlink_to(folder, target_is_directory=True)
+    monkeypatch.setattr(models, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(models, "entry_points", lambda group: [])
+    assert models.find_model("pocket") == str(tmp_path / "pocket" / "src" / "weights")
+
+
+def test_unknown_models(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(models, "shipped_models", lambda: {"emoji": tmp_path})
+    with pytest.raises(ValueError, match="no model 'nonsense'; shipped models: emoji"):
+        models.find_model("nonsense")
+    with pytest.raises(ValueError, match=r"holds no model_index\.json"):
+        models.find_model(tmp_path)
+    assert models.find_model("owner/name") == "owner/name"
+
+
+def test_top_level_names_exist() -> None:
+    for name in versatile_diffusion.__all__:
+        assert getattr(versatile_diffusion, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        versatile_diffusion.Nonsense  # noqa: B018
+
+
+def test_importing_the_package_is_quick() -> None:
+    """Heavy libraries are imported when a name is first asked for; the command line relies on it."""
+    code = "import versatile_diffusion, sys; print(*{'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
