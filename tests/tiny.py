@@ -60,12 +60,12 @@ def build_tiny_pipeline(
         unet = MultiFlowUNet(
             data_streams={name: data_streams[name] for name in data},
             context_streams={name: {"width": 192} for name in contexts},
-            width=32,
+            width=16,
             multipliers=(1, 2),
             depth=1,
             attends=(True, False),
             heads=2,
-            norm_groups=8,
+            norm_groups=4,
         )
         for weight in unet.parameters():  # some begin at zero, and would hide mistakes
             if weight.abs().sum() == 0:

@@ -43,7 +43,9 @@ def unet() -> MultiFlowUNet:
 
 @pytest.fixture
 def latent() -> Callable[..., torch.Tensor]:
-    return lambda data, batch=2, seed=1: torch.randn(batch, *SHAPES[data], generator=torch.Generator().manual_seed(seed))
+    return lambda data, batch=2, seed=1: torch.randn(
+        batch, *SHAPES[data], generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def layer_of(name: str) -> str:
 
 
 def imports_of(name: str, text: str) -> Iterator[tuple[str, int]]:
-    """Modules of ours that are imported at run time, wherever in the file, dotted and below the package; and the line."""
+    """Modules of ours imported at run time, anywhere in the file: dotted, below the package, with the line."""
     tree = ast.parse(text)
     blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test).endswith("TYPE_CHECKING")]
     unbound = {line for n in blocks for line in range(n.lineno, (n.end_lineno or n.lineno) + 1)}

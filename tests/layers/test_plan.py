@@ -12,9 +12,7 @@ OFFICIAL = "D>DC>DC>D>DC>DC>D>DC>DC>D>D>D>" + "DCD" + "<D<D<DD<DC<DC<DCD<DC<DC<D
 
 
 def letters(plan) -> str:
-    return "".join(
-        "<" * stage.pops + "D" + "C" * (stage.attention is not None) + ">" * stage.pushes for stage in plan
-    )
+    return "".join("<" * stage.pops + "D" + "C" * (stage.attention is not None) + ">" * stage.pushes for stage in plan)
 
 
 def test_official_order():

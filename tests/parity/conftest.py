@@ -48,5 +48,3 @@ def needs(reference: Path, diffuser: MultiFlowUNet) -> Callable[..., None]:
         assert not lacking, f"the reference in {reference} lacks weights of {lacking}"
 
     return check
-
-

@@ -159,8 +159,15 @@ def test_joint_training_gradients(diffuser, needs, reference):
     ours = {name: p.grad for name, p in diffuser.named_parameters()}
     theirs = {n.removeprefix("joint.grad."): g for n, g in tensors.items() if n.startswith("joint.grad.")}
     assert theirs
+    largest = max(gradient.abs().max() for gradient in theirs.values())
     for name, gradient in to_ours(theirs).items():
-        assert relative(ours[name], gradient) < 1e-4, name
+        # Some gradients are zero but for rounding (a group norm of one channel a group hides the time from the first
+        # picture level): float32 rounding of the largest gradient is the least that can be asked of them.
+        allowed = max(1e-4 * gradient.abs().max(), 1e-7 * largest)
+        assert (ours[name] - gradient).abs().max() < allowed, name
+    norms = gradient_norms(diffuser)
+    for group, norm in joint["grad_norm"].items():
+        assert norms[OUR_GROUP[group]] == pytest.approx(norm, rel=1e-4)
     diffuser.zero_grad()
 
 

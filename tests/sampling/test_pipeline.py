@@ -303,6 +303,7 @@ TEXT = [Condition("text", "a dog")]
         ({"latents": torch.zeros(2, 4, 4, 4)}, r"for 1 items they must be \(1, 4, 4, 4\)"),
         ({"fidelity": 0.5}, "go together"),
         ({"start": torch.zeros(4, 4, 4)}, "go together"),
+        ({"start": torch.zeros(3, 3), "fidelity": 0.5}, "start latents are"),
         ({"seed": -3}, "seed is -3"),
         ({"output_type": "jpg"}, "unknown output_type 'jpg'; allowed: pil, np, pt, latent"),
     ],
@@ -321,7 +322,7 @@ def test_mistakes_are_refused_before_any_work(
 
 
 def test_strength_of_the_text_is_a_share(tiny_pipeline: Any, picture: Image.Image) -> None:
-    with pytest.raises(ValueError, match="text_to_image_strength is 1.5"):
+    with pytest.raises(ValueError, match=r"text_to_image_strength is 1\.5"):
         tiny_pipeline.dual_guided("a dog", picture, 1.5)
 
 

@@ -68,12 +68,10 @@ def test_mixed_conditions_again(tiny_pipeline: Any, picture: Image.Image, tmp_pa
 def test_masks_and_starts_again(tiny_pipeline: Any, picture: Image.Image) -> None:
     mask = np.eye(20, 24, dtype=np.uint8) * 255
     made = tiny_pipeline.image_variation(picture, mask=mask, start=picture, fidelity=0.34, **FAST)
-    values = [picture, picture, mask]
 
     def resolve(record: dict[str, Any]) -> Any:
         return mask if record["shape"] == [20, 24] else picture
 
-    assert len(values) == 3
     assert torch.equal(tiny_pipeline.replay(through_json(made.settings), resolve).latents, made.latents)
 
 

@@ -16,16 +16,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from versatile_diffusion.cli.app import app
     from versatile_diffusion.cli.console import one_line, quiet_libraries
 
-    if os.environ.get("VERSATILE_DEBUG"):
-        return app(arguments, standalone_mode=False) or 0
-    quiet_libraries()
+    debug = bool(os.environ.get("VERSATILE_DEBUG"))
+    if not debug:
+        quiet_libraries()
     try:
-        return app(arguments, standalone_mode=False) or 0
+        return app(arguments, prog_name="versatile", standalone_mode=False) or 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if not (isinstance(error, ValueError | OSError) or hasattr(error, "format_message")):
+        if debug or not (isinstance(error, ValueError | OSError) or hasattr(error, "format_message")):
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

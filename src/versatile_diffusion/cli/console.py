@@ -13,12 +13,16 @@ from rich.console import Console
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 stdout = Console(highlight=False, soft_wrap=True)
+LONGEST = 300
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message in one line; usage errors of the command line parser know theirs."""
-    message = error.format_message() if hasattr(error, "format_message") else str(error)
-    return " ".join(message.split()) or type(error).__name__
+    """An error's message in one line, its middle left out where it quotes much of the input."""
+    usage = getattr(error, "format_message", None)  # errors of the command line parser have it
+    message = " ".join((usage() if usage else str(error)).split()) or type(error).__name__
+    if len(message) > LONGEST:
+        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+    return f"{message.rstrip('.')}; `versatile --help` says what is allowed" if usage else message
 
 
 def quiet_libraries() -> None:

@@ -18,14 +18,7 @@ if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
     from versatile_diffusion.sampling.output import Output
 
-PROMPTS = (
-    "a red apple",
-    "a smiling face with sunglasses",
-    "a cat face",
-    "a blue car",
-    "a green tree",
-    "a slice of pizza",
-)
+PROMPTS = ("a red apple", "a smiling face", "a cat face", "a blue car", "a green tree", "a slice of pizza")
 STYLES = ("noto", "fluent-3d", "twemoji", "openmoji-black")
 TEXTS = ("a red heart", "a dog, 3d emoji", "rain, black line drawing", "a happy face")
 VARIATIONS = 4
@@ -125,7 +118,7 @@ class Demo:
     def pictures_from_texts(self) -> Section:
         """Each prompt in each style."""
         started = time.perf_counter()
-        styles = [style for style in STYLES if style in self.pipe.config.styles] or [None]
+        styles: list[str | None] = [style for style in STYLES if style in self.pipe.config.styles] or [None]
         columns = [self._run(self.pipe.text_to_image, list(PROMPTS), style=style) for style in styles]
         rows = []
         for k, prompt in enumerate(PROMPTS):

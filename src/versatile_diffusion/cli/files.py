@@ -40,7 +40,7 @@ def free_path(path: Path) -> Path:
 
 
 def grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
-    """All pictures on one sheet, nearly square or in `columns`, with thin gaps; tiny ones enlarged by a whole factor."""
+    """One sheet of all pictures, nearly square or in `columns`, with thin gaps; tiny ones are enlarged."""
     from PIL import Image
 
     width, height = images[0].size

@@ -53,7 +53,7 @@ def save_pictures(name: str, output: Output, model: str, folder: Path) -> Result
 
 def save_texts(name: str, output: Output, model: str, folder: Path | None) -> Result:
     """The texts; in a folder also as `name-NNNN.txt`, one a line, and `name-NNNN.json` with the settings."""
-    texts = tuple(output.texts)
+    texts = tuple(" ".join(text.split()) for text in output.texts)  # one line each
     if folder is None:
         return Result(texts=texts)
     folder.mkdir(parents=True, exist_ok=True)

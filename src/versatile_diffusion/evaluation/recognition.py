@@ -19,99 +19,118 @@ from versatile_diffusion.data.emoji.reader import EmojiSet
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.tasks import Task
 
 BATCH = 64
+Rates = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """For each value the similarity to every concept (B, C) and to every style (B, S)."""
+class Items:
+    """Held-out items to generate from: what they show, what each modality is given, and groups to report apart."""
 
+    labels: list[str]
     concepts: Tensor
     styles: Tensor
+    given: Mapping[str, list[Any]]
+    groups: Mapping[str, Tensor]
 
-    def rates(self, concepts: Tensor, styles: Tensor) -> dict[str, float]:
-        """Shares of the values whose concept is the nearest or among the five nearest, and whose style is."""
-        order = self.concepts.argsort(dim=1, descending=True)
-        hit = order == concepts[:, None]
-        return {
-            "concept R@1": float(hit[:, :1].any(1).float().mean()),
-            "concept R@5": float(hit[:, :5].any(1).float().mean()),
-            "style": float((self.styles.argmax(1) == styles).float().mean()),
-        }
+    @classmethod
+    def of(cls, data: EmojiSet, count: int) -> Items:
+        """`count` items, spread evenly over the split; texts are "label, style phrase"."""
+        rows = [round(i * len(data) / count) for i in range(count)] if count < len(data) else range(len(data))
+        groups = {"all": torch.ones(len(rows), dtype=torch.bool)}
+        if (alone := torch.as_tensor(data.no_sibling[list(rows)])).any():
+            groups["no sibling"] = alone
+        return cls(
+            [data.labels[row] for row in rows],
+            torch.as_tensor(data.concepts[list(rows)]),
+            torch.as_tensor(data.styles[list(rows)]),
+            {
+                "image": [MODALITIES["image"].check(data.pictures[row]) for row in rows],
+                "text": [f"{data.labels[row]}, {data.style_phrases[data.styles[row]][0]}" for row in rows],
+            },
+            groups,
+        )
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Compares values of any modality with labels and style phrases, in the space that the encoders share."""
+    """Names concepts and styles of values of any modality, in the space that the encoders share.
+
+    Args:
+        bank: holds the encoders.
+        known: numbers of the concepts to choose among.
+        concepts, styles: their vectors, from the labels and from the phrases of each style.
+    """
 
     bank: ModalityBank
+    known: Tensor
     concepts: Tensor
     styles: Tensor
 
     @classmethod
-    def of(cls, bank: ModalityBank, labels: Sequence[str], phrases: Sequence[Sequence[str]]) -> Judge:
-        """A judge among `labels`, and among styles that each have several `phrases`."""
+    def of(cls, bank: ModalityBank, data: EmojiSet) -> Judge:
+        """A judge among the training concepts and those of `data`."""
+        mine = set(data.concepts.tolist())
+        known = [i for i, part in enumerate(data.concept_parts) if part == "train" or i in mine]
         encoder = bank.encoders["text"]
-        styles = [encoder.embed(list(names)).style.mean(0) for names in phrases]
-        return cls(bank, _embed(encoder, labels)[0], F.normalize(torch.stack(styles), dim=-1))
+        styles = torch.stack([encoder.embed(list(phrases)).style.mean(0) for phrases in data.style_phrases])
+        concepts, _ = _embed(encoder, [data.concept_names[i] for i in known])
+        return cls(bank, torch.tensor(known), concepts, F.normalize(styles, dim=-1))
 
-    def read(self, modality: str, values: Sequence[Any]) -> Reading:
+    def rates(self, modality: str, values: Sequence[Any], items: Items) -> dict[str, Rates]:
+        """Per group, shares of the values whose concept is the nearest, among the five nearest, whose style is the
+        nearest; of texts also of those that hold the label word for word."""
         concepts, styles = _embed(self.bank.encoders[modality], values)
-        return Reading(concepts @ self.concepts.T, styles @ self.styles.T)
+        order = self.known[(concepts @ self.concepts.T).argsort(dim=1, descending=True).cpu()]
+        hit = order == items.concepts[:, None]
+        found = {
+            "concept R@1": hit[:, 0],
+            "concept R@5": hit[:, :5].any(1),
+            "style": (styles @ self.styles.T).argmax(1).cpu() == items.styles,
+        }
+        if isinstance(values[0], str):
+            found["label named"] = torch.tensor([a.lower() in b for a, b in zip(items.labels, values, strict=True)])
+        return {
+            group: {name: round(float(hits[chosen].float().mean()), 4) for name, hits in found.items()}
+            for group, chosen in items.groups.items()
+        }
 
 
 def _embed(encoder: Any, values: Sequence[Any]) -> tuple[Tensor, Tensor]:
     parts = [encoder.embed(values[start : start + 256]) for start in range(0, len(values), 256)]
-    return torch.cat([p.concept for p in parts]), torch.cat([p.style for p in parts])
+    return torch.cat([part.concept for part in parts]), torch.cat([part.style for part in parts])
 
 
-def measure(
+def recognition(
     pipe: VersatileDiffusionPipeline, data: EmojiSet, count: int, seed: int = 0, **options: Any
-) -> dict[str, dict[str, float]]:
-    """Recognition rates of every task with one context, on `count` items of a held-out split.
-
-    Pictures are asked for with "label, style phrase"; captions and variations of texts are judged as texts, and counted
-    as `named` when they hold the label word for word. Entry `real pictures` and `real captions` are the ceilings.
+) -> dict[str, dict[str, Rates]]:
+    """Recognition rates of every task with one context, by group of items; `given` are the ceilings.
 
     Args:
-        data: the split; its concepts should be those of the training set.
-        count: items, spread evenly over the split.
+        data: a held-out split.
+        count: items of it, at most.
+        seed: item k is generated with seed + k.
         options: of `VersatileDiffusionPipeline.generate`, such as `num_inference_steps`.
     """
-    rows = [round(i * len(data) / count) for i in range(min(count, len(data)))]
-    trained = [i for i, part in enumerate(data.concept_parts) if part == "train" or i in set(data.concepts[rows])]
-    place = {concept: position for position, concept in enumerate(trained)}
-    judge = Judge.of(pipe.bank, [data.concept_names[i] for i in trained], data.style_phrases)
-    concepts = torch.tensor([place[int(data.concepts[row])] for row in rows])
-    styles = torch.as_tensor(data.styles[rows])
-    labels = [data.labels[row] for row in rows]
-    prompts = [f"{data.labels[row]}, {data.style_phrases[data.styles[row]][0]}" for row in rows]
-    given = {"image": [MODALITIES["image"].check(data.pictures[row]) for row in rows], "text": prompts}
-
-    def rates(modality: str, values: Sequence[Any]) -> dict[str, float]:
-        found = judge.read(modality, values).rates(concepts, styles)
-        if modality == "text":
-            found["named"] = sum(a in b for a, b in zip(map(str.lower, labels), values, strict=True)) / len(labels)
-        return found
-
-    result = {"real pictures": rates("image", given["image"]), "real captions": rates("text", prompts)}
+    items, judge = Items.of(data, count), Judge.of(pipe.bank, data)
+    result = {f"given {modality}": judge.rates(modality, values, items) for modality, values in items.given.items()}
+    pipe.set_progress_bar_config(disable=True)
     for task in pipe.tasks():
         if len(task.flow.contexts) == 1:
-            values = _generate(pipe, task.name, given[task.flow.contexts[0]], seed, options)
-            result[task.name] = rates(task.flow.data, values)
+            values = _generate(pipe, task, items.given[task.flow.contexts[0]], seed, options)
+            result[task.name] = judge.rates(task.flow.data, values, items)
     return result
 
 
 def _generate(
-    pipe: VersatileDiffusionPipeline, task: str, given: Sequence[Any], seed: int, options: Mapping[str, Any]
+    pipe: VersatileDiffusionPipeline, task: Task, given: Sequence[Any], seed: int, options: Mapping[str, Any]
 ) -> list[Any]:
-    """One value per item, each with the seed `seed` plus its number."""
-    method = getattr(pipe, task.replace("-", "_"))
+    """One value per item."""
+    method = getattr(pipe, task.name.replace("-", "_"))
     values: list[Any] = []
-    pipe.set_progress_bar_config(disable=True)
-    for start in tqdm(range(0, len(given), BATCH), desc=task, disable=None):
+    for start in tqdm(range(0, len(given), BATCH), desc=task.name, disable=None):
         part = list(given[start : start + BATCH])
-        output = method(part, seed=[seed + start + i for i in range(len(part))], **options)
-        values.extend(output.values)
+        values.extend(method(part, seed=[seed + start + k for k in range(len(part))], **options).values)
     return values

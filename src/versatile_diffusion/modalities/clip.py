@@ -129,7 +129,8 @@ class CLIPImageContext(ContextEncoder):
         hidden = tower.pre_layrnorm(tower.embeddings(pixel_values.to(self.device, self.dtype)) * kept)
         hidden = tower.post_layernorm(tower.encoder(inputs_embeds=hidden).last_hidden_state)
         tokens = self.model.visual_projection(hidden)
-        return tokens / tokens[:, :1].norm(dim=-1, keepdim=True) * kept
+        norm = tokens[:, :1].norm(dim=-1, keepdim=True)
+        return tokens / norm.clamp_min(torch.finfo(norm.dtype).tiny) * kept  # an empty mask may leave 0 / 0
 
     def token_masks(self, masks: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b tokens 1"]:
         """How much of each token a mask keeps: the mean of the whole for token 0, of its patch for each other."""

@@ -1,4 +1,4 @@
-"""Two small context encoders, of pictures and of short texts, that meet in one space: what is shown, and in which style.
+"""Two small context encoders, of pictures and of short texts, that meet in one space: what is shown, in which style.
 
 A token has `CONCEPT` numbers for what is shown and the rest for the style it is drawn in. Token 0 is the global one, in
 the space that pictures and texts share; the others are local (an 8 x 8 grid, or the words). As in Versatile Diffusion
@@ -112,9 +112,7 @@ class DualImageEncoder(ContextEncoder):
         self.to_global = nn.Linear(2 * high, width)
         self.to_local = nn.Linear(high, width)
 
-    def forward(
-        self, pixels: Float[Tensor, "b 3 h w"], mask: Float[Tensor, "b h8 w8"] | None = None
-    ) -> Features:
+    def forward(self, pixels: Float[Tensor, "b 3 h w"], mask: Float[Tensor, "b h8 w8"] | None = None) -> Features:
         """Features of pixels in [0, 1]; `mask` has the share of each grid cell that counts."""
         grid = self.grid(1.5 * (1 - pixels))
         mask = torch.ones_like(grid[:, 0]) if mask is None else mask
@@ -249,7 +247,7 @@ class DualTextEncoder(ContextEncoder):
             ValueError: a text is too long, or the encoder has no tokenizer.
         """
         if self.tokenizer is None:
-            raise ValueError("this text encoder has no tokenizer: set encoder.tokenizer, or load one with from_pretrained")
+            raise ValueError("this text encoder has no tokenizer: set encoder.tokenizer, or load one that has")
         limit = self.config.limit
         result = torch.zeros(len(values), limit, dtype=torch.long)
         for row, (value, encoding) in enumerate(

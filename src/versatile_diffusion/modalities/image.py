@@ -62,7 +62,7 @@ def _opened(path: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path}: the picture is too large; at most {MOST_PIXELS:,} pixels are allowed") from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not a picture, or of an unknown format") from error
+        raise ValueError(f"{path}: not a picture in a known format (such as PNG, JPEG, WebP, GIF)") from error
     except DAMAGE as error:
         raise ValueError(f"{path}: the picture cannot be read ({error})") from error
 

@@ -86,7 +86,14 @@ class LiteVAE(Codec):
         self.register_buffer("latent_std", torch.ones(latent_channels))
 
     def latent_shape(self, **size: int) -> tuple[int, int, int]:
-        """(channels, side / 4, side / 4); the picture's size is fixed, so `size` changes nothing."""
+        """(channels, side / 4, side / 4).
+
+        Raises:
+            ValueError: `height` or `width` is not `sample_size`, for the picture's size is fixed.
+        """
+        if any(pixels != self.config.sample_size for pixels in size.values()):
+            given = ", ".join(f"{name} {pixels}" for name, pixels in size.items())
+            raise ValueError(f"{given}: this codec's pictures are {self.config.sample_size} pixels on each side")
         side = self.config.sample_size // 4
         return self.config.latent_channels, side, side
 

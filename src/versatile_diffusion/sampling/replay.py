@@ -54,7 +54,7 @@ def _value(record: Any, modality: str | None, resolve: Resolve | None) -> Any:
     raw = MODALITIES[modality].check(found) if modality else found
     if (now := record_of(None, raw)["sha256"]) != record["sha256"]:
         raise ValueError(f"{record.get('file', 'a value')} has changed: {now[:12]} now, {record['sha256'][:12]} then")
-    return raw
+    return found
 
 
 def _from_file(record: Mapping[str, Any], modality: str | None) -> Any:

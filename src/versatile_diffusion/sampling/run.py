@@ -108,6 +108,8 @@ def prepare(
     start = request.start
     if start is not None and not isinstance(start, Tensor):
         start = MODALITIES[request.data].check(start)
+    elif start is not None and tuple(start.shape) not in (shape, (1, *shape), (items, *shape)):
+        raise ValueError(f"start latents are {tuple(start.shape)}; they must be {shape}, or {(items, *shape)}")
     return Run(
         request,
         given,

@@ -26,20 +26,20 @@ class ImageCodecSettings:
     Args:
         widths: of `LiteVAE`.
         batch_size: pictures per step.
-        lr: of AdamW, or None to use Muon for the filters between the first and the last.
-        gradient_weight, kl_weight: of the loss on pixel differences, and of the divergence from the normal distribution.
+        lr: of AdamW.
+        gradient_weight, kl_weight: of the loss on pixel differences, and of the divergence from a normal distribution.
         shift: largest move of a picture in pixels; white comes in.
         muon_lr: of Muon for the filters; None trains them with AdamW.
     """
 
     widths: tuple[int, int] = (64, 128)
-    batch_size: int = 24
+    batch_size: int = 8
     lr: float = 2e-3
     weight_decay: float = 1e-4
     gradient_weight: float = 0.5
     kl_weight: float = 1e-4
     shift: int = 4
-    muon_lr: float | None = None
+    muon_lr: float | None = 0.04
 
 
 def pictures_to_pixels(pictures: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:

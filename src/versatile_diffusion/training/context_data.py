@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
@@ -15,6 +16,8 @@ from torch import Tensor
 from versatile_diffusion.data.emoji.reader import EmojiSet
 from versatile_diffusion.modalities.dual_encoder import CONCEPT, TOKENIZER
 from versatile_diffusion.training.teacher import teach, teacher_words
+
+HELD_OUT = ("pair-val", "pair-test", "concept-test")
 
 
 @dataclass(frozen=True)
@@ -107,18 +110,19 @@ class ContextData:
             style_names=train.style_names,
             style_phrases=train.style_phrases,
             subgroup_count=len(groups),
-            held_out={split: _held_out(folder, split, place, names) for split in ("pair-val", "pair-test", "concept-test")},
+            held_out={split: _held_out(folder, split, place, names) for split in HELD_OUT},
         )
 
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> Int[Tensor, "n limit"]:
     """Ids of lower-cased texts as small integers, cut at `limit` and padded with 0."""
-    result = torch.zeros(len(texts), limit, dtype=torch.int16)
-    for start in range(0, len(texts), 10000):
-        for row, encoding in enumerate(tokenizer.encode_batch([t.lower() for t in texts[start : start + 10000]]), start):
-            found = encoding.ids[:limit]
-            result[row, : len(found)] = torch.tensor(found, dtype=torch.int16)
-    return result
+    padding = Tokenizer.from_str(tokenizer.to_str())  # a copy: the encoder's own stays without padding
+    padding.enable_truncation(limit)
+    padding.enable_padding(length=limit, pad_id=0)
+    parts = [texts[start : start + 10000] for start in range(0, len(texts), 10000)]
+    lower = ([text.lower() for text in part] for part in parts)
+    rows = [np.array([e.ids for e in padding.encode_batch_fast(part)], dtype=np.int16) for part in lower]
+    return torch.from_numpy(np.concatenate(rows))
 
 
 def first_rows(names: Sequence[str], keywords: Sequence[Sequence[str]], cache: Path) -> Float[Tensor, "k c"]:

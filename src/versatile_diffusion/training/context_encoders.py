@@ -48,10 +48,10 @@ class ContextEncodersSettings:
     image: dict[str, Any]
     text: dict[str, Any]
     pictures: int = 96
-    captions: int = 48
-    labels: int = 40
-    words: int = 48
-    phrases: int = 8
+    captions: int = 40
+    labels: int = 32
+    words: int = 32
+    phrases: int = 6
     row_pull: float = 20.0
     style: float = 1.0
     contrast: float = 0.5
@@ -161,7 +161,8 @@ class ContextEncodersObjective(Objective):
 
     def loss(self, module: ContextTraining, batch: ContextBatch) -> tuple[Tensor, dict[str, Tensor]]:
         recipe = self.recipe
-        image, captions, short = module.image(batch.pixels), module.text(batch.caption_ids), module.text(batch.short_ids)
+        image = module.image(batch.pixels)
+        captions, short = module.text(batch.caption_ids), module.text(batch.short_ids)
         named = len(batch.text_concepts)
         concept = torch.cat([captions.embedding.concept, short.embedding.concept])
         style = torch.cat([captions.embedding.style, short.embedding.style])[:named]

@@ -76,5 +76,5 @@ def search_sheet(image: DualImageEncoder, text: DualTextEncoder, data: ContextDa
     """One row per query of `QUERIES`, in their order: the nearest pictures of pair-test."""
     pictures = data.held_out["pair-test"].pictures
     scores = _embed_texts(text, QUERIES) @ _embed(image, pictures).concept.T
-    nearest: Int[Tensor, "q k"] = scores.topk(columns, dim=1).indices.cpu()
+    nearest: Int[Tensor, "q k"] = scores.topk(min(columns, len(pictures)), dim=1).indices.cpu()
     return Image.fromarray(rearrange(pictures[nearest], "q k h w c -> (q h) (k w) c").numpy())

@@ -45,7 +45,8 @@ class DiffuserSettings:
         prediction: what the network predicts, `epsilon` (the paper) or `v_prediction`.
         dropout: share of items whose context is replaced with the task's null context.
         lr, weight_decay: of AdamW.
-        muon_lr: learning rate of Muon for the matrices; None leaves them to AdamW, as the paper does.
+        muon_lr: learning rate of Muon for the matrices; None leaves them to AdamW.
+        not_muon: parts of names of matrices that AdamW takes all the same.
     """
 
     stage: str
@@ -59,6 +60,7 @@ class DiffuserSettings:
     lr: float = 1e-3
     weight_decay: float = 0.01
     muon_lr: float | None = None
+    not_muon: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
@@ -126,12 +128,14 @@ class DiffuserObjective(Objective):
         unet = self.options.build()
         if self.start is not None:
             take_over(unet, self.start)
-        return unet
+        return unet.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
         options = self.options
-        groups = split_parameters(module, muon=options.muon_lr is not None)
-        return groups.optimizers(options.lr, options.weight_decay, muon_lr=options.muon_lr or 0.0)
+        groups = split_parameters(module, muon=options.muon_lr is not None, not_muon=options.not_muon)
+        return groups.optimizers(
+            options.lr, options.weight_decay, (0.9, 0.99), options.muon_lr or 0.0, options.weight_decay, muon_steps=4
+        )
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         task = self.turns[step % len(self.turns)]

@@ -106,7 +106,7 @@ class Objective(ABC):
 
     @abstractmethod
     def batch(self, step: int, generator: torch.Generator) -> Any:
-        """The batch of `step`, noise included; all randomness comes from `generator` (on `device`, seeded for the step)."""
+        """The batch of `step`, noise included; all chance comes from `generator` (on `device`, seeded for the step)."""
 
     @abstractmethod
     def loss(self, module: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -116,10 +116,10 @@ class Objective(ABC):
         """Measures on held-out data; `module` is the averaged one, in eval mode, gradients are off."""
         return {}
 
-    def sample_sheet(self, module: nn.Module, path: Path) -> None:
+    def sample_sheet(self, module: nn.Module, path: Path) -> None:  # noqa: B027 (none is fine)
         """Writes a picture or text to look at; `path` has no suffix yet."""
 
-    def export(self, module: nn.Module, folder: Path) -> None:
+    def export(self, module: nn.Module, folder: Path) -> None:  # noqa: B027 (none is fine)
         """Writes what users load, with `save_pretrained`, below `folder`."""
 
 
@@ -135,7 +135,7 @@ class Outcome:
 def train(objective: Objective, settings: LoopSettings, out: Path) -> Outcome:
     """Trains `objective`, or goes on where the checkpoint in `out` stands.
 
-    `out` receives `checkpoint.pt`, `log.jsonl`, `tensorboard/`, `samples/`, and at the end `metrics.json` and `export/`.
+    `out` receives `checkpoint.pt`, `log.jsonl`, `tensorboard/`, `samples/`; at the end `metrics.json` and `export/`.
 
     Raises:
         ValueError: the checkpoint in `out` belongs to another objective or other settings.

@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from versatile_diffusion.training.codecs import ImageCodecObjective, ImageCodecSettings
 from versatile_diffusion.training.context_encoders import ContextEncodersObjective, ContextEncodersSettings
+from versatile_diffusion.training.diffuser import STAGES
+from versatile_diffusion.training.emoji import SMALL, emoji_objective
 from versatile_diffusion.training.loop import LoopSettings, Objective
+from versatile_diffusion.training.text_codec import TextCodecObjective, TextCodecSettings
 
 Settings = Callable[[Path, Path, torch.device], tuple[Objective, LoopSettings]]
 
 
 def image_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
     """The emoji model's image codec (1.9 M parameters)."""
-    loop = LoopSettings(steps=1800, warmup=50, schedule="cosine", ema=0.998, eval_minutes=15, sample_minutes=5)
+    loop = LoopSettings(steps=2200, warmup=50, schedule="cosine", ema=0.998, eval_minutes=15, sample_minutes=5)
     return ImageCodecObjective(data, ImageCodecSettings(), device), loop
 
 
 def context_encoders_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
     """The emoji model's context encoders (4 M parameters)."""
-    loop = LoopSettings(steps=1500, warmup=40, ema=0.995, clip=None, eval_minutes=6, sample_minutes=12)
+    loop = LoopSettings(steps=1000, warmup=40, ema=0.99, clip=None, eval_minutes=8, sample_minutes=15)
     recipe = ContextEncodersSettings(image={}, text={})
     return ContextEncodersObjective(data, out / "teacher", recipe, device), loop
+
+
+def text_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+    """The emoji model's text codec (3.5 M parameters)."""
+    loop = LoopSettings(steps=1600, warmup=20, ema=0.99, eval_minutes=10, sample_minutes=10)
+    return TextCodecObjective(data, TextCodecSettings(), device), loop
+
+
+def diffuser_emoji(stage: str, steps: int, data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+    """A stage of the emoji model's diffuser; the last one ends with the learning rate at zero."""
+    last = stage == list(STAGES)[-1]
+    loop = LoopSettings(
+        steps=steps, warmup=30, schedule="linear" if last else "constant", ema=0.995, eval_minutes=8, sample_minutes=8
+    )
+    return emoji_objective(replace(SMALL, stage=stage), data, out, device), loop
 
 
 SETTINGS: dict[str, dict[str, Settings]] = {
     "image-codec": {"emoji": image_codec_emoji},
     "context-encoders": {"emoji": context_encoders_emoji},
+    "diffuser": {
+        "emoji-basic": partial(diffuser_emoji, "basic", 350),
+        "emoji-dual-context": partial(diffuser_emoji, "dual_context", 1000),
+        "emoji": partial(diffuser_emoji, "official", 2100),
+    },
+    "text-codec": {"emoji": text_codec_emoji},
 }

@@ -1,4 +1,4 @@
-"""MiniLM, the sentence encoder that teaches the text tower which words lie near to each other; only used in training."""
+"""MiniLM, the sentence encoder that teaches the text tower which words lie close together; only used in training."""
 
 from __future__ import annotations
 

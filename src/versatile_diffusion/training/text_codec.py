@@ -38,6 +38,7 @@ class TextCodecSettings:
 
     Args:
         width, layers, heads: of the encoder and of the decoder.
+        initializer_range: standard deviation of fresh weights (0.02 suits wider networks).
         latent_size: channels of the latent.
         max_length: most tokens of a text, begin and end counted.
         batch_size: captions per step.
@@ -52,8 +53,9 @@ class TextCodecSettings:
     """
 
     width: int = 192
-    layers: int = 3
+    layers: int = 2
     heads: int = 6
+    initializer_range: float = 0.06
     latent_size: int = 128
     max_length: int = 30
     batch_size: int = 128
@@ -61,8 +63,8 @@ class TextCodecSettings:
     weight_decay: float = 0.01
     muon_lr: float | None = 0.02
     posterior: float = 0.1
-    word_dropout: float = 0.25
-    noise: float = 0.4
+    word_dropout: float = 0.1
+    noise: float = 0.3
     label_share: float = 0.05
     buckets: int = 8
     held_out: int = 512
@@ -116,6 +118,7 @@ class TextCodecObjective(Objective):
             "num_attention_heads": recipe.heads,
             "intermediate_size": 4 * recipe.width,
             "max_position_embeddings": positions,
+            "initializer_range": recipe.initializer_range,
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         }
@@ -125,6 +128,7 @@ class TextCodecObjective(Objective):
             "n_embd": recipe.width,
             "n_layer": recipe.layers,
             "n_head": recipe.heads,
+            "initializer_range": recipe.initializer_range,
             "embd_pdrop": 0.0,
             "attn_pdrop": 0.0,
             "resid_pdrop": 0.0,

@@ -286,9 +286,9 @@ def build_emoji(
 ) -> Manifest:
     """Builds the emoji set in `out` and returns its manifest; a finished set is left as it is.
 
-    `styles` and `concepts` (code-point keys such as "1f436") choose a part; what stays keeps its split, but with
-    few styles fewer pairs are held out. Downloads and rendered pictures lie in `out/.work`, which an interrupted build goes on from and which may be
-    deleted afterwards.
+    `styles` and `concepts` (code-point keys such as "1f436") choose a part; what stays keeps its split, but with few
+    styles fewer pairs are held out. Downloads and rendered pictures lie in `out/.work`, which an interrupted build goes
+    on from and which may be deleted afterwards.
     """
     request = Request.of(size, styles, concepts)
     if workers < 1:

@@ -1,0 +1,65 @@
+"""A saved picture can be made again, and is compared pixel by pixel."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Command
+from versatile_diffusion.sampling.metadata import read_record, save_png
+
+FEW = ("--steps", 2, "--seed", 3)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm++", "unipc"])
+def test_it_is_the_same_bit_for_bit(versatile: Command, model: str, tmp_path: Path, scheduler: str) -> None:
+    made = versatile("text-to-image", "a red äpple", "--count", 3, "--scheduler", scheduler, "--model", model, *FEW)
+    second = made.out.split()[1]
+    answer = versatile("replay", second)
+    assert (answer.code, answer.out.split(":")[0]) == (0, "identical")
+    again = tmp_path / "out" / f"{Path(second).stem}-replay.png"
+    assert np.array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(second)))
+    assert read_record(Image.open(again)) == read_record(Image.open(second))
+
+
+def test_a_grid_can_be_replayed(versatile: Command, model: str) -> None:
+    versatile("text-to-image", "a", "--count", 2, "--model", model, *FEW)
+    assert json.loads(versatile("replay", "out/grid.png", "--json").out)["identical"] is True
+
+
+def test_another_picture_is_found_out(versatile: Command, model: str) -> None:
+    versatile("text-to-image", "a", "--model", model, *FEW)
+    file = "out/text-to-image-0001.png"
+    picture = Image.open(file)
+    record = read_record(picture)
+    picture.putpixel((0, 0), tuple(255 - level for level in picture.getpixel((0, 0))))
+    save_png(picture, Path(file), record)
+    answer = versatile("replay", file)
+    assert (answer.code, answer.out.split(":")[0]) == (1, "different")
+
+
+def test_the_input_picture_is_found_beside_and_checked(
+    versatile: Command, model: str, apple: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versatile("image-variation", "apple.png", "--out", ".", "--model", model, *FEW)
+    file = tmp_path / "image-variation-0001.png"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    os.chdir(elsewhere)  # the fixture goes back
+    assert versatile("replay", file).code == 0
+    Image.new("RGB", (9, 9)).save(apple)
+    changed = versatile("replay", file)
+    assert (changed.code, "changed" in changed.err) == (2, True)
+    apple.unlink()
+    gone = versatile("replay", file)
+    assert (gone.code, "gone" in gone.err) == (2, True)
+
+
+def test_a_picture_from_elsewhere_is_refused(versatile: Command, apple: Path) -> None:
+    answer = versatile("replay", apple)
+    assert (answer.code, "holds no versatile_diffusion record" in answer.err) == (2, True)

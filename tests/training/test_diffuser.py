@@ -1,0 +1,136 @@
+"""The diffuser's objective: flows, stages, null contexts, and the loss."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import LATENT, build_tiny_pipeline
+
+from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.tasks import TASKS
+from versatile_diffusion.training.diffuser import STAGES, DiffuserObjective, DiffuserSettings, null_tokens, take_over
+from versatile_diffusion.training.loop import LoopSettings, train
+from versatile_diffusion.training.pairs import Pairs
+
+TEXTS = [["red apple", "an apple"], ["blue house", "a house", "the house"], ["green dog", "dog"], ["a cat", "red cat"]]
+SMALL = DiffuserSettings(
+    stage="official",
+    unet={"width": 16, "multipliers": (1, 2), "depth": 1, "attends": (True, False), "heads": 2, "norm_groups": 4},
+    data_streams={"image": {"channels": 4}, "text": {"width": LATENT, "positions": 4}},
+    context_streams={"image": {"width": 192}, "text": {"width": 192}},
+    mixture={"text-to-image": 2, "image-variation": 1, "image-to-text": 1, "text-variation": 1},
+    batch={"image": 4, "text": 6},
+)
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return build_tiny_pipeline().bank
+
+
+@pytest.fixture(scope="module")
+def values(colours):
+    return {"image": [[picture] for picture in colours], "text": TEXTS}
+
+
+@pytest.fixture(scope="module")
+def colours():
+    from PIL import Image
+
+    return [Image.new("RGB", (16, 16), name) for name in ("red", "blue", "green", "orange")]
+
+
+@pytest.fixture
+def objective(bank, values, colours):
+    def make(start=None, **changes) -> DiffuserObjective:
+        pairs = Pairs.encode(values, values, bank)
+        looks = {"image": colours, "text": [texts[0] for texts in TEXTS]}
+        return DiffuserObjective(replace(SMALL, **changes), pairs, pairs, bank, looks, start)
+
+    return make
+
+
+def test_every_task_gets_its_share_of_the_steps(objective) -> None:
+    turns = objective().turns
+    assert Counter(task.name for task in turns) == SMALL.mixture
+    assert turns[0] != turns[1] or len(set(turns)) == 1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_the_streams_of_its_tasks_only(objective, stage: str) -> None:
+    unet = objective(stage=stage).build()
+    flows = [TASKS[name].flow for name in STAGES[stage]]
+    assert set(unet.data) == {flow.data for flow in flows}
+    assert set(unet.context) == {context for flow in flows for context in flow.contexts}
+
+
+def test_a_stage_takes_over_the_one_before_exactly(objective) -> None:
+    torch.manual_seed(1)
+    basic = objective(stage="basic").build()
+    dual = objective(start=basic, stage="dual_context").build()
+    later = dual.state_dict()
+    assert all(torch.equal(later[name], weight) for name, weight in basic.state_dict().items())
+    with pytest.raises(ValueError, match="lacks"):
+        take_over(basic, dual)
+
+
+def test_unknown_stage() -> None:
+    with pytest.raises(ValueError, match="basic, dual_context, official"):
+        replace(SMALL, stage="first")
+
+
+def test_batches_are_a_function_of_the_step(objective) -> None:
+    one, other = objective(), objective()
+    for step in range(5):
+        left, right = (o.batch(step, torch.Generator().manual_seed(step)) for o in (one, other))
+        assert left.task == right.task
+        assert torch.equal(left.latent, right.latent)
+        assert torch.equal(left.context.tokens, right.context.tokens)
+
+
+def test_dropped_contexts_are_the_null_context(objective, bank) -> None:
+    everything = objective(dropout=1.0)
+    for step in range(len(everything.turns)):
+        batch = everything.batch(step, torch.Generator().manual_seed(step))
+        null = null_tokens(batch.task, bank)
+        assert torch.equal(batch.context.tokens, null.expand_as(batch.context.tokens))
+    kept = objective(dropout=0.0).batch(0, torch.Generator().manual_seed(0))
+    assert not torch.equal(kept.context.tokens, null_tokens(kept.task, bank).expand_as(kept.context.tokens))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_right_answer_has_no_loss(objective, prediction: str) -> None:
+    what = objective(prediction=prediction)
+    batch = what.batch(0, torch.Generator().manual_seed(0))
+    velocity = what.scheduler.get_velocity(batch.latent, batch.noise, batch.timestep)
+    answer = {"epsilon": batch.noise, "v_prediction": velocity}[prediction]
+    loss, parts = what.loss(lambda *_, **__: answer, batch)
+    assert float(loss) == 0
+    assert list(parts) == [batch.task.name]
+
+
+def test_an_image_step_leaves_the_text_stream_alone(objective) -> None:
+    what = objective(stage="official")
+    unet = what.build()
+    step = next(i for i, task in enumerate(what.turns) if task.name == "image-variation")
+    loss, _ = what.loss(unet, what.batch(step, torch.Generator().manual_seed(0)))
+    loss.backward()
+    touched = {".".join(name.split(".")[:2]) for name, p in unet.named_parameters() if p.grad is not None}
+    assert {"data.image", "context.image"} <= touched
+    assert not touched & {"data.text", "context.text"}
+
+
+def test_a_run_learns_and_exports_a_pipeline(objective, tmp_path: Path) -> None:
+    what = objective(lr=3e-3)
+    before = what.evaluate(what.build().eval())
+    outcome = train(what, LoopSettings(steps=60, warmup=5, ema=0.9), tmp_path)
+    assert outcome.finished
+    assert sum(outcome.metrics.values()) < 0.97 * sum(before.values())
+    assert len(list((tmp_path / "samples").iterdir())) == 6
+    pipe = VersatileDiffusionPipeline.from_pretrained(tmp_path / "export")
+    assert len(pipe.text_to_image("a red apple", num_inference_steps=2, seed=0).images) == 1
+    assert {task.name for task in pipe.tasks()} >= set(STAGES["official"])
