@@ -22,5 +22,5 @@ train context-encoders context-encoders emoji
 train diffuser-basic diffuser emoji-basic
 train diffuser-dual-context diffuser emoji-dual-context
 train diffuser-official diffuser emoji
-python -m versatile_diffusion.training.ship --runs "$runs" --data "$data" --out models/emoji/versatile_diffusion_emoji/weights
+python -m versatile_diffusion.training.ship --runs "$runs" --data "$data" --out models/emoji/src/versatile_diffusion_emoji/weights
 python -m versatile_diffusion.evaluation --model emoji --data "$data" --out "$runs/metrics.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -87,6 +88,13 @@ def test_bad_options(
 def test_a_prompt_that_is_too_long(versatile: Command, model: str) -> None:
     answer = versatile("text-to-image", "apple " * 400, "--model", model, "--steps", 1)
     assert is_one_line(answer, "tokens", "at most 24")
+
+
+def test_damaged_weights(versatile: Command, model: str, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "copy"))
+    weights = next((copy / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert is_one_line(versatile("text-to-image", "a", "--model", copy), "damaged")
 
 
 def test_a_command_that_is_none(versatile: Command) -> None:

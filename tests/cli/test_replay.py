@@ -63,3 +63,10 @@ def test_the_input_picture_is_found_beside_and_checked(
 def test_a_picture_from_elsewhere_is_refused(versatile: Command, apple: Path) -> None:
     answer = versatile("replay", apple)
     assert (answer.code, "holds no versatile_diffusion record" in answer.err) == (2, True)
+
+
+def test_a_damaged_record_is_refused(versatile: Command, model: str, picture: Image.Image) -> None:
+    record = {"from_pretrained": model, "threads": 1, "model": {"name": "tiny"}}
+    save_png(picture, Path("odd.png"), record)
+    answer = versatile("replay", "odd.png")
+    assert (answer.code, "incomplete or damaged" in answer.err) == (2, True)

@@ -141,13 +141,13 @@ import torch
 from tests.diffuser.conftest import tiny, randomised
 from versatile_diffusion.diffuser.context import Context, MixByLayer, mix_by_attention
 
-unet = randomised(tiny(attends=[False, True])).eval()
+unet = randomised(tiny(attends=[False, False])).eval()  # one context block, in the middle
 compiled = torch.compile(unet, fullgraph=True, backend="eager")
 text, image = Context("text", torch.randn(2, 7, 20), 0.3), Context("image", torch.randn(2, 5, 12), 0.7)
 for data, shape, contexts, mix in (
     ("text", (2, 24), [text], mix_by_attention),
     ("image", (2, 4, 8, 8), unet.project([text, image]), mix_by_attention),
-    ("text", (2, 24), [text, image], MixByLayer(choices=[0, 1, 0, 1])),
+    ("text", (2, 24), [text, image], MixByLayer(choices=[1])),
 ):
     arguments = (torch.randn(shape), torch.tensor([5, 900]), contexts)
     with torch.no_grad():

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from versatile_diffusion.diffuser.context import Context
-from versatile_diffusion.interop.official import build_diffuser
+from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.sampling.denoise import denoise, noised
 from versatile_diffusion.sampling.guidance import Guide, guided
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
@@ -30,14 +30,6 @@ def vectors(reference: Path) -> Vectors:
 @pytest.fixture(scope="module")
 def cases(reference: Path) -> list[dict[str, Any]]:
     return json.loads((reference / "diffuser" / "ddim.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def unet(reference: Path) -> Any:
-    weights = reference / "diffuser" / "weights.safetensors"
-    if not weights.is_file():
-        pytest.skip(f"{reference} holds no diffuser weights (they are too large for the repository)")
-    return build_diffuser(json.loads(weights.with_name("config.json").read_text()), load_file(weights))
 
 
 def far(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -70,16 +62,21 @@ def compare(case: dict[str, Any], vectors: Vectors, predict: Any) -> None:
         assert far(torch.stack(ours), vectors[f"{name}.{theirs}"]) <= TOLERANCE, f"{name}.{theirs}"
 
 
-def test_trajectories(cases: list[dict[str, Any]], vectors: Vectors, unet: Any) -> None:
+def test_trajectories(
+    cases: list[dict[str, Any]], vectors: Vectors, diffuser: MultiFlowUNet, needs: Any, subtests: Any
+) -> None:
     """Every case with the network, from its first latent to its last."""
     assert cases
     for case in cases:
-        guides = []
-        for context in case["contexts"]:
-            tokens, null = vectors[f"c.{context['context']}"], context["uncond"]
-            blank = torch.zeros_like(tokens) if null == "zeros" else vectors[f"u.{null}"]
-            guides.append(Guide(Context(context["context"].rstrip("0123456789"), tokens, context["ratio"]), blank))
-        compare(case, vectors, guided(unet, guides, data=case["data"], scale=case["scale"]))
+        with subtests.test(case=case["name"]):
+            streams = [context["context"].rstrip("0123456789") for context in case["contexts"]]
+            needs(case["data"], *streams)
+            guides = []
+            for stream, context in zip(streams, case["contexts"], strict=True):
+                tokens, null = vectors[f"c.{context['context']}"], context["uncond"]
+                blank = torch.zeros_like(tokens) if null == "zeros" else vectors[f"u.{null}"]
+                guides.append(Guide(Context(stream, tokens, context["ratio"]), blank))
+            compare(case, vectors, guided(diffuser, guides, data=case["data"], scale=case["scale"]))
 
 
 def test_scheduler_alone(cases: list[dict[str, Any]], vectors: Vectors) -> None:

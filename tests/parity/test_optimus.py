@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.parity.conftest import read_json, relative
 from versatile_diffusion.interop.official import build_optimus
 from versatile_diffusion.interop.official_optimus import (
     FULL_SIZE,
@@ -22,8 +23,6 @@ from versatile_diffusion.interop.official_optimus import (
 )
 from versatile_diffusion.modalities.optimus import Optimus, SpecialIds, remove_duplicate_word
 from versatile_diffusion.modalities.optimus.generate import Sampling, filter_logits, generate
-
-from .conftest import read_json, relative
 
 TOLERANCE = 2e-5
 
@@ -105,10 +104,7 @@ def test_filter(vectors: dict[str, Tensor]) -> None:
 def test_remove_duplicate_word(reference: Path) -> None:
     """The original fails on odd spaces, and leaks its marker when a text is all punctuation."""
     for pair in read_json(reference / "text_tools.json")["remove_duplicate_word"]:
-        if "raises" in pair:
-            wanted = " ".join(pair["input"].split())
-        else:
-            wanted = pair["output"].removeprefix("<puncnext> ")
+        wanted = " ".join(pair["input"].split()) if "raises" in pair else pair["output"].removeprefix("<puncnext> ")
         assert remove_duplicate_word(pair["input"]) == wanted, pair
 
 

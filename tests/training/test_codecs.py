@@ -29,7 +29,8 @@ def objective() -> ImageCodecObjective:
 def test_a_run_learns_and_exports_a_codec_with_latents_of_unit_variance(
     objective: ImageCodecObjective, tmp_path: Path
 ) -> None:
-    untrained = objective.evaluate(objective.build().eval())
+    with torch.no_grad():
+        untrained = objective.evaluate(objective.build().eval())
     outcome = train(objective, LoopSettings(steps=12, warmup=2, ema=0.8), tmp_path)
     assert outcome.metrics.keys() == {"psnr/concept-val", "psnr/concept-test"}
     assert all(value > untrained[name] + 1 for name, value in outcome.metrics.items())

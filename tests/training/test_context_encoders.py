@@ -34,11 +34,12 @@ def _ignorant(texts: Sequence[str], cache: Path) -> torch.Tensor:
     return F.normalize(torch.randn(len(texts), 384, generator=torch.Generator().manual_seed(len(texts))), dim=1)
 
 
-@pytest.fixture
-def objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ContextEncodersObjective:
-    monkeypatch.setattr(context_data, "teach", _ignorant)
-    monkeypatch.setattr(context_data, "teacher_words", lambda count: ["zebra", "table"])
-    return ContextEncodersObjective(DATA, tmp_path / "teacher", RECIPE, torch.device("cpu"))
+@pytest.fixture(scope="module")
+def objective(tmp_path_factory: pytest.TempPathFactory) -> ContextEncodersObjective:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context_data, "teach", _ignorant)
+        patch.setattr(context_data, "teacher_words", lambda count: ["zebra", "table"])
+        return ContextEncodersObjective(DATA, tmp_path_factory.mktemp("teacher"), RECIPE, torch.device("cpu"))
 
 
 def test_a_run_exports_two_encoders_that_stand_alone(objective: ContextEncodersObjective, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from versatile_diffusion.cli.console import note, show, show_json
 if TYPE_CHECKING:
     from PIL import Image
 
+MOST_THREADS = 1024
+
 
 def replay(
     file: Annotated[Path, typer.Argument(help="A picture or a grid that a `versatile` command saved.")],
@@ -31,10 +33,14 @@ def replay(
     folder = out or file.parent
     check_folder(folder)
     before, record = read(file)
-    pipe = load(model or record.get("from_pretrained") or record["model"]["name"])
-    if record.get("threads"):  # rounding depends on how sums are split
-        torch.set_num_threads(record["threads"])
-    output = pipe.replay(record, resolve=finder(file.parent))
+    try:
+        pipe = load(model or record.get("from_pretrained") or record["model"]["name"])
+        torch.set_num_threads(
+            min(max(int(record["threads"]), 1), MOST_THREADS)
+        )  # rounding depends on how sums are split
+        output = pipe.replay(record, resolve=finder(file.parent))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the record of {file} is incomplete or damaged ({error})") from error
     after = output.images[0] if "index" in record else grid(output.images)
     folder.mkdir(parents=True, exist_ok=True)
     again = free_path(folder / f"{file.stem}-replay.png")

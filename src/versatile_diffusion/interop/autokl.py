@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from versatile_diffusion.interop.keymap import Rule, to_ours
@@ -88,7 +88,7 @@ def infer_autokl_config(state: Mapping[str, Tensor], resolution: int = 512) -> d
         resolution: side in pixels of the pictures made by default; the weights do not tell.
     """
     width = len(state["encoder.conv_in.weight"])
-    tops = []
+    tops: list[int] = []
     while (name := f"encoder.down.{len(tops)}.block.0.conv1.weight") in state:
         tops.append(len(state[name]))
     layers = sum(re.fullmatch(r"encoder\.down\.0\.block\.\d+\.conv1\.weight", name) is not None for name in state)

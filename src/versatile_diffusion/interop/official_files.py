@@ -145,9 +145,8 @@ def load_official(
         part.build((config or {}).get(part.name), files.state(part), files.others(part)).to(dtype)
         for part in (PARTS[name] for name in wanted)
     )
-    codecs, encoders = (
-        {module.modality: module for module in rest if isinstance(module, kind)} for kind in (Codec, ContextEncoder)
-    )
+    codecs = {module.modality: module for module in rest if isinstance(module, Codec)}
+    encoders = {module.modality: module for module in rest if isinstance(module, ContextEncoder)}
     return {"unet": unet, "bank": ModalityBank(codecs, encoders).eval()}
 
 

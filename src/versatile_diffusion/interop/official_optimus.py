@@ -76,7 +76,6 @@ def official_names(names: Iterable[str]) -> dict[str, str]:
     for name in names:
         if name in OURS_ALONE:
             continue
-        # longest prefix first: encoder.bert. and decoder.gpt2. come from the shorter official ones
         theirs, here = next(pair for pair in PREFIXES if name.startswith(pair[1]))
         table[name] = theirs + name.removeprefix(here)
     return table

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from einops import rearrange
 from jaxtyping import Float
 from PIL import Image

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from versatile_diffusion.modalities.base import Codec, ContextEncoder
@@ -84,7 +84,7 @@ class ModalityBank(ModelMixin):
             f"encoder-{m}": part for m, part in self.encoders.items()
         }
 
-    def save_pretrained(
+    def save_pretrained(  # type: ignore[override]
         self, save_directory: str | PathLike[str], max_shard_size: int | str = "10GB", **options: Any
     ) -> None:
         """Writes each part to its folder under `save_directory`, and `bank.json`.

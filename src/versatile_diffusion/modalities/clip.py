@@ -39,7 +39,7 @@ class CLIPTextContext(ContextEncoder):
     """
 
     modality = "text"
-    ignore_for_config = ("tokenizer",)
+    ignore_for_config = ["tokenizer"]  # noqa: RUF012 (diffusers' form)
 
     @register_to_config
     def __init__(self, clip: Mapping[str, Any], tokenizer: CLIPTokenizer | None = None) -> None:
@@ -114,7 +114,7 @@ class CLIPImageContext(ContextEncoder):
     @property
     def side(self) -> int:
         """Height and width in pixels of what the network sees, e.g. 224."""
-        return self.model.config.image_size
+        return _first(self.model.config.image_size)
 
     @torch.no_grad()
     def forward(
@@ -136,7 +136,7 @@ class CLIPImageContext(ContextEncoder):
         """How much of each token a mask keeps: the mean of the whole for token 0, of its patch for each other."""
         square = (self.side, self.side)
         mask = interpolate(masks.to(self.device, torch.float32).clamp(0, 1), square, mode="bilinear")
-        patches = rearrange(avg_pool2d(mask, self.model.config.patch_size), "b 1 h w -> b (h w) 1")
+        patches = rearrange(avg_pool2d(mask, _first(self.model.config.patch_size)), "b 1 h w -> b (h w) 1")
         return torch.cat([mask.mean(dim=(2, 3))[:, None], patches], dim=1).to(self.dtype)
 
     def preprocess(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "b 3 side side"]:
@@ -177,6 +177,11 @@ class CLIPImageContext(ContextEncoder):
             top, left = (height - short) // 2, (width - short) // 2
             whole = whole[..., top : top + short, left : left + short]
         return interpolate(whole.clamp(0, 1), (self.side, self.side), mode="bilinear")
+
+
+def _first(size: Any) -> int:
+    """transformers allows a number or a pair; CLIP's pictures and patches are square."""
+    return size if isinstance(size, int) else size[0]
 
 
 def _centre(picture: Image.Image, side: int) -> Image.Image:

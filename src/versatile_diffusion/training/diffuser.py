@@ -27,7 +27,7 @@ STAGES = {
     "dual_context": ("text-to-image", "image-variation"),
     "official": ("text-to-image", "image-variation", "image-to-text", "text-variation"),
 }
-"""The paper's three settings (section 4.1), in their order: which tasks are trained. Each starts from the one before."""
+"""The paper's three settings (section 4.1), in their order: the tasks trained. Each starts from the one before."""
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
@@ -70,13 +70,21 @@ class DiffuserSettings:
     def tasks(self) -> tuple[Task, ...]:
         return tuple(TASKS[name] for name in STAGES[self.stage])
 
+    @property
+    def data(self) -> list[str]:
+        """Modalities that this stage generates."""
+        return [m for m in self.data_streams if any(m == task.flow.data for task in self.tasks)]
+
+    @property
+    def contexts(self) -> list[str]:
+        """Modalities that guide in this stage."""
+        return [m for m in self.context_streams if any(m in task.flow.contexts for task in self.tasks)]
+
     def build(self) -> MultiFlowUNet:
         """A fresh diffuser with the streams of this stage."""
-        data = {task.flow.data for task in self.tasks}
-        contexts = {context for task in self.tasks for context in task.flow.contexts}
         return MultiFlowUNet(
-            data_streams={m: dict(o) for m, o in self.data_streams.items() if m in data},
-            context_streams={m: dict(o) for m, o in self.context_streams.items() if m in contexts},
+            data_streams={m: dict(self.data_streams[m]) for m in self.data},
+            context_streams={m: dict(self.context_streams[m]) for m in self.contexts},
             **self.unet,
         )
 
@@ -228,10 +236,16 @@ def take_over(unet: MultiFlowUNet, earlier: MultiFlowUNet) -> None:
     """
     unexpected = unet.load_state_dict(earlier.state_dict(), strict=False).unexpected_keys
     if unexpected:
-        raise ValueError(f"the earlier stage has {len(unexpected)} weights that this one lacks, such as {unexpected[0]}")
+        raise ValueError(
+            f"the earlier stage has {len(unexpected)} weights that this one lacks, such as {unexpected[0]}"
+        )
 
 
 def _interleave(mixture: Mapping[Task, int]) -> list[Task]:
     """Tasks in turn, each as often as its share, spread evenly."""
-    turns = [((turn + 0.5) / share, order, task) for order, (task, share) in enumerate(mixture.items()) for turn in range(share)]
+    turns = [
+        ((turn + 0.5) / share, order, task)
+        for order, (task, share) in enumerate(mixture.items())
+        for turn in range(share)
+    ]
     return [task for _, _, task in sorted(turns, key=lambda turn: turn[:2])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def emoji_objective(options: DiffuserSettings, data: Path, out: Path, device: torch.device) -> DiffuserObjective:
-    """One stage of the emoji model, from the runs in the folders beside `out`: `image-codec`, `text-codec`,
-    `context-encoders`, and the stage before (`STAGE_FOLDERS`).
+    """One stage of the emoji model, from the runs in the folders beside `out`: `image-codec`, `text-codec` (if texts
+    are generated), `context-encoders`, and the stage before (`STAGE_FOLDERS`).
 
     Raises:
         ValueError: one of these has not been trained to its end.
@@ -64,29 +65,29 @@ def emoji_objective(options: DiffuserSettings, data: Path, out: Path, device: to
     runs = out.parent
     order = list(STAGES)
     before = order[: order.index(options.stage)][-1:]
-    bank = emoji_bank(runs).to(device)
-    start = None
-    if before:
-        start = MultiFlowUNet.from_pretrained(_finished(runs / STAGE_FOLDERS[before[0]]) / "unet")
-    cache = runs / "encoded"
-    pairs = {split: Pairs.encode(*_values(EmojiSet.load(data, split)), bank, cache) for split in ("train", "pair-val")}
-    held_out = EmojiSet.load(data, "pair-val")
-    return DiffuserObjective(options, pairs["train"], pairs["pair-val"], bank, _looks(held_out), start, device)
-
-
-def emoji_bank(runs: Path) -> ModalityBank:
-    """The trained codecs and context encoders."""
-    encoders = _finished(runs / "context-encoders")
-    codecs = {
-        "image": LiteVAE.from_pretrained(_finished(runs / "image-codec")),
-        "text": Optimus.from_pretrained(_finished(runs / "text-codec")),
+    start = [MultiFlowUNet.from_pretrained(_finished(runs / STAGE_FOLDERS[stage]) / "unet") for stage in before]
+    bank = emoji_bank(runs, options.data, options.contexts).to(device)
+    items = {split: EmojiSet.load(data, split) for split in ("train", "pair-val")}
+    pairs = {
+        split: Pairs.encode(
+            {m: GUIDING[m](items[split]) for m in options.contexts},
+            {m: GENERATED[m](items[split]) for m in options.data},
+            bank,
+            runs / "encoded",
+        )
+        for split in items
     }
+    looks = _looks(items["pair-val"])
+    return DiffuserObjective(options, pairs["train"], pairs["pair-val"], bank, looks, *start, device=device)
+
+
+def emoji_bank(runs: Path, data: Sequence[str], contexts: Sequence[str]) -> ModalityBank:
+    """The trained codecs of the modalities in `data`, and the context encoders of those in `contexts`."""
+    codecs = {"image": LiteVAE, "text": Optimus}
+    encoders = {"image": DualImageEncoder, "text": DualTextEncoder}
     return ModalityBank(
-        codecs,
-        {
-            "image": DualImageEncoder.from_pretrained(encoders / "image"),
-            "text": DualTextEncoder.from_pretrained(encoders / "text"),
-        },
+        {m: codecs[m].from_pretrained(_finished(runs / f"{m}-codec")) for m in data},
+        {m: encoders[m].from_pretrained(_finished(runs / "context-encoders") / m) for m in contexts},
     ).eval()
 
 
@@ -96,19 +97,30 @@ def _finished(run: Path) -> Path:
     return run / "export"
 
 
-def _values(items: EmojiSet) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All that guides, and all that is generated: a caption to be generated names its concept."""
-    pictures = [[MODALITIES["image"].check(picture)] for picture in items.pictures]
-    named = [
+def _pictures(items: EmojiSet) -> list[list[Any]]:
+    return [[MODALITIES["image"].check(picture)] for picture in items.pictures]
+
+
+def _captions(items: EmojiSet) -> list[list[str]]:
+    return items.captions
+
+
+def _named_captions(items: EmojiSet) -> list[list[str]]:
+    """The captions that hold the label: those that are worth generating."""
+    return [
         [caption for caption in captions if label.lower() in caption.lower()] or [label]
         for label, captions in zip(items.labels, items.captions, strict=True)
     ]
-    return {"image": pictures, "text": items.captions}, {"image": pictures, "text": named}
+
+
+GUIDING = {"image": _pictures, "text": _captions}
+GENERATED = {"image": _pictures, "text": _named_captions}
 
 
 def _looks(items: EmojiSet, count: int = 12) -> dict[str, list[Any]]:
     """What the sample sheets start from."""
-    rows = [round(i * len(items) / count) for i in range(count)]
+    count = min(count, len(items))
+    rows = [i * len(items) // count for i in range(count)]
     return {
         "image": [MODALITIES["image"].check(items.pictures[row]) for row in rows],
         "text": [f"{items.labels[row]}, {items.style_phrases[items.styles[row]][0]}" for row in rows],

@@ -70,15 +70,15 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self._update(p, group)
+                    self._update(p, p.grad, group)
         return loss
 
-    def _update(self, p: Tensor, group: dict) -> None:
+    def _update(self, p: Tensor, grad: Tensor, group: dict) -> None:
         state = self.state[p]
         if not state:
-            state["momentum"] = torch.zeros_like(p.grad)
-        state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-        direction = p.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
+            state["momentum"] = torch.zeros_like(grad)
+        state["momentum"].lerp_(grad, 1 - group["momentum"])
+        direction = grad.lerp(state["momentum"], group["momentum"]).flatten(1)
         rows, columns = direction.shape
         update = orthogonalise(direction, group["newton_schulz_steps"]).view_as(p)
         p.mul_(1 - group["lr"] * group["weight_decay"])

@@ -38,7 +38,9 @@ def text_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objec
     return TextCodecObjective(data, TextCodecSettings(), device), loop
 
 
-def diffuser_emoji(stage: str, steps: int, data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def diffuser_emoji(
+    stage: str, steps: int, data: Path, out: Path, device: torch.device
+) -> tuple[Objective, LoopSettings]:
     """A stage of the emoji model's diffuser; the last one ends with the learning rate at zero."""
     last = stage == list(STAGES)[-1]
     loop = LoopSettings(

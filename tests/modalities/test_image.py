@@ -1,0 +1,134 @@
+"""What a user may hand over as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.modalities.image import MOST_PIXELS
+
+check = MODALITIES["image"].check
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+@pytest.fixture
+def halves() -> Image.Image:
+    """Left half red, right half blue."""
+    picture = Image.new("RGB", (8, 4), RED)
+    picture.paste(BLUE, (4, 0, 8, 4))
+    return picture
+
+
+def test_a_plain_picture_is_kept(halves, tmp_path: Path):
+    halves.save(tmp_path / "a.png")
+    for value in (halves, tmp_path / "a.png", str(tmp_path / "a.png"), np.asarray(halves)):
+        assert np.array_equal(check(value), halves)
+        assert check(value).mode == "RGB"
+
+
+def test_exif_rotation_is_applied(halves, tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # must be turned a quarter clockwise to stand upright
+    halves.save(tmp_path / "a.png", exif=exif)
+    upright = check(tmp_path / "a.png")
+    assert upright.size == (4, 8)
+    assert upright.getpixel((0, 0)) == RED
+    assert upright.getpixel((0, 7)) == BLUE
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_parts_lie_on_white(mode):
+    picture = Image.new("RGBA", (2, 1), (0, 0, 0, 255))
+    picture.putpixel((1, 0), (0, 0, 0, 0))
+    converted = picture.convert(mode)
+    assert check(converted).getpixel((1, 0)) == WHITE
+    assert check(converted).getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_palette_transparency(tmp_path: Path):
+    picture = Image.new("P", (2, 1), 0)
+    picture.putpalette([0, 0, 255, 255, 0, 0])
+    picture.putpixel((1, 0), 1)
+    picture.save(tmp_path / "a.gif", transparency=0)
+    assert [check(tmp_path / "a.gif").getpixel((x, 0)) for x in (0, 1)] == [WHITE, RED]
+
+
+def test_the_first_frame_of_an_animation(tmp_path: Path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert check(tmp_path / "a.gif").getpixel((1, 1)) == RED
+    with Image.open(tmp_path / "a.gif") as opened:
+        opened.seek(1)
+        assert check(opened).getpixel((1, 1)) == RED
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path):
+    levels = np.array([[0, 0x8080, 0xFFFF]], dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    assert [check(tmp_path / "a.png").getpixel((x, 0))[0] for x in range(3)] == [0, 128, 255]
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "1", "YCbCr", "HSV"])
+def test_other_modes(halves, mode):
+    assert check(halves.convert(mode)).mode == "RGB"
+
+
+def test_float_arrays_are_zero_to_one():
+    assert check(np.full((2, 2, 3), 0.5)).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_missing_file():
+    with pytest.raises(ValueError, match=r"nowhere\.png: no such image file"):
+        check("nowhere.png")
+    with pytest.raises(ValueError, match="no such image file"):
+        check("x" * 5000)
+
+
+def test_not_a_picture(tmp_path: Path):
+    (tmp_path / "a.png").write_text("hello")
+    with pytest.raises(ValueError, match=r"a\.png: not a picture"):
+        check(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "gif", "webp"])
+def test_cut_short(tmp_path: Path, kind):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"a.{kind}")
+    whole = (tmp_path / f"a.{kind}").read_bytes()
+    (tmp_path / f"b.{kind}").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=rf"b\.{kind}: "):
+        check(tmp_path / f"b.{kind}")
+
+
+def test_too_large(tmp_path: Path):
+    side = int(MOST_PIXELS**0.5) + 1
+    Image.new("1", (side, side)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"too large; at most 64,000,000 pixels"):
+        check(tmp_path / "a.png")
+    Image.new("1", (4 * side, side)).save(tmp_path / "b.png")
+    with pytest.raises(ValueError, match=r"too large; at most 64,000,000 pixels"):
+        check(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("value", [None, 3, b"bytes", ["a.png"]])
+def test_other_types(value):
+    with pytest.raises(ValueError, match="a PIL image, a path or an array"):
+        check(value)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 4, 2), (0, 4, 3), (1, 4, 4, 3)])
+def test_arrays_of_other_shapes(shape):
+    with pytest.raises(ValueError, match="image array is"):
+        check(np.zeros(shape, dtype=np.uint8))
+
+
+def test_blanks_are_pictures():
+    blanks = MODALITIES["image"].blanks
+    assert set(blanks) == {"black", "grey"}
+    assert all(
+        check(blank).getpixel((0, 0)) == (level,) * 3 for blank, level in zip(blanks.values(), (0, 128), strict=True)
+    )

@@ -1,0 +1,87 @@
+"""Training of the text codec, on the small set of the tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from versatile_diffusion.modalities.optimus import Optimus
+from versatile_diffusion.training.loop import LoopSettings, train
+from versatile_diffusion.training.text_codec import BEGIN, END, PAD, TextCodecObjective, TextCodecSettings
+
+DATA = Path(__file__).parents[1] / "data" / "emoji"
+SMALL = TextCodecSettings(width=24, layers=1, heads=2, latent_size=8, batch_size=16, held_out=6)
+
+
+@pytest.fixture(scope="module")
+def objective() -> TextCodecObjective:
+    return TextCodecObjective(DATA, SMALL, torch.device("cpu"))
+
+
+def test_a_run_learns_and_exports_a_codec_with_latents_of_unit_variance(
+    objective: TextCodecObjective, tmp_path: Path
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        untrained = objective.build().eval()
+    with torch.no_grad():
+        before = objective.evaluate(untrained)
+    outcome = train(objective, LoopSettings(steps=40, warmup=2, ema=0.8), tmp_path)
+    assert outcome.metrics.keys() == before.keys()
+    for split in ("pair-val", "concept-val"):
+        assert outcome.metrics[f"token/{split}"] > before[f"token/{split}"] + 0.1
+    codec = Optimus.from_pretrained(tmp_path / "export")
+    with torch.no_grad():
+        latents = (codec.posterior(objective.captions.long()).mean - codec.latent_mean) / codec.latent_std
+    assert torch.allclose(latents.mean(0), torch.zeros(8), atol=1e-3)
+    assert torch.allclose(latents.std(0), torch.ones(8), atol=1e-3)
+    assert "->" in (tmp_path / "samples" / "0000040.txt").read_text()
+
+
+def test_a_batch_depends_on_its_generator_alone(objective: TextCodecObjective) -> None:
+    batch = objective.batch(0, torch.Generator().manual_seed(5))
+    assert all(map(torch.equal, batch, objective.batch(7, torch.Generator().manual_seed(5))))
+    other = objective.batch(0, torch.Generator().manual_seed(6))
+    assert not torch.equal(batch.noise, other.noise)
+
+
+def test_a_batch_holds_whole_texts_of_about_the_same_length(objective: TextCodecObjective) -> None:
+    ids = objective.batch(0, torch.Generator().manual_seed(1)).ids
+    lengths = (ids != PAD).sum(1)
+    assert (ids[:, 0] == BEGIN).all()
+    assert (ids.gather(1, lengths[:, None] - 1) == END).all()
+    assert lengths.max() == ids.shape[1]
+    assert lengths.max() - lengths.min() <= 12
+
+
+def test_the_noise_follows_the_scale_of_the_latents(objective: TextCodecObjective) -> None:
+    """Larger latents, read as much smaller, give the same loss: scale is no way out of the noise."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = objective.build().eval()
+    batch = objective.batch(0, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        plain = objective.loss(module, batch)[1]["text"]
+        module.encoder.to_moments.weight.mul_(10)
+        for reader in (module.decoder.to_memory, module.decoder.to_embedding):
+            reader.weight.div_(10)
+        torch.testing.assert_close(objective.loss(module, batch)[1]["text"], plain)
+        silent = objective.loss(module, batch._replace(noise=torch.zeros_like(batch.noise)))[1]["text"]
+    assert not torch.equal(silent, plain)
+
+
+def test_held_out_captions_are_new(objective: TextCodecObjective) -> None:
+    known = {tuple(row) for row in objective.captions.tolist()}
+    for texts in objective.held_out.values():
+        assert 0 < len(texts) <= 6
+        assert known.isdisjoint(map(tuple, objective._ids(texts).tolist()))
+
+
+def test_without_muon_there_is_one_optimizer(objective: TextCodecObjective) -> None:
+    plain = TextCodecObjective.__new__(TextCodecObjective)
+    plain.recipe = replace(objective.recipe, muon_lr=None)
+    assert len(plain.optimizers(objective.build())) == 1
+    assert len(objective.optimizers(objective.build())) == 2
