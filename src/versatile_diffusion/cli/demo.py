@@ -149,8 +149,7 @@ class Demo:
         started = time.perf_counter()
         output = self._run(self.pipe.image_to_text, list(sources), num_outputs=CAPTIONS)
         rows = tuple(
-            Row(source.stem, self._copy(source), texts=tuple(output.texts[k * CAPTIONS : (k + 1) * CAPTIONS]))
-            for k, source in enumerate(sources)
+            Row(source.stem, self._copy(source), texts=captions(output, k)) for k, source in enumerate(sources)
         )
         return Section("image-to-text", "Texts from pictures", rows, time.perf_counter() - started)
 
@@ -158,10 +157,7 @@ class Demo:
         """Other words for each text."""
         started = time.perf_counter()
         output = self._run(self.pipe.text_variation, list(TEXTS), num_outputs=CAPTIONS)
-        rows = tuple(
-            Row(text, None, texts=tuple(output.texts[k * CAPTIONS : (k + 1) * CAPTIONS]))
-            for k, text in enumerate(TEXTS)
-        )
+        rows = tuple(Row(text, None, texts=captions(output, k)) for k, text in enumerate(TEXTS))
         return Section("text-variation", "Variations of texts", rows, time.perf_counter() - started)
 
     def _run(self, task: Any, values: list[Any], **options: Any) -> Output:
@@ -189,12 +185,17 @@ class Demo:
         grid(images, columns).save(self.out / f"{name}.png")
 
 
+def captions(output: Output, index: int) -> tuple[str, ...]:
+    """The texts made for input `index`, each in one line."""
+    return tuple(" ".join(text.split()) for text in output.texts[index * CAPTIONS : (index + 1) * CAPTIONS])
+
+
 def print_section(section: Section) -> None:
     """For the terminal."""
     from rich.table import Table
 
     table = Table(title=f"{section.title} ({section.seconds:.1f} s)", title_justify="left", box=None, show_header=False)
     for row in section.rows:
-        table.add_row(row.given, "\n".join(row.texts or row.files))
+        table.add_row(row.given, "\n".join(row.texts) or " to ".join(dict.fromkeys((row.files[0], row.files[-1]))))
     stdout.print()
     stdout.print(table)

@@ -22,7 +22,7 @@ from versatile_diffusion.layers.timestep import TimestepEmbedding
 from versatile_diffusion.modalities import MODALITIES
 
 
-class MultiFlowUNet(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
+class MultiFlowUNet(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):  # type: ignore[misc]
     """The diffuser. Global layers are shared; data and context layers come in one stream per modality.
 
     Args:
@@ -37,8 +37,8 @@ class MultiFlowUNet(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["ConvResidual", "FCResidual", "ContextBlock"]  # noqa: RUF012 (diffusers' form)
-    _repeated_blocks = ["ConvResidual", "FCResidual", "ContextBlock"]  # noqa: RUF012
+    _no_split_modules = ["ConvResidual", "FCResidual", "ContextBlock"]  # type: ignore[assignment] # noqa: RUF012
+    _repeated_blocks = ["ConvResidual", "FCResidual", "ContextBlock"]  # type: ignore[assignment] # noqa: RUF012
     _skip_layerwise_casting_patterns = ["norm", "time_embed"]  # noqa: RUF012
 
     @register_to_config
@@ -84,7 +84,8 @@ class MultiFlowUNet(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
         """
         self._check(data, contexts)
         timestep = torch.as_tensor(timestep, device=latent.device).expand(latent.shape[0])
-        time, h, skips = self.time_embed(timestep), latent, []
+        time, h = self.time_embed(timestep), latent
+        skips: list[Tensor] = []
         for stage, block in zip(self.plan, self.data[data], strict=True):
             if stage.pops:
                 h = torch.cat([h, skips.pop()], dim=1)
@@ -120,7 +121,8 @@ class MultiFlowUNet(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
                 raise ValueError(f"no context stream {context.stream!r}; this model reads {', '.join(self.context)}")
 
 
-def _build_streams(kind: str, streams: Mapping[str, Mapping[str, Any]], **shared: Any) -> nn.ModuleDict:
+def _build_streams(kind: str, streams: Mapping[str, Mapping[str, Any]], **shared: Any) -> Any:
+    """A ModuleDict of ModuleLists (typed Any, since a ModuleDict does not know of what it is)."""
     built = {}
     for name, options in streams.items():
         maker = getattr(MODALITIES[name], kind) if name in MODALITIES else None

@@ -20,13 +20,24 @@ Settings = Callable[[Path, Path, torch.device], tuple[Objective, LoopSettings]]
 
 
 def image_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
-    """The emoji model's image codec (1.9 M parameters)."""
-    loop = LoopSettings(steps=2200, warmup=50, schedule="cosine", ema=0.998, eval_minutes=15, sample_minutes=5)
+    """The emoji model's image codec (1.9 M parameters): about 30 dB on concepts never seen.
+
+    Measured on one shared CPU core, 1900 steps of 8 pictures (the first 600 on a schedule of 2600 steps, the next
+    1100 on one of 2200), 39 minutes: 30.2 dB on concept-val, 31.3 dB on concept-test. AdamW alone, at 24 pictures a
+    step, was 3 dB behind Muon after equal short time.
+    """
+    loop = LoopSettings(steps=1900, warmup=50, schedule="cosine", ema=0.998, eval_minutes=15, sample_minutes=5)
     return ImageCodecObjective(data, ImageCodecSettings(), device), loop
 
 
 def context_encoders_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
-    """The emoji model's context encoders (4 M parameters)."""
+    """The emoji model's context encoders (4 M parameters): the label of a picture among the first five for about half.
+
+    Measured on one shared CPU core, 780 steps of 96 pictures (the first 400 on a schedule of 1000), 32 minutes, in per
+    cent, pair-test: picture to its label among 1,500, first 21.8, first five 45.9; label to a picture 33.0 and 60.4;
+    style 69.6. Without sibling drawings 23.1, 47.9, 42.9, 71.2. By the table of concepts in place of the label's text
+    28.9. The recall was still rising (17.2 after 635 steps), so more steps than that are set here.
+    """
     loop = LoopSettings(steps=1000, warmup=40, ema=0.99, clip=None, eval_minutes=8, sample_minutes=15)
     recipe = ContextEncodersSettings(image={}, text={})
     return ContextEncodersObjective(data, out / "teacher", recipe, device), loop

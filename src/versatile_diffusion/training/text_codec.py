@@ -133,7 +133,7 @@ class TextCodecObjective(Objective):
             "attn_pdrop": 0.0,
             "resid_pdrop": 0.0,
         }
-        return Optimus(
+        model = Optimus(
             bert,
             gpt2,
             latent_size=recipe.latent_size,
@@ -145,6 +145,10 @@ class TextCodecObjective(Objective):
             temperature=0.0,
             drop_repeats=False,  # "family: man, man, boy" is no mistake
         )
+        # Copying a word is then one map for the whole vocabulary, and not something to learn word by word.
+        with torch.no_grad():
+            model.encoder.bert.embeddings.word_embeddings.weight.copy_(model.decoder.gpt2.wte.weight)
+        return model
 
     def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
         recipe = self.recipe
