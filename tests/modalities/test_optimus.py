@@ -47,7 +47,7 @@ def test_posterior_is_sampled_only_with_generators(optimus: Optimus) -> None:
 
 
 def test_latents_are_normalised() -> None:
-    model = tiny_optimus(tiny_tokenizer())
+    model = tiny_optimus(tiny_tokenizer()).eval()
     plain = model.encode(TEXTS)
     model.latent_mean.fill_(0.5)
     model.latent_std.fill_(2.0)

@@ -46,7 +46,7 @@ def test_a_run_that_is_not_finished(tmp_path: Path) -> None:
 
 def test_a_file_that_is_too_large_leaves_what_was_there(run: Path, tmp_path: Path, monkeypatch) -> None:
     ship(run, FIXTURE, tmp_path / "weights")
-    monkeypatch.setattr(module, "LARGEST_FILE", 10**6 + 1000)
+    monkeypatch.setattr(module, "LARGEST_FILE", 10_000)
     before = sorted(path.name for path in (tmp_path / "weights").rglob("*"))
     with pytest.raises(ValueError, match="larger than"):
         ship(run, FIXTURE, tmp_path / "weights")

@@ -38,6 +38,8 @@ def test_a_run_learns_and_exports_a_codec_with_latents_of_unit_variance(
         latents = (codec.posterior(objective.captions.long()).mean - codec.latent_mean) / codec.latent_std
     assert torch.allclose(latents.mean(0), torch.zeros(8), atol=1e-3)
     assert torch.allclose(latents.std(0), torch.ones(8), atol=1e-3)
+    spread = codec.encode(["a red apple"] * 256, [torch.Generator().manual_seed(k) for k in range(256)]).std(0)
+    assert torch.allclose(spread, torch.full((8,), SMALL.posterior), rtol=0.3)
     assert "->" in (tmp_path / "samples" / "0000040.txt").read_text()
 
 

@@ -65,12 +65,12 @@ class Pairs:
         Raises:
             ValueError: the modalities have different numbers of items.
         """
-        counts = {modality: len(items) for modality, items in [*guiding.items(), *generated.items()]}
-        if len(set(counts.values())) != 1:
-            raise ValueError(f"every modality needs the same number of items, given: {counts}")
+        counts = {len(items) for values in (guiding, generated) for items in values.values()}
+        if len(counts) != 1:
+            raise ValueError(f"every modality needs the same number of items; given are {sorted(counts)}")
         latents = {m: _side(items, bank.codecs[m], f"latents-{m}", cache) for m, items in generated.items()}
         tokens = {m: _side(items, bank.encoders[m], f"tokens-{m}", cache) for m, items in guiding.items()}
-        return cls(next(iter(counts.values())), latents, tokens)
+        return cls(counts.pop(), latents, tokens)
 
 
 def _side(items: Sequence[Sequence[Any]], part: Any, name: str, cache: Path | None) -> Table | Drawn:

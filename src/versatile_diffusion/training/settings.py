@@ -44,7 +44,11 @@ def context_encoders_emoji(data: Path, out: Path, device: torch.device) -> tuple
 
 
 def text_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
-    """The emoji model's text codec (3.5 M parameters)."""
+    """The emoji model's text codec (3.5 M parameters).
+
+    Measured: of held-out captions of known concepts 65 % come back word for word (99 % of those without lists of
+    keywords), 63 % with noise of 0.3 standard deviations on the latents; of unknown concepts 13 %.
+    """
     loop = LoopSettings(steps=1600, warmup=20, ema=0.99, eval_minutes=10, sample_minutes=10)
     return TextCodecObjective(data, TextCodecSettings(), device), loop
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 @dataclass
 class RunState:
-    """All that a run needs to go on. `window` sums what was measured since the last line of the log."""
+    """All that a run needs to go on. `window` sums what was measured since the last line of the log, and `counts` says in
+    how many steps each was: not every step measures the same."""
 
     module: nn.Module
     average: nn.Module
@@ -25,7 +26,7 @@ class RunState:
     first_step: int = 0
     elapsed: float = 0.0
     window: dict[str, Tensor] = field(default_factory=dict)
-    window_steps: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def fresh(cls, module: nn.Module, optimizers: Callable[[nn.Module], list[torch.optim.Optimizer]]) -> RunState:
@@ -41,14 +42,14 @@ class RunState:
         for name, value in measured.items():
             value = value.detach().float()
             self.window[name] = self.window[name] + value if name in self.window else value
-        self.window_steps += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
         self._average(min(decay, (1 + self.step) / (10 + self.step)))
         self.step += 1
 
     def means(self) -> dict[str, float]:
-        """Means since the last call."""
-        means = {name: float(total) / self.window_steps for name, total in self.window.items()}
-        self.window, self.window_steps = {}, 0
+        """Means since the last call, each over the steps that measured it."""
+        means = {name: float(total) / self.counts[name] for name, total in self.window.items()}
+        self.window, self.counts = {}, {}
         return means
 
     @torch.no_grad()
@@ -70,7 +71,7 @@ def save_state(path: Path, state: RunState, identity: dict[str, Any]) -> None:
         "step": state.step,
         "elapsed": state.elapsed,
         "window": state.window,
-        "window_steps": state.window_steps,
+        "counts": state.counts,
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -101,7 +102,7 @@ def load_state(path: Path, state: RunState, identity: dict[str, Any]) -> None:
         optimizer.load_state_dict(saved)
     state.step = state.first_step = content["step"]
     state.elapsed = content["elapsed"]
-    state.window, state.window_steps = content["window"], content["window_steps"]
+    state.window, state.counts = content["window"], content["counts"]
     torch.set_rng_state(content["random"].cpu())
     if content["random_cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([random.cpu() for random in content["random_cuda"]])

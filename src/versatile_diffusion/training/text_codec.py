@@ -29,7 +29,6 @@ from versatile_diffusion.training.loop import Objective
 from versatile_diffusion.training.optimizer import ParameterGroups
 
 PAD, UNKNOWN, BEGIN, END = range(4)  # of the set's tokenizer
-POSTERIOR_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class TextCodecSettings:
         batch_size: captions per step.
         lr, weight_decay: of AdamW (embeddings, biases, norms).
         muon_lr: of Muon for the matrices; None trains them with AdamW.
-        posterior: standard deviation that the encoder is taught to state, in standard deviations of the channel.
+        posterior: standard deviation that the encoder states, in standard deviations of the channel.
         word_dropout: share of the decoder's input tokens that are hidden.
         noise: largest standard deviation of the noise on latents, in standard deviations of the channel.
         label_share: share of the texts that are bare labels or keywords of concepts.
@@ -182,15 +181,11 @@ class TextCodecObjective(Objective):
 
     def loss(self, module: Optimus, batch: TextBatch) -> tuple[Tensor, dict[str, Tensor]]:
         ids = batch.ids
-        mean, logvar = module.posterior(ids)
-        spread = mean.std(0)
+        mean = module.posterior(ids).mean
         inputs = ids.masked_fill(batch.hidden & (ids != BEGIN), UNKNOWN)[:, :-1]
-        logits = module.decoder(inputs, mean + spread * batch.noise)
-        parts = {
-            "text": F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD),
-            "posterior": F.mse_loss(logvar, 2 * (self.recipe.posterior * spread.detach()).log().expand_as(logvar)),
-        }
-        return parts["text"] + POSTERIOR_WEIGHT * parts["posterior"], parts
+        logits = module.decoder(inputs, mean + mean.std(0) * batch.noise)
+        text = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
+        return text, {}
 
     def evaluate(self, module: Optimus) -> dict[str, float]:
         """Share of captions that come back exactly, and of tokens; also with noise on the latents."""
@@ -227,14 +222,19 @@ class TextCodecObjective(Objective):
         self._calibrate(module, 32_768)
         module.save_pretrained(folder)
 
+    @torch.no_grad()
     def _calibrate(self, module: Optimus, count: int = 4096) -> None:
-        """Sets the mean and the standard deviation per channel from `count` training captions."""
+        """From `count` training captions sets the mean and the standard deviation per channel, and fits the
+        log-variance, which the loss leaves alone: by least squares, to the settings' constant."""
         module.set_tokenizers(self.tokenizer, self.tokenizer)
         chosen = self.captions[:: max(1, len(self.captions) // count)].long()
-        with torch.no_grad():
-            means = torch.cat([module.posterior(part).mean for part in chosen.split(512)])
+        pooled = torch.cat([module.encoder.pooled(part, part != PAD) for part in chosen.split(512)])
+        to_mean, to_logvar = module.encoder.to_moments.weight.chunk(2)
+        means = pooled @ to_mean.T
         module.latent_mean.copy_(means.mean(0))
         module.latent_std.copy_(means.std(0))
+        wanted = 2 * (self.recipe.posterior * module.latent_std).log().expand_as(means)
+        to_logvar.copy_(torch.linalg.lstsq(pooled, wanted).solution.T)
 
     def _token_accuracy(self, module: Optimus, texts: Sequence[str], latents: Tensor) -> float:
         """Share of the next tokens that are the likeliest, the tokens before being right."""

@@ -30,7 +30,10 @@ class TextEncoder(nn.Module):
         self.bert = BertModel(config)
         self.to_moments = nn.Linear(config.hidden_size, 2 * latent_size, bias=False)
 
+    def pooled(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b h"]:
+        """One vector per text; `mask` is True where there is text, begin and end included."""
+        return self.bert(input_ids=ids, attention_mask=mask.long()).pooler_output
+
     def forward(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Posterior:
         """`mask` is True where there is text, begin and end included."""
-        pooled = self.bert(input_ids=ids, attention_mask=mask.long()).pooler_output
-        return Posterior(*self.to_moments(pooled).chunk(2, dim=-1))
+        return Posterior(*self.to_moments(self.pooled(ids, mask)).chunk(2, dim=-1))
