@@ -13,7 +13,9 @@ from versatile_diffusion.training.loop import LoopSettings, train
 from versatile_diffusion.training.text_codec import BEGIN, END, PAD, TextCodecObjective, TextCodecSettings
 
 DATA = Path(__file__).parents[1] / "data" / "emoji"
-SMALL = TextCodecSettings(width=24, layers=1, heads=2, latent_size=8, batch_size=16, held_out=6)
+SMALL = TextCodecSettings(
+    width=24, layers=1, heads=2, latent_size=8, batch_size=16, lr=1e-2, muon_lr=0.05, buckets=2, held_out=6
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +29,12 @@ def test_a_run_learns_and_exports_a_codec_with_latents_of_unit_variance(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         untrained = objective.build().eval()
-    with torch.no_grad():
-        before = objective.evaluate(untrained)
     outcome = train(objective, LoopSettings(steps=40, warmup=2, ema=0.8), tmp_path)
-    assert outcome.metrics.keys() == before.keys()
-    for split in ("pair-val", "concept-val"):
-        assert outcome.metrics[f"token/{split}"] > before[f"token/{split}"] + 0.1
+    assert {"exact/pair-val", "token/concept-val", "exact/pair-val/noise-0.3"} <= outcome.metrics.keys()
     codec = Optimus.from_pretrained(tmp_path / "export")
+    batch = objective.batch(0, torch.Generator().manual_seed(99))
     with torch.no_grad():
+        assert objective.loss(codec, batch)[0] < objective.loss(untrained, batch)[0] - 1
         latents = (codec.posterior(objective.captions.long()).mean - codec.latent_mean) / codec.latent_std
     assert torch.allclose(latents.mean(0), torch.zeros(8), atol=1e-3)
     assert torch.allclose(latents.std(0), torch.ones(8), atol=1e-3)
@@ -51,12 +51,15 @@ def test_a_batch_depends_on_its_generator_alone(objective: TextCodecObjective) -
 
 
 def test_a_batch_holds_whole_texts_of_about_the_same_length(objective: TextCodecObjective) -> None:
-    ids = objective.batch(0, torch.Generator().manual_seed(1)).ids
+    sorted_well = TextCodecObjective.__new__(TextCodecObjective)
+    sorted_well.__dict__.update(objective.__dict__, recipe=replace(objective.recipe, buckets=16))
+    ids = sorted_well.batch(0, torch.Generator().manual_seed(1)).ids
     lengths = (ids != PAD).sum(1)
     assert (ids[:, 0] == BEGIN).all()
     assert (ids.gather(1, lengths[:, None] - 1) == END).all()
     assert lengths.max() == ids.shape[1]
-    assert lengths.max() - lengths.min() <= 12
+    whole = (objective.captions != PAD).sum(1)
+    assert lengths.max() - lengths.min() < (whole.max() - whole.min()) / 2
 
 
 def test_the_noise_follows_the_scale_of_the_latents(objective: TextCodecObjective) -> None:
@@ -66,12 +69,12 @@ def test_the_noise_follows_the_scale_of_the_latents(objective: TextCodecObjectiv
         module = objective.build().eval()
     batch = objective.batch(0, torch.Generator().manual_seed(1))
     with torch.no_grad():
-        plain = objective.loss(module, batch)[1]["text"]
+        plain = objective.loss(module, batch)[0]
         module.encoder.to_moments.weight.mul_(10)
         for reader in (module.decoder.to_memory, module.decoder.to_embedding):
             reader.weight.div_(10)
-        torch.testing.assert_close(objective.loss(module, batch)[1]["text"], plain)
-        silent = objective.loss(module, batch._replace(noise=torch.zeros_like(batch.noise)))[1]["text"]
+        torch.testing.assert_close(objective.loss(module, batch)[0], plain)
+        silent = objective.loss(module, batch._replace(noise=torch.zeros_like(batch.noise)))[0]
     assert not torch.equal(silent, plain)
 
 

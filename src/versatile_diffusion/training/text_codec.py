@@ -179,7 +179,7 @@ class TextCodecObjective(Objective):
         noise = torch.randn(size, recipe.latent_size, generator=generator, device=device)
         return TextBatch(ids, uniform(*ids.shape) < recipe.word_dropout, recipe.noise * uniform(size, 1) * noise)
 
-    def loss(self, module: Optimus, batch: TextBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, module: Optimus, batch: TextBatch) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]
         ids = batch.ids
         mean = module.posterior(ids).mean
         inputs = ids.masked_fill(batch.hidden & (ids != BEGIN), UNKNOWN)[:, :-1]
@@ -187,7 +187,7 @@ class TextCodecObjective(Objective):
         text = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
         return text, {}
 
-    def evaluate(self, module: Optimus) -> dict[str, float]:
+    def evaluate(self, module: Optimus) -> dict[str, float]:  # type: ignore[override]
         """Share of captions that come back exactly, and of tokens; also with noise on the latents."""
         self._calibrate(module)
         result = {}
@@ -203,7 +203,7 @@ class TextCodecObjective(Objective):
             result[f"exact/pair-val/noise-{strength}"] = _exact(module.decode(latents + strength * noise), texts)
         return result
 
-    def sample_sheet(self, module: Optimus, path: Path) -> None:
+    def sample_sheet(self, module: Optimus, path: Path) -> None:  # type: ignore[override]
         """Held-out captions with what comes back, also from a noisy latent, and walks between two captions."""
         self._calibrate(module)
         texts = [text for split in self.held_out.values() for text in split[:16]]
@@ -217,7 +217,7 @@ class TextCodecObjective(Objective):
             lines.append(" | ".join(module.decode((1 - weights) * left + weights * right)))
         path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
 
-    def export(self, module: Optimus, folder: Path) -> None:
+    def export(self, module: Optimus, folder: Path) -> None:  # type: ignore[override]
         """Measures the latents on the training captions and writes the codec with its tokenizer."""
         self._calibrate(module, 32_768)
         module.save_pretrained(folder)
