@@ -38,7 +38,7 @@ def context_encoders_emoji(data: Path, out: Path, device: torch.device) -> tuple
     style 69.6. Without sibling drawings 23.1, 47.9, 42.9, 71.2. By the table of concepts in place of the label's text
     28.9. The recall was still rising (17.2 after 635 steps), so more steps than that are set here.
     """
-    loop = LoopSettings(steps=1000, warmup=40, ema=0.99, clip=None, eval_minutes=8, sample_minutes=15)
+    loop = LoopSettings(steps=780, warmup=40, ema=0.99, clip=None, eval_minutes=8, sample_minutes=15)
     recipe = ContextEncodersSettings(image={}, text={})
     return ContextEncodersObjective(data, out / "teacher", recipe, device), loop
 
@@ -69,8 +69,8 @@ SETTINGS: dict[str, dict[str, Settings]] = {
     "context-encoders": {"emoji": context_encoders_emoji},
     "diffuser": {
         "emoji-basic": partial(diffuser_emoji, "basic", 350),
-        "emoji-dual-context": partial(diffuser_emoji, "dual_context", 1000),
-        "emoji": partial(diffuser_emoji, "official", 2100),
+        "emoji-dual-context": partial(diffuser_emoji, "dual_context", 650),
+        "emoji": partial(diffuser_emoji, "official", 1500),
     },
     "text-codec": {"emoji": text_codec_emoji},
 }
