@@ -39,6 +39,13 @@ def test_another_label_is_not(tiny_pipeline, data) -> None:
     assert rates["concept R@1"] == 0
 
 
+def test_a_text_longer_than_the_encoder_reads_is_cut(tiny_pipeline, data) -> None:
+    items, judge = Items.of(data, 2), Judge.of(tiny_pipeline.bank, data)
+    labels = [data.concept_names[i] for i in items.concepts.tolist()]
+    rates = judge.rates("text", [f"{label} {'and so on ' * 40}" for label in labels], items)["all"]
+    assert rates["label named"] == 1
+
+
 def test_every_task_is_measured_beside_its_ceiling(tiny_pipeline, data) -> None:
     result = recognition(tiny_pipeline, data, count=3, num_inference_steps=2)
     assert set(result) == {

@@ -82,7 +82,8 @@ class Judge:
     def rates(self, modality: str, values: Sequence[Any], items: Items) -> dict[str, Rates]:
         """Per group, shares of the values whose concept is the nearest, among the five nearest, whose style is the
         nearest; of texts also of those that hold the label word for word."""
-        concepts, styles = _embed(self.bank.encoders[modality], values)
+        encoder = self.bank.encoders[modality]
+        concepts, styles = _embed(encoder, [_readable(encoder, value) for value in values])
         order = self.known[(concepts @ self.concepts.T).argsort(dim=1, descending=True).cpu()]
         hit = order == items.concepts[:, None]
         found = {
@@ -96,6 +97,14 @@ class Judge:
             group: {name: round(float(hits[chosen].float().mean()), 4) for name, hits in found.items()}
             for group, chosen in items.groups.items()
         }
+
+
+def _readable(encoder: Any, value: Any) -> Any:
+    """A text without the words beyond what the encoder reads; other values as they are."""
+    if isinstance(value, str):
+        while len(encoder.tokenizer.encode(value).ids) > encoder.config.limit:
+            value = value.rsplit(" ", 1)[0] if " " in value else value[: len(value) // 2]
+    return value
 
 
 def _embed(encoder: Any, values: Sequence[Any]) -> tuple[Tensor, Tensor]:

@@ -55,7 +55,7 @@ class Modality:
     Args:
         name: the key of its streams.
         data_stream: `(plan, **options) -> nn.ModuleList`, one block per stage of the plan; None if never generated.
-        context_stream: `(plan, **options) -> nn.ModuleList`, one block per attention of the plan; None if it never guides.
+        context_stream: `(plan, **options) -> nn.ModuleList`, one per attention of the plan; None if it never guides.
         check: takes what a user may give (a path, an array, ...), returns the raw value or raises ValueError.
         blanks: named raw values that say nothing; a task picks one as its null context.
     """

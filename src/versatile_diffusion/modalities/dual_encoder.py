@@ -170,10 +170,10 @@ class TextBlock(nn.Module):
         self.feed = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
-        parts = rearrange(
+        query, key, value = rearrange(
             self.query_key_value(self.norm_attention(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads
         )
-        mixed = F.scaled_dot_product_attention(*parts, attn_mask=valid[:, None, None, :])
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=valid[:, None, None, :])
         x = x + self.out(rearrange(mixed, "b h n d -> b n (h d)"))
         return x + self.feed(self.norm_feed(x))
 
@@ -248,12 +248,12 @@ class DualTextEncoder(ContextEncoder):
         """
         if self.tokenizer is None:
             raise ValueError("this text encoder has no tokenizer: set encoder.tokenizer, or load one that has")
-        limit = self.config.limit
+        limit, start = self.config.limit, self.tokenizer.token_to_id(_START) or 0
         result = torch.zeros(len(values), limit, dtype=torch.long)
         for row, (value, encoding) in enumerate(
             zip(values, self.tokenizer.encode_batch([v.lower().strip() for v in values]), strict=True)
         ):
-            ids = encoding.ids or [self.tokenizer.token_to_id(_START)]
+            ids = encoding.ids or [start]
             if len(ids) > limit:
                 raise ValueError(f"the text {value!r} has {len(ids)} tokens; at most {limit} are allowed")
             result[row, : len(ids)] = torch.tensor(ids)

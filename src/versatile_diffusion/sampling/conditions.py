@@ -123,6 +123,7 @@ class Encoding:
         """
         condition, stream = given.condition, given.condition.modality
         tokens = given.tokens if given.values is None else self._encode(stream, given.values, condition.mask)
+        assert tokens is not None  # a condition has either values or tokens
         tokens = self._spread(tokens)
         if null == ZEROS:
             blank = torch.zeros_like(tokens)

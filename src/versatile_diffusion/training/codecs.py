@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from versatile_diffusion.data.emoji.reader import EmojiSet
 from versatile_diffusion.modalities.lite_vae import LiteVAE, gradient_l1
@@ -52,7 +52,7 @@ def psnr(left: Float[Tensor, "b c h w"], right: Float[Tensor, "b c h w"]) -> Flo
     return -10 * reduce((left - right) ** 2, "b c h w -> b", "mean").clamp_min(1e-10).log10()
 
 
-class ImageCodecObjective(Objective):
+class ImageCodecObjective(Objective[LiteVAE]):
     """Pixels, their gradients and a little Kullback-Leibler divergence; measured by PSNR on concepts never seen."""
 
     name = "image-codec"
@@ -72,7 +72,7 @@ class ImageCodecObjective(Objective):
         module = LiteVAE(widths=self.recipe.widths, sample_size=self.pictures.shape[1])
         return module.to(memory_format=torch.channels_last)
 
-    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+    def optimizers(self, module: LiteVAE) -> list[torch.optim.Optimizer]:
         recipe = self.recipe
         groups = split_parameters(module, muon=recipe.muon_lr is not None, not_muon=("encoder.1.", "decoder.15."))
         return groups.optimizers(recipe.lr, recipe.weight_decay, (0.9, 0.98), recipe.muon_lr or 0.0, 0.0, muon_steps=4)

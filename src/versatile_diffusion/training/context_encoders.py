@@ -108,7 +108,7 @@ class ContextBatch:
     word_targets: Float[Tensor, "w 384"]
 
 
-class ContextEncodersObjective(Objective):
+class ContextEncodersObjective(Objective[ContextTraining]):
     """Naming concepts and styles with one table for both towers; measured by retrieval between pictures and labels."""
 
     name = "context-encoders"
@@ -126,7 +126,7 @@ class ContextEncodersObjective(Objective):
         image = DualImageEncoder(**self.recipe.image).to(memory_format=torch.channels_last)
         return ContextTraining(image, text, data.rows, len(data.style_names), data.subgroup_count)
 
-    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+    def optimizers(self, module: ContextTraining) -> list[torch.optim.Optimizer]:
         recipe = self.recipe
         heads = ("grid.1.", "subgroup", "teacher", "to_global", "to_local", "to_shared")
         groups = split_parameters(module, not_muon=heads)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from versatile_diffusion.diffuser.context import Context
@@ -101,7 +101,7 @@ class Batch:
 
 
 @dataclass
-class DiffuserObjective(Objective):
+class DiffuserObjective(Objective[MultiFlowUNet]):
     """Mean squared error to the noise (or velocity), one flow per step; contexts dropped for guidance.
 
     Args:
@@ -132,13 +132,13 @@ class DiffuserObjective(Objective):
     def settings(self) -> dict[str, Any]:
         return asdict(self.options)
 
-    def build(self) -> nn.Module:
+    def build(self) -> MultiFlowUNet:
         unet = self.options.build()
         if self.start is not None:
             take_over(unet, self.start)
         return unet.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
 
-    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+    def optimizers(self, module: MultiFlowUNet) -> list[torch.optim.Optimizer]:
         options = self.options
         groups = split_parameters(module, muon=options.muon_lr is not None, not_muon=options.not_muon)
         return groups.optimizers(
@@ -161,7 +161,7 @@ class DiffuserObjective(Objective):
         timestep = torch.randint(len(self.scheduler.betas), (len(items),), generator=generator, device=self.device)
         return Batch(task, latent, noise, timestep, Context(stream, tokens))
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, module: MultiFlowUNet, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         noisy = self.scheduler.add_noise(batch.latent, batch.noise, batch.timestep)
         predicted = module(noisy, batch.timestep, [batch.context], data=batch.task.flow.data)
         if self.options.prediction == "epsilon":
@@ -171,7 +171,7 @@ class DiffuserObjective(Objective):
         loss = F.mse_loss(predicted.float(), target)
         return loss, {batch.task.name: loss}
 
-    def evaluate(self, module: nn.Module) -> dict[str, float]:
+    def evaluate(self, module: MultiFlowUNet) -> dict[str, float]:
         """Loss of each flow on held-out items, always with the same noise and timesteps."""
         losses = {}
         for task in self.options.tasks:
@@ -181,7 +181,7 @@ class DiffuserObjective(Objective):
             losses[task.name] = float(self.loss(module, batch)[0])
         return losses
 
-    def pipeline(self, module: nn.Module) -> Any:
+    def pipeline(self, module: MultiFlowUNet) -> Any:
         """`module` with its codecs and encoders, ready to generate."""
         from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
         from versatile_diffusion.sampling.schedulers import SCHEDULERS
@@ -189,7 +189,7 @@ class DiffuserObjective(Objective):
         scheduler = SCHEDULERS["ddim"](prediction_type=self.options.prediction)
         return VersatileDiffusionPipeline(unet=module, bank=self.bank, scheduler=scheduler)
 
-    def sample_sheet(self, module: nn.Module, path: Path) -> None:
+    def sample_sheet(self, module: MultiFlowUNet, path: Path) -> None:
         """What each task makes of held-out items, below (or beside) what it was given."""
         pipe = self.pipeline(module)
         pipe.set_progress_bar_config(disable=True)
@@ -198,7 +198,7 @@ class DiffuserObjective(Objective):
             made = getattr(pipe, task.name.replace("-", "_"))(given, num_inference_steps=20, guidance_scale=3.0, seed=0)
             write_sheet(given, made.values, path.with_name(f"{path.name}-{task.name}"))
 
-    def export(self, module: nn.Module, folder: Path) -> None:
+    def export(self, module: MultiFlowUNet, folder: Path) -> None:
         self.pipeline(module).save_pretrained(folder)
 
 

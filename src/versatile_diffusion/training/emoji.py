@@ -66,7 +66,9 @@ def emoji_objective(options: DiffuserSettings, data: Path, out: Path, device: to
     runs = out.parent
     order = list(STAGES)
     before = order[: order.index(options.stage)][-1:]
-    start = [MultiFlowUNet.from_pretrained(_finished(runs / STAGE_FOLDERS[stage]) / "unet") for stage in before]
+    start = None
+    if before:
+        start = MultiFlowUNet.from_pretrained(_finished(runs / STAGE_FOLDERS[before[0]]) / "unet")
     bank = emoji_bank(runs, options.data, options.contexts).to(device)
     items = {split: EmojiSet.load(data, split) for split in ("train", "pair-val")}
     pairs = {
@@ -79,7 +81,7 @@ def emoji_objective(options: DiffuserSettings, data: Path, out: Path, device: to
         for split in items
     }
     looks = _looks(items["pair-val"])
-    return DiffuserObjective(options, pairs["train"], pairs["pair-val"], bank, looks, *start, device=device)
+    return DiffuserObjective(options, pairs["train"], pairs["pair-val"], bank, looks, start, device)
 
 
 def emoji_bank(runs: Path, data: Sequence[str], contexts: Sequence[str]) -> ModalityBank:

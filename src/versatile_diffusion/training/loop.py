@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from tqdm import tqdm
 
 from versatile_diffusion.training.state import RunState, load_state, save_state
 from versatile_diffusion.training.tracking import Tracker
+
+Trained = TypeVar("Trained", bound=nn.Module)
+"""The module that an objective trains."""
 
 SCHEDULES = {
     "constant": lambda progress: 1.0,
@@ -78,7 +81,7 @@ class LoopSettings:
         return {k: v for k, v in asdict(self).items() if k in names[: names.index("minutes")]}
 
 
-class Objective(ABC):
+class Objective(ABC, Generic[Trained]):
     """What is trained, on what, and how well it does.
 
     Attributes:
@@ -96,12 +99,12 @@ class Objective(ABC):
         """Plain JSON values that tell this objective from another; compared when a run goes on."""
 
     @abstractmethod
-    def build(self) -> nn.Module:
+    def build(self) -> Trained:
         """A fresh module of all that is trained (from torch's random state); its state dict is the checkpoint and its
         parameters and buffers are averaged."""
 
     @abstractmethod
-    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+    def optimizers(self, module: Trained) -> list[torch.optim.Optimizer]:
         """Optimizers over the parameters of `module`, with the learning rates that the schedule multiplies."""
 
     @abstractmethod
@@ -109,17 +112,17 @@ class Objective(ABC):
         """The batch of `step`, noise included; all chance comes from `generator` (on `device`, seeded for the step)."""
 
     @abstractmethod
-    def loss(self, module: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, module: Trained, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss (a scalar) and its named parts for the log."""
 
-    def evaluate(self, module: nn.Module) -> dict[str, float]:
+    def evaluate(self, module: Trained) -> dict[str, float]:
         """Measures on held-out data; `module` is the averaged one, in eval mode, gradients are off."""
         return {}
 
-    def sample_sheet(self, module: nn.Module, path: Path) -> None:  # noqa: B027 (none is fine)
+    def sample_sheet(self, module: Trained, path: Path) -> None:
         """Writes a picture or text to look at; `path` has no suffix yet."""
 
-    def export(self, module: nn.Module, folder: Path) -> None:  # noqa: B027 (none is fine)
+    def export(self, module: Trained, folder: Path) -> None:
         """Writes what users load, with `save_pretrained`, below `folder`."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,7 +40,7 @@ def run(
         raise ValueError(f"settings of {objective} are {', '.join(SETTINGS[objective])}; got {settings!r}")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     what, loop = SETTINGS[objective][settings](Path(data), Path(out), place)
-    changes = {"minutes": minutes, "steps": steps, "seed": seed}
+    changes: dict[str, Any] = {"minutes": minutes, "steps": steps, "seed": seed}
     loop = replace(loop, **{name: value for name, value in changes.items() if value is not None})
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

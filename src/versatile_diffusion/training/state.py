@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 @dataclass
 class RunState:
-    """All that a run needs to go on. `window` sums what was measured since the last line of the log, and `counts` says in
-    how many steps each was: not every step measures the same."""
+    """All that a run needs to go on. `window` sums what was measured since the last line of the log; `counts` has the
+    number of steps that measured it, since not every step measures the same."""
 
     module: nn.Module
     average: nn.Module

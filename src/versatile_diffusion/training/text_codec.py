@@ -77,7 +77,7 @@ class TextBatch(NamedTuple):
     noise: Float[Tensor, "b z"]
 
 
-class TextCodecObjective(Objective):
+class TextCodecObjective(Objective[Optimus]):
     """Next-token cross-entropy from a noisy latent; measured by how many held-out captions come back word for word."""
 
     name = "text-codec"
@@ -149,7 +149,7 @@ class TextCodecObjective(Objective):
             model.encoder.bert.embeddings.word_embeddings.weight.copy_(model.decoder.gpt2.wte.weight)
         return model
 
-    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
+    def optimizers(self, module: Optimus) -> list[torch.optim.Optimizer]:
         recipe = self.recipe
         matrices = {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear | Conv1D)}
         groups = ParameterGroups()
@@ -179,7 +179,7 @@ class TextCodecObjective(Objective):
         noise = torch.randn(size, recipe.latent_size, generator=generator, device=device)
         return TextBatch(ids, uniform(*ids.shape) < recipe.word_dropout, recipe.noise * uniform(size, 1) * noise)
 
-    def loss(self, module: Optimus, batch: TextBatch) -> tuple[Tensor, dict[str, Tensor]]:  # type: ignore[override]
+    def loss(self, module: Optimus, batch: TextBatch) -> tuple[Tensor, dict[str, Tensor]]:
         ids = batch.ids
         mean = module.posterior(ids).mean
         inputs = ids.masked_fill(batch.hidden & (ids != BEGIN), UNKNOWN)[:, :-1]
@@ -187,7 +187,7 @@ class TextCodecObjective(Objective):
         text = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
         return text, {}
 
-    def evaluate(self, module: Optimus) -> dict[str, float]:  # type: ignore[override]
+    def evaluate(self, module: Optimus) -> dict[str, float]:
         """Share of captions that come back exactly, and of tokens; also with noise on the latents."""
         self._calibrate(module)
         result = {}
@@ -203,7 +203,7 @@ class TextCodecObjective(Objective):
             result[f"exact/pair-val/noise-{strength}"] = _exact(module.decode(latents + strength * noise), texts)
         return result
 
-    def sample_sheet(self, module: Optimus, path: Path) -> None:  # type: ignore[override]
+    def sample_sheet(self, module: Optimus, path: Path) -> None:
         """Held-out captions with what comes back, also from a noisy latent, and walks between two captions."""
         self._calibrate(module)
         texts = [text for split in self.held_out.values() for text in split[:16]]
@@ -217,7 +217,7 @@ class TextCodecObjective(Objective):
             lines.append(" | ".join(module.decode((1 - weights) * left + weights * right)))
         path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
 
-    def export(self, module: Optimus, folder: Path) -> None:  # type: ignore[override]
+    def export(self, module: Optimus, folder: Path) -> None:
         """Measures the latents on the training captions and writes the codec with its tokenizer."""
         self._calibrate(module, 32_768)
         module.save_pretrained(folder)
