@@ -54,4 +54,5 @@ def test_every_task_is_measured_beside_its_ceiling(tiny_pipeline, data) -> None:
     assert all(0 <= rate <= 1 for groups in result.values() for rates in groups.values() for rate in rates.values())
     again = recognition(tiny_pipeline, data, count=3, num_inference_steps=2)
     assert again == result
+    assert result["given text"]["all"]["label named"] == 1
     assert torch.is_tensor(Items.of(data, 3).groups["all"])

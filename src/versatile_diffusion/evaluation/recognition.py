@@ -92,7 +92,9 @@ class Judge:
             "style": (styles @ self.styles.T).argmax(1).cpu() == items.styles,
         }
         if isinstance(values[0], str):
-            found["label named"] = torch.tensor([a.lower() in b for a, b in zip(items.labels, values, strict=True)])
+            found["label named"] = torch.tensor(
+                [label.lower() in value.lower() for label, value in zip(items.labels, values, strict=True)]
+            )
         return {
             group: {name: round(float(hits[chosen].float().mean()), 4) for name, hits in found.items()}
             for group, chosen in items.groups.items()
