@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +16,8 @@ from versatile_diffusion.diffuser.context import Context
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.bank import ModalityBank
+from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.sampling.schedulers import SCHEDULERS
 from versatile_diffusion.tasks import TASKS, Task
 from versatile_diffusion.training.loop import Objective
 from versatile_diffusion.training.optimizer import split_parameters
@@ -28,8 +29,6 @@ STAGES = {
     "official": ("text-to-image", "image-variation", "image-to-text", "text-variation"),
 }
 """The paper's three settings (section 4.1), in their order: the tasks trained. Each starts from the one before."""
-
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
 
     def __post_init__(self) -> None:
         self.batch_size = max(self.options.batch.values())
-        self.scheduler = DDIMScheduler(**SCHEDULE, prediction_type=self.options.prediction)
+        self.scheduler = SCHEDULERS["ddim"](prediction_type=self.options.prediction)
         mixture = {task: self.options.mixture[task.name] for task in self.options.tasks}
         self.turns = _interleave(mixture)
         self.null = {task.name: null_tokens(task, self.bank) for task in self.options.tasks}
@@ -181,13 +180,9 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
             losses[task.name] = float(self.loss(module, batch)[0])
         return losses
 
-    def pipeline(self, module: MultiFlowUNet) -> Any:
+    def pipeline(self, module: MultiFlowUNet) -> VersatileDiffusionPipeline:
         """`module` with its codecs and encoders, ready to generate."""
-        from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
-        from versatile_diffusion.sampling.schedulers import SCHEDULERS
-
-        scheduler = SCHEDULERS["ddim"](prediction_type=self.options.prediction)
-        return VersatileDiffusionPipeline(unet=module, bank=self.bank, scheduler=scheduler)
+        return VersatileDiffusionPipeline(unet=module, bank=self.bank, scheduler=self.scheduler)
 
     def sample_sheet(self, module: MultiFlowUNet, path: Path) -> None:
         """What each task makes of held-out items, below (or beside) what it was given."""

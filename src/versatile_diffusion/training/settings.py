@@ -36,7 +36,7 @@ def context_encoders_emoji(data: Path, out: Path, device: torch.device) -> tuple
     Measured on one shared CPU core, 780 steps of 96 pictures (the first 400 on a schedule of 1000), 32 minutes, in per
     cent, pair-test: picture to its label among 1,500, first 21.8, first five 45.9; label to a picture 33.0 and 60.4;
     style 69.6. Without sibling drawings 23.1, 47.9, 42.9, 71.2. By the table of concepts in place of the label's text
-    28.9. The recall was still rising (17.2 after 635 steps), so more steps than that are set here.
+    28.9. The recall was still rising (17.2 after 635 steps): more steps would help.
     """
     loop = LoopSettings(steps=780, warmup=40, ema=0.99, clip=None, eval_minutes=8, sample_minutes=15)
     recipe = ContextEncodersSettings(image={}, text={})
@@ -56,7 +56,12 @@ def text_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objec
 def diffuser_emoji(
     stage: str, steps: int, data: Path, out: Path, device: torch.device
 ) -> tuple[Objective, LoopSettings]:
-    """A stage of the emoji model's diffuser; the last one ends with the learning rate at zero."""
+    """A stage of the emoji model's diffuser (18.0 M parameters); the last one ends with the learning rate at zero.
+
+    Measured on two shared CPU cores, validation losses (velocity) after basic, dual-context and official (350, 650 and
+    1500 steps, the last on schedules of 2200 and 1850 steps before): image-variation 0.453, 0.437, 0.409; text-to-image
+    -, 0.508, 0.475. Far from converged; a model worth showing needs tens of epochs (an epoch is 480 steps).
+    """
     last = stage == list(STAGES)[-1]
     loop = LoopSettings(
         steps=steps, warmup=30, schedule="linear" if last else "constant", ema=0.995, eval_minutes=8, sample_minutes=8

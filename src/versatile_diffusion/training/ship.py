@@ -30,6 +30,7 @@ def ship(run: Path, data: Path, out: Path) -> VersatileDiffusionPipeline:
     settings: dict[str, Any] = {"styles": styles, "defaults": DEFAULTS}
     pipe.register_to_config(**settings)
     fresh = out.with_name(f"{out.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)  # of a call that failed
     pipe.to(dtype=torch.float16).save_pretrained(fresh, max_shard_size=9 * LARGEST_FILE // 10)
     if large := [path.name for path in fresh.rglob("*") if path.is_file() and path.stat().st_size > LARGEST_FILE]:
         raise ValueError(f"{', '.join(large)} would be larger than {LARGEST_FILE:,} bytes; see {fresh}")
