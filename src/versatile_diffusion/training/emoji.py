@@ -29,7 +29,7 @@ SMALL = DiffuserSettings(
         "heads": 4,
         "norm_groups": 16,
     },
-    data_streams={"image": {"channels": 4}, "text": {"width": 128}},
+    data_streams={"image": {"channels": 4}, "text": {"width": 26}},
     context_streams={"image": {"width": 192}, "text": {"width": 192}},
     mixture={"text-to-image": 3, "image-variation": 1, "image-to-text": 2, "text-variation": 1},
     batch={"image": 32, "text": 64},
@@ -68,7 +68,7 @@ def emoji_objective(options: DiffuserSettings, data: Path, out: Path, device: to
     before = order[: order.index(options.stage)][-1:]
     start = None
     if before:
-        start = MultiFlowUNet.from_pretrained(_finished(runs / STAGE_FOLDERS[before[0]]) / "unet")
+        start = MultiFlowUNet.from_pretrained(finished(runs / STAGE_FOLDERS[before[0]]) / "unet")
     bank = emoji_bank(runs, options.data, options.contexts).to(device)
     items = {split: EmojiSet.load(data, split) for split in ("train", "pair-val")}
     pairs = {
@@ -89,12 +89,17 @@ def emoji_bank(runs: Path, data: Sequence[str], contexts: Sequence[str]) -> Moda
     codecs = {"image": LiteVAE, "text": Optimus}
     encoders = {"image": DualImageEncoder, "text": DualTextEncoder}
     return ModalityBank(
-        {m: codecs[m].from_pretrained(_finished(runs / f"{m}-codec")) for m in data},
-        {m: encoders[m].from_pretrained(_finished(runs / "context-encoders") / m) for m in contexts},
+        {m: codecs[m].from_pretrained(finished(runs / f"{m}-codec")) for m in data},
+        {m: encoders[m].from_pretrained(finished(runs / "context-encoders") / m) for m in contexts},
     ).eval()
 
 
-def _finished(run: Path) -> Path:
+def finished(run: Path) -> Path:
+    """What the run exported.
+
+    Raises:
+        ValueError: it has not been trained to its end.
+    """
     if not (run / "export").is_dir():
         raise ValueError(f"{run} holds no export; train it to its end first: versatile train {run.name} --out {run}")
     return run / "export"
@@ -104,19 +109,15 @@ def _pictures(items: EmojiSet) -> list[list[Any]]:
     return [[MODALITIES["image"].check(picture)] for picture in items.pictures]
 
 
-def _captions(items: EmojiSet) -> list[list[str]]:
-    return items.captions
-
-
 def _named_captions(items: EmojiSet) -> list[list[str]]:
-    """The captions that hold the label: those that are worth generating."""
+    """The captions that hold the label. Those of keywords alone fit many pictures: they would teach vagueness."""
     return [
         [caption for caption in captions if label.lower() in caption.lower()] or [label]
         for label, captions in zip(items.labels, items.captions, strict=True)
     ]
 
 
-GUIDING = {"image": _pictures, "text": _captions}
+GUIDING = {"image": _pictures, "text": _named_captions}
 GENERATED = {"image": _pictures, "text": _named_captions}
 
 

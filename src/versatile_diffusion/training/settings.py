@@ -9,10 +9,13 @@ from pathlib import Path
 
 import torch
 
+from versatile_diffusion.modalities.dual_encoder import DualImageEncoder, DualTextEncoder
 from versatile_diffusion.training.codecs import ImageCodecObjective, ImageCodecSettings
+from versatile_diffusion.training.context_data import ContextData
 from versatile_diffusion.training.context_encoders import ContextEncodersObjective, ContextEncodersSettings
 from versatile_diffusion.training.diffuser import STAGES
-from versatile_diffusion.training.emoji import SMALL, emoji_objective
+from versatile_diffusion.training.emoji import SMALL, emoji_objective, finished
+from versatile_diffusion.training.image_context import ImageContextObjective, ImageContextSettings
 from versatile_diffusion.training.loop import LoopSettings, Objective
 from versatile_diffusion.training.text_codec import TextCodecObjective, TextCodecSettings
 
@@ -41,6 +44,15 @@ def context_encoders_emoji(data: Path, out: Path, device: torch.device) -> tuple
     loop = LoopSettings(steps=780, warmup=40, ema=0.99, clip=None, eval_minutes=8, sample_minutes=15)
     recipe = ContextEncodersSettings(image={}, text={})
     return ContextEncodersObjective(data, out / "teacher", recipe, device), loop
+
+
+def image_context_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+    """Goes on with the picture encoder of the run `context-encoders` beside `out`; its texts stay."""
+    before = finished(out.parent / "context-encoders")
+    image, text = (kind.from_pretrained(before / kind.modality) for kind in (DualImageEncoder, DualTextEncoder))
+    known = ContextData.load(data, before.parent / "teacher", text.config.limit, device)
+    loop = LoopSettings(steps=2000, warmup=50, ema=0.995, clip=None, eval_minutes=10, sample_minutes=20)
+    return ImageContextObjective(image.to(device), text.to(device), known, ImageContextSettings(), device), loop
 
 
 def text_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
@@ -72,6 +84,7 @@ def diffuser_emoji(
 SETTINGS: dict[str, dict[str, Settings]] = {
     "image-codec": {"emoji": image_codec_emoji},
     "context-encoders": {"emoji": context_encoders_emoji},
+    "image-context": {"emoji": image_context_emoji},
     "diffuser": {
         "emoji-basic": partial(diffuser_emoji, "basic", 350),
         "emoji-dual-context": partial(diffuser_emoji, "dual_context", 650),

@@ -27,6 +27,7 @@ from versatile_diffusion.data.emoji.shards import read_shard
 from versatile_diffusion.modalities.optimus import Optimus
 from versatile_diffusion.training.loop import Objective
 from versatile_diffusion.training.optimizer import ParameterGroups
+from versatile_diffusion.training.principal import onto_principal_directions
 
 PAD, UNKNOWN, BEGIN, END = range(4)  # of the set's tokenizer
 
@@ -218,16 +219,18 @@ class TextCodecObjective(Objective[Optimus]):
         path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
 
     def export(self, module: Optimus, folder: Path) -> None:
-        """Measures the latents on the training captions and writes the codec with its tokenizer."""
+        """Measures the latents on the training captions, turns them onto the directions in which they vary, and writes
+        the codec with its tokenizer."""
         self._calibrate(module, 32_768)
-        module.save_pretrained(folder)
+        turned = onto_principal_directions(module, self._some_captions(32_768))
+        turned.set_tokenizers(self.tokenizer, self.tokenizer).save_pretrained(folder)
 
     @torch.no_grad()
     def _calibrate(self, module: Optimus, count: int = 4096) -> None:
         """From `count` training captions sets the mean and the standard deviation per channel, and fits the
         log-variance, which the loss leaves alone: by least squares, to the settings' constant."""
         module.set_tokenizers(self.tokenizer, self.tokenizer)
-        chosen = self.captions[:: max(1, len(self.captions) // count)].long()
+        chosen = self._some_captions(count)
         pooled = torch.cat([module.encoder.pooled(part, part != PAD) for part in chosen.split(512)])
         to_mean, to_logvar = module.encoder.to_moments.weight.chunk(2)
         means = pooled @ to_mean.T
@@ -235,6 +238,9 @@ class TextCodecObjective(Objective[Optimus]):
         module.latent_std.copy_(means.std(0))
         wanted = 2 * (self.recipe.posterior * module.latent_std).log().expand_as(means)
         to_logvar.copy_(torch.linalg.lstsq(pooled, wanted).solution.T)
+
+    def _some_captions(self, count: int) -> Tensor:
+        return self.captions[:: max(1, len(self.captions) // count)].long()
 
     def _token_accuracy(self, module: Optimus, texts: Sequence[str], latents: Tensor) -> float:
         """Share of the next tokens that are the likeliest, the tokens before being right."""

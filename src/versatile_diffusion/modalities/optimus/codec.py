@@ -33,6 +33,7 @@ class Optimus(Codec):
         clean_up: takes back spaces before punctuation in what is written.
         temperature: of sampling where `decode` is given generators but no temperature; 0 is greedy.
         drop_repeats: whether `decode` removes repeated words where it is not told.
+        decoder_bias: whether the decoder's maps from the latent have a bias.
     """
 
     modality: ClassVar[str] = "text"
@@ -50,10 +51,11 @@ class Optimus(Codec):
         clean_up: bool = True,
         temperature: float = 1.0,
         drop_repeats: bool = True,
+        decoder_bias: bool = False,
     ):
         super().__init__()
         self.encoder = TextEncoder(bert, latent_size)
-        self.decoder = LatentDecoder(gpt2, latent_size)
+        self.decoder = LatentDecoder(gpt2, latent_size, decoder_bias)
         self.register_buffer("latent_mean", torch.zeros(latent_size))
         self.register_buffer("latent_std", torch.ones(latent_size))
         self.tokenization: Tokenization | None = None
@@ -85,7 +87,7 @@ class Optimus(Codec):
         return self.encoder(ids, ids != self.config.encoder_ids["pad"])
 
     @torch.no_grad()
-    def encode(self, values: Sequence[str], generators: Generators = None) -> Float[Tensor, "b z"]:
+    def encode(self, values: Sequence[str], generators: Generators = None, **size: int) -> Float[Tensor, "b z"]:
         """Texts to latents: the mean, or a sample of the posterior where generators (one per text) are given."""
         ids = self.tokens.for_encoder(values)
         posterior = self.posterior(ids.to(self.device))

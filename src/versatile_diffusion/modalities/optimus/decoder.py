@@ -29,14 +29,15 @@ class LatentDecoder(nn.Module):
     Args:
         gpt2: fields of transformers' `GPT2Config`.
         latent_size: channels of the latent.
+        bias: whether the maps from the latent have a bias (the official ones have none).
     """
 
-    def __init__(self, gpt2: dict[str, Any], latent_size: int):
+    def __init__(self, gpt2: dict[str, Any], latent_size: int, bias: bool = False):
         super().__init__()
         config = GPT2Config(bos_token_id=None, eos_token_id=None, **gpt2)  # special ids are the tokenization's
         self.gpt2 = GPT2Model(config)
-        self.to_memory = nn.Linear(latent_size, config.n_layer * config.n_embd, bias=False)
-        self.to_embedding = nn.Linear(latent_size, config.n_embd, bias=False)
+        self.to_memory = nn.Linear(latent_size, config.n_layer * config.n_embd, bias=bias)
+        self.to_embedding = nn.Linear(latent_size, config.n_embd, bias=bias)
 
     @property
     def longest(self) -> int:

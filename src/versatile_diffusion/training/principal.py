@@ -1,0 +1,47 @@
+"""A text codec's latents, turned onto the few directions in which they vary."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from versatile_diffusion.modalities.optimus import Optimus
+
+
+@torch.no_grad()
+def onto_principal_directions(codec: Optimus, ids: Int[Tensor, "n t"], least: float = 0.1) -> Optimus:
+    """The same codec with a shorter latent whose channels do not correlate.
+
+    A codec uses as many directions as it needs. Where these are fewer than its channels, a diffusion on the channels
+    spends most of its loss on directions that say nothing; after normalisation each of the new channels counts alike.
+    Both maps from and to the latent are linear, so the turn goes into their weights.
+
+    Args:
+        codec: trained; its `latent_mean` and `latent_std` are set.
+        ids: token ids (padded) on which the directions are measured.
+        least: variance of a direction that is kept, in units of a channel's.
+
+    Returns:
+        A new codec; its latents are normalised per channel. What it decodes differs by the directions left out alone.
+    """
+    means = torch.cat([codec.posterior(part).mean for part in ids.split(512)])
+    mean, std = codec.latent_mean, codec.latent_std
+    variances, directions = torch.linalg.eigh(torch.cov(((means - mean) / std).T))
+    kept = directions[:, variances > least].flip(1)  # (Z, k), the widest first
+    there, back = kept / std[:, None], kept * std[:, None]
+    rest = mean - back @ (there.T @ mean)  # the part of the mean outside of the directions
+    config = {**codec.config, "latent_size": kept.shape[1], "decoder_bias": True}
+    turned = Optimus(**{name: value for name, value in config.items() if not name.startswith("_")})
+    state = copy.deepcopy(codec.state_dict())
+    to_mean, to_logvar = codec.encoder.to_moments.weight.chunk(2)
+    state["encoder.to_moments.weight"] = torch.cat([there.T @ to_mean, there.T @ to_logvar])
+    for name in ("decoder.to_memory", "decoder.to_embedding"):
+        weight = state[f"{name}.weight"]
+        state[f"{name}.weight"] = weight @ back
+        state[f"{name}.bias"] = weight @ rest + state.get(f"{name}.bias", 0.0)
+    state["latent_mean"], state["latent_std"] = there.T @ mean, (means @ there).std(dim=0)
+    turned.load_state_dict(state)
+    return turned.to(means.device).eval()
