@@ -26,6 +26,7 @@ def onto_principal_directions(codec: Optimus, ids: Int[Tensor, "n t"], least: fl
 
     Returns:
         A new codec; its latents are normalised per channel. What it decodes differs by the directions left out alone.
+        The log-variance that it states is zero: fit it anew.
     """
     means = torch.cat([codec.posterior(part).mean for part in ids.split(512)])
     mean, std = codec.latent_mean, codec.latent_std
@@ -36,8 +37,8 @@ def onto_principal_directions(codec: Optimus, ids: Int[Tensor, "n t"], least: fl
     config = {**codec.config, "latent_size": kept.shape[1], "decoder_bias": True}
     turned = Optimus(**{name: value for name, value in config.items() if not name.startswith("_")})
     state = copy.deepcopy(codec.state_dict())
-    to_mean, to_logvar = codec.encoder.to_moments.weight.chunk(2)
-    state["encoder.to_moments.weight"] = torch.cat([there.T @ to_mean, there.T @ to_logvar])
+    to_mean = there.T @ codec.encoder.to_moments.weight.chunk(2)[0]
+    state["encoder.to_moments.weight"] = torch.cat([to_mean, torch.zeros_like(to_mean)])
     for name in ("decoder.to_memory", "decoder.to_embedding"):
         weight = state[f"{name}.weight"]
         state[f"{name}.weight"] = weight @ back

@@ -223,7 +223,8 @@ class TextCodecObjective(Objective[Optimus]):
         the codec with its tokenizer."""
         self._calibrate(module, 32_768)
         turned = onto_principal_directions(module, self._some_captions(32_768))
-        turned.set_tokenizers(self.tokenizer, self.tokenizer).save_pretrained(folder)
+        self._calibrate(turned, 32_768)
+        turned.save_pretrained(folder)
 
     @torch.no_grad()
     def _calibrate(self, module: Optimus, count: int = 4096) -> None:
