@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from versatile_diffusion.diffuser.unet import MultiFlowUNet
     from versatile_diffusion.flow import Condition, Flow
     from versatile_diffusion.modalities.bank import ModalityBank
+    from versatile_diffusion.sampling.embeddings import Embeddings, load_embeddings, save_embeddings
     from versatile_diffusion.sampling.output import Output
     from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
     from versatile_diffusion.sampling.schedulers import OfficialDDIMScheduler
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Condition": "versatile_diffusion.flow",
     "Context": "versatile_diffusion.diffuser.context",
+    "Embeddings": "versatile_diffusion.sampling.embeddings",
     "Flow": "versatile_diffusion.flow",
     "ModalityBank": "versatile_diffusion.modalities.bank",
     "ModelMixin": "diffusers",
@@ -31,11 +33,14 @@ _HOMES = {
     "Output": "versatile_diffusion.sampling.output",
     "SchedulerMixin": "diffusers",
     "VersatileDiffusionPipeline": "versatile_diffusion.sampling.pipeline",
+    "load_embeddings": "versatile_diffusion.sampling.embeddings",
+    "save_embeddings": "versatile_diffusion.sampling.embeddings",
 }
 
 __all__ = [
     "Condition",
     "Context",
+    "Embeddings",
     "Flow",
     "ModalityBank",
     "ModelMixin",
@@ -45,6 +50,8 @@ __all__ = [
     "SchedulerMixin",
     "VersatileDiffusionPipeline",
     "__version__",
+    "load_embeddings",
+    "save_embeddings",
 ]
 
 

@@ -28,6 +28,10 @@ class Task:
     help: str = ""
 
 
+NULLS: Mapping[str, Mapping[str, str]] = {"2023": {}, "2022": {"image": "grey"}}
+"""Named choices of null contexts, by what differs from the tasks' own, which are those of the release of 2023: zeros or
+a black picture, and the empty text. The release of 2022 had a mid-grey picture."""
+
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (

@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.interop.official_files import PARTS, load_official, read_weights
+from versatile_diffusion.interop.official_files import PARTS, load_official
+from versatile_diffusion.interop.tensors import open_tensors
 
 CONFIG = tiny_official.CONFIG
 
@@ -69,7 +70,7 @@ def test_half_precision(files):
 
 
 def test_a_checkpoint_with_everything(files, states, tmp_path):
-    clip = read_weights(files / "clip-vit-large-patch14" / "model.safetensors")
+    clip = open_tensors(files / "clip-vit-large-patch14" / "model.safetensors")
     whole = dict(states["diffuser"])
     whole |= {f"vae.image.{name}": value for name, value in states["image-codec"].items()}
     whole |= {f"vae.text.{name}": value for name, value in states["text-codec"].items()}
@@ -101,22 +102,24 @@ def test_safetensors_and_fewer_parts(states, tmp_path):
 @pytest.mark.parametrize(
     ("absent", "named"),
     [
-        ("vd-four-flow-v1-0.pth", "vd-four-flow-v1-0 or vd-four-flow-v1-0-fp16"),
-        ("kl-f8.pth", "kl-f8"),
-        ("optimus-vae.pth", "optimus-vae"),
-        ("gpt2-merges.txt", "gpt2-merges.txt or gpt2/merges.txt"),
-        ("clip-vit-large-patch14", r"clip\*/config.json"),
+        ("vd-four-flow-v1-0.pth", r"no checkpoint of a diffuser \(vd-four-flow-v1-0, .*it holds"),
+        ("kl-f8.pth", "lacks: the image-codec .kl-f8.*Found:"),
+        ("optimus-vae.pth", "lacks: the text-codec .optimus-vae.*Found:"),
+        ("gpt2-merges.txt", "lacks: gpt2-merges.txt or gpt2/merges.txt.*Found:"),
+        ("clip-vit-large-patch14", r"lacks: the text-encoder .*clip\*/config.json.*Found:"),
     ],
 )
 def test_what_is_missing_is_named(files, tmp_path, absent, named):
     link(files, tmp_path, *(file.name for file in files.iterdir() if file.name != absent))
-    with pytest.raises(ValueError, match=rf"lacks: .*{named}.*Found: .*vocab"):
+    with pytest.raises(ValueError, match=rf"{named}.*vocab"):
         load_official(tmp_path, config=CONFIG)
 
 
 def test_another_layout_says_what_it_holds(tmp_path):
     torch.save({"model.diffusion_model.unet_image.x": torch.zeros(1)}, tmp_path / "vd.pth")
-    with pytest.raises(ValueError, match=r"vd.pth holds: model.diffusion_model"):
+    with pytest.raises(
+        ValueError, match=r"vd.pth has names of .*official-2022.*'model.diffusion_model.unet_image.x' is no name"
+    ):
         load_official(tmp_path / "vd.pth", parts=[])
 
 
@@ -128,19 +131,8 @@ def test_a_lacking_weight_is_named(files, states, tmp_path):
         load_official(tmp_path, config=CONFIG)
 
 
-@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 cut short"])
-def test_damaged_files(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"x.*cannot be read as weights"):
-        read_weights(tmp_path / name)
-
-
 def test_wrong_arguments(files, tmp_path):
     with pytest.raises(ValueError, match="no such file or folder"):
         load_official(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=f"unknown parts sound; known are {', '.join(PARTS)}"):
         load_official(files, parts=["sound"])
-    torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="holds no state dict"):
-        read_weights(tmp_path / "list.pth")

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from versatile_diffusion.layers.attention import Attention, ContextBlock, FeedForward
 from versatile_diffusion.layers.conv import ConvDown, ConvResidual, ConvUp
-from versatile_diffusion.layers.fc import FCResidual, FCStem
+from versatile_diffusion.layers.fc import FCResample, FCResidual, FCStem
 from versatile_diffusion.layers.timestep import TimestepEmbedding, sinusoid
 
 TIME = torch.randn(2, 32)
@@ -75,3 +75,13 @@ def test_fc_stem_has_channels_before_positions():
     x = torch.randn(2, 3)
     expected = F.linear(x, stem.project.weight, stem.project.bias).reshape(2, 5, 4, 1)
     assert torch.equal(stem(x, TIME), expected)
+
+
+def test_a_fresh_text_stream_keeps_the_size_it_begins_with():
+    x = torch.randn(64, 26)
+    h = FCStem(26, 48, positions=4, gain=30.0)(x, TIME)
+    assert 27 < h.std() < 33
+    time = torch.randn(64, 8)
+    wider = FCResidual(48, 96, positions=4, time_width=8, norm_groups=4)(h, time)
+    assert 25 < wider.std() < 35
+    assert 25 < FCResample(96, positions=4)(wider, time).std() < 35

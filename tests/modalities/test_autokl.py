@@ -94,3 +94,13 @@ def test_mistakes(codec):
         codec.encode(pictures(1), seeded(1, 2, 3))
     with pytest.raises(ValueError, match="no options; got top_k"):
         codec.decode(torch.zeros(1, 4, 8, 8), top_k=3)
+
+
+def test_pictures_are_stretched_to_the_size_asked_for(codec):
+    picture = pictures(1, width=30, height=20)[0]
+    latents = codec.encode([picture], height=8, width=24)
+    assert latents.shape == (1, 4, 4, 12)
+    torch.testing.assert_close(latents, codec.encode([picture.resize((24, 8), Image.Resampling.BICUBIC)]))
+    fitted = codec.fit(picture)
+    assert fitted.size == (16, 16)
+    assert codec.fit(fitted) is fitted

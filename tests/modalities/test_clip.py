@@ -126,3 +126,16 @@ def test_mask_mistakes(image, picture):
         image.encode([picture, picture], [picture.convert("L")])
     with pytest.raises(ValueError, match=r"got an array of \(2, 2, 3\)"):
         image.encode([picture], [np.zeros((2, 2, 3))])
+
+
+def test_both_encoders_compare_in_clips_own_space(text, image):
+    pictures = [Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")]
+    seen = image.compare(pictures)
+    torch.testing.assert_close(seen, image.encode(pictures)[:, 0])  # token 0 has norm 1 already
+    said = text.compare(["a cat", "ab"])
+    torch.testing.assert_close(said[0], text.encode(["a cat"])[0, 1 + len("acat")])  # where the pooled token is
+    assert text.space == image.space
+    assert said.shape == seen.shape
+    torch.testing.assert_close(said.norm(dim=-1), torch.ones(2))
+    long = "cat " * 3 * LENGTH
+    torch.testing.assert_close(text.compare([long]), text.compare([long + "dog"]))

@@ -130,5 +130,58 @@ def test_blanks_are_pictures():
     blanks = MODALITIES["image"].blanks
     assert set(blanks) == {"black", "grey"}
     assert all(
-        check(blank).getpixel((0, 0)) == (level,) * 3 for blank, level in zip(blanks.values(), (0, 128), strict=True)
+        check(blank).getpixel((0, 0)) == (level,) * 3 for blank, level in zip(blanks.values(), (0, 127), strict=True)
     )
+
+
+mask, paste = MODALITIES["image"].check_mask, MODALITIES["image"].paste
+
+
+def test_masks_of_every_kind_say_the_same(tmp_path: Path):
+    levels = np.array([[0, 255], [255, 0], [0, 0]], dtype=np.uint8)
+    picture = Image.fromarray(levels)
+    picture.save(tmp_path / "mask.png")
+    for value in (
+        levels,
+        levels > 0,
+        levels / 255,
+        levels // 255,
+        picture,
+        tmp_path / "mask.png",
+        picture.convert("1"),
+    ):
+        found = mask(value)
+        assert found.dtype == np.float32
+        assert np.array_equal(found, levels > 0)
+    assert mask(np.uint8([[51]]))[0, 0] == np.float32(0.2)
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (2, 4), (40, 80), (5, 5)])
+def test_a_mask_has_the_proportions_of_its_picture_or_is_square(halves, shape: tuple[int, int]):
+    assert mask(np.ones(shape), halves).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.ones((8, 4)), "a mask is 4 x 8, and what it covers 8 x 4"),
+        (np.ones((4, 8, 3)), "shape"),
+        (np.ones((0, 8)), "shape"),
+        (np.zeros((4, 8)), "all zero"),
+        (np.full((4, 8), -1.0), "from 0 to 1"),
+        (np.full((4, 8), np.nan), "from 0 to 1"),
+        ("no/mask.png", "no such image file"),
+    ],
+)
+def test_masks_that_are_none(halves, value, message: str):
+    with pytest.raises(ValueError, match=message):
+        mask(value, halves)
+
+
+def test_pasting_keeps_what_is_black_exactly(halves):
+    made, part = Image.new("RGB", (8, 4), WHITE), np.zeros((4, 8), np.float32)
+    part[:, 2], part[:, 3] = 1, 0.5
+    pasted = np.asarray(paste(made, halves, part))
+    assert np.array_equal(np.delete(pasted, [2, 3], axis=1), np.delete(np.asarray(halves), [2, 3], axis=1))
+    assert (pasted[:, 2] == WHITE).all()
+    assert tuple(pasted[0, 3]) == (255, 128, 128)

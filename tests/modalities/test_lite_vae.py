@@ -59,6 +59,20 @@ def test_pictures_are_fitted_onto_a_white_square() -> None:
     assert pixels[1].min() == 1
 
 
+def test_any_size_that_its_strides_divide(codec: LiteVAE, picture: Image.Image) -> None:
+    wide = codec.encode([picture], height=8, width=24)
+    assert wide.shape == (1, *codec.latent_shape(height=8, width=24)) == (1, 4, 2, 6)
+    assert codec.decode(wide)[0].size == (24, 8)
+    fitted = codec.fit(picture, height=8, width=24)
+    assert fitted.size == (24, 8)
+    assert fitted.getpixel((0, 0)) == (255, 255, 255)  # 24 x 20 becomes 10 x 8 in the middle
+    assert torch.equal(codec.encode([fitted], height=8, width=24), wide)
+    assert torch.equal(codec.encode([picture], height=16, width=16), codec.encode([picture]))
+    for size in ({"height": 18}, {"width": 0}, {"depth": 4}):
+        with pytest.raises(ValueError, match=r"multiples of 4|has no depth"):
+            codec.latent_shape(**size)
+
+
 def test_the_size_must_fit_the_strides() -> None:
     with pytest.raises(ValueError, match="18"):
         LiteVAE(sample_size=18)

@@ -15,6 +15,7 @@ from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.interop.keymap import to_official, to_ours
 from versatile_diffusion.interop.official import diffuser_config
 from versatile_diffusion.layers.timestep import sinusoid
+from versatile_diffusion.sampling.schedulers import SCHEDULERS
 
 SINGLE_CALL = 2e-5
 FLOWS = [(data, context) for data in ("image", "text") for context in ("image", "text")]
@@ -130,14 +131,26 @@ def test_training_losses_and_gradients(diffuser, needs, reference, subtests):
                 [Context(context, tensors[f"c_{context}"])],
                 data=data,
             )
-            loss = (predicted - tensors[f"{name}.noise"]).square().mean()
+            errors = (predicted - tensors[f"{name}.noise"]).square().flatten(1).mean(1)
+            loss = errors.mean()
             loss.backward()
             assert relative(predicted.detach(), tensors[f"{name}.eps"]) < SINGLE_CALL
+            assert relative(errors.detach(), tensors[f"{name}.loss_per_sample"]) < SINGLE_CALL
             assert loss.item() == pytest.approx(row["loss"], rel=1e-5)
             norms = gradient_norms(diffuser)
             for group, norm in row["grad_norm"].items():
                 assert norms.get(OUR_GROUP[group], 0.0) == pytest.approx(norm, rel=1e-4)
     diffuser.zero_grad()
+
+
+def test_training_inputs(reference):
+    """What is noised for training, by the scheduler that our training uses."""
+    tensors = load_file(reference / "diffuser" / "training.safetensors")
+    flows = [row["flow"] for row in read_json(reference / "diffuser" / "training.json")["flows"]]
+    assert flows
+    for flow in flows:
+        x0, noise, t = (tensors[f"{flow}.{part}"] for part in ("x0", "noise", "t"))
+        assert relative(SCHEDULERS["ddim"]().add_noise(x0, noise, t), tensors[f"{flow}.x_noisy"]) < 1e-5
 
 
 def gradient_norms(unet: MultiFlowUNet) -> dict[str, float]:
@@ -151,11 +164,15 @@ def test_joint_training_gradients(diffuser, needs, reference):
     for name in joint["flows"]:
         needs(*name.split("_from_"))
     diffuser.zero_grad()
+    total = 0.0
     for name in joint["flows"]:
         data, context = name.split("_from_")
         tokens = [Context(context, tensors[f"c_{context}"])]
         predicted = diffuser(tensors[f"{name}.x_noisy"], tensors[f"{name}.t"], tokens, data=data)
-        (predicted - tensors[f"{name}.noise"]).square().mean().backward()
+        loss = (predicted - tensors[f"{name}.noise"]).square().mean()
+        loss.backward()
+        total += loss.item()
+    assert total == pytest.approx(joint["total"], rel=1e-5)
     ours = {name: p.grad for name, p in diffuser.named_parameters()}
     theirs = {n.removeprefix("joint.grad."): g for n, g in tensors.items() if n.startswith("joint.grad.")}
     assert theirs
@@ -168,6 +185,11 @@ def test_joint_training_gradients(diffuser, needs, reference):
     norms = gradient_norms(diffuser)
     for group, norm in joint["grad_norm"].items():
         assert norms[OUR_GROUP[group]] == pytest.approx(norm, rel=1e-4)
+    assert sum(norm**2 for norm in norms.values()) ** 0.5 == pytest.approx(joint["grad_norm_all"], rel=1e-4)
+    sizes = to_ours({name: torch.tensor(norm) for name, norm in joint["grad_norm_per_parameter"].items()})
+    assert sizes.keys() == ours.keys()
+    for name, norm in sizes.items():
+        assert ours[name].norm().item() == pytest.approx(norm.item(), rel=1e-4, abs=1e-7 * joint["grad_norm_all"]), name
     diffuser.zero_grad()
 
 

@@ -86,7 +86,10 @@ def test_model_mixing_averages_predictions(unet: Any, latent: torch.Tensor) -> N
 @pytest.mark.parametrize("mixing", MIXINGS)
 def test_equal_contexts_mix_to_themselves(unet: Any, latent: torch.Tensor, mixing: str) -> None:
     alone = guided(unet, [guide(1, "text")], data=DATA, scale=2.0)(latent, T)
-    twice = guided(unet, [guide(1, "text", 0.2), guide(1, "text", 0.6)], data=DATA, scale=2.0, mixing=mixing)(latent, T)
+    first = 0.6 if mixing == "join" else 0.2  # joined tokens are scaled by their weight
+    twice = guided(unet, [guide(1, "text", first), guide(1, "text", 0.6)], data=DATA, scale=2.0, mixing=mixing)(
+        latent, T
+    )
     assert close(twice, alone)
 
 
@@ -109,7 +112,7 @@ def test_layer_seeds_differ(unet: Any, latent: torch.Tensor) -> None:
 
 
 def test_refusals(unet: Any) -> None:
-    with pytest.raises(ValueError, match="unknown mixing 'pixels'; allowed: attention, layer, model"):
+    with pytest.raises(ValueError, match="unknown mixing 'pixels'; allowed: attention, layer, model, join"):
         guided(unet, [guide(1, "text")], data=DATA, scale=1, mixing="pixels")
     with pytest.raises(ValueError, match="weights"):
         guided(unet, [guide(1, "text", 0.0)], data=DATA, scale=1)

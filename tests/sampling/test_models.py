@@ -104,9 +104,21 @@ def test_unknown_models(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(models, "shipped_models", lambda: {"emoji": tmp_path})
     with pytest.raises(ValueError, match="no model 'nonsense'; shipped models: emoji"):
         models.find_model("nonsense")
-    with pytest.raises(ValueError, match=r"holds no model_index\.json"):
-        models.find_model(tmp_path)
+    with pytest.raises(ValueError, match=r"no checkpoint of a diffuser .*Known are checkpoints .*our layout"):
+        loaded(tmp_path)
     assert models.find_model("owner/name") == "owner/name"
+
+
+def test_a_hub_id_is_fetched(folder: Path, monkeypatch: Any) -> None:
+    asked: dict[str, Any] = {}
+
+    def fetch(name: str, **options: Any) -> str:
+        asked.update(options, name=name)
+        return str(folder)
+
+    monkeypatch.setattr(models, "snapshot_download", fetch)
+    assert loaded("owner/name", revision="fp16").model_name == "name"
+    assert asked == {"name": "owner/name", "revision": "fp16"}
 
 
 def test_top_level_names_exist() -> None:

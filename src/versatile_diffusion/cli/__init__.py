@@ -10,8 +10,8 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 is success, 1 a comparison that failed (`replay`), 2 a mistake in what was given: one line on stderr says what is
-    allowed. The variable VERSATILE_DEBUG, set to anything, shows the traceback as well.
+    0 is success, 1 a comparison that failed (`replay`) or some of many files (`encode`), 2 a mistake in what was given:
+    one line on stderr says what is allowed. The variable VERSATILE_DEBUG, set to anything, shows the traceback as well.
     """
     from versatile_diffusion.cli.app import app
     from versatile_diffusion.cli.console import one_line, quiet_libraries

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 stdout = Console(highlight=False, soft_wrap=True)
 LONGEST = 300
+T = TypeVar("T")
 
 
 def one_line(error: BaseException) -> str:
@@ -56,3 +57,10 @@ def working(message: str) -> Iterator[None]:
         return
     with stderr.status(message):
         yield
+
+
+def tracked(items: Sequence[T], message: str) -> Iterable[T]:
+    """The items one by one, with a progress bar on stderr; nothing is shown where stderr is not a terminal."""
+    from rich.progress import track
+
+    return track(items, message, console=stderr, transient=True, disable=not stderr.is_terminal)

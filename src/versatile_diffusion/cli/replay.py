@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,62 +15,129 @@ from versatile_diffusion.cli.console import note, show, show_json
 if TYPE_CHECKING:
     from PIL import Image
 
+    from versatile_diffusion import VersatileDiffusionPipeline
+
 MOST_THREADS = 1024
+TEXT_SUFFIXES = (".txt", ".json")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a file holds: a picture or texts, and the record of their making."""
+
+    content: Image.Image | list[str]
+    record: dict[str, Any]
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="A picture or a grid that a `versatile` command saved.")],
-    model: Annotated[str | None, typer.Option(help="In place of the model that the picture names.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; the picture's own if left out.")] = None,
+    file: Annotated[Path, typer.Argument(help="What a `versatile` command saved: a picture, a grid, texts, a sweep.")],
+    model: Annotated[str | None, typer.Option(help="In place of the model that the file names.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; the file's own if left out.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
-    """Make a saved picture again from the settings inside it; exit code 1 if it is not the same, pixel for pixel."""
+    """Make a saved output again from its settings; exit code 1 if it is not the same, to the pixel or the word."""
     import torch
 
-    from versatile_diffusion.cli.files import check_folder, free_path, grid
+    from versatile_diffusion.cli.files import check_folder
     from versatile_diffusion.cli.model import load
-    from versatile_diffusion.sampling.metadata import save_png
 
     folder = out or file.parent
     check_folder(folder)
-    before, record = read(file)
+    before = read(file)
+    record = before.record
     try:
         pipe = load(model or record.get("from_pretrained") or record["model"]["name"])
         torch.set_num_threads(
             min(max(int(record["threads"]), 1), MOST_THREADS)
         )  # rounding depends on how sums are split
-        output = pipe.replay(record, resolve=finder(file.parent))
+        after = again(pipe, record, finder(file.parent))
     except (KeyError, TypeError) as error:
         raise ValueError(f"the record of {file} is incomplete or damaged ({error})") from error
-    after = output.images[0] if "index" in record else grid(output.images)
-    folder.mkdir(parents=True, exist_ok=True)
-    again = free_path(folder / f"{file.stem}-replay.png")
-    save_png(after, again, {name: value for name, value in record.items() if name != "schema"})
-    largest, share = difference(before, after)
-    if json:
-        show_json({"identical": largest == 0, "largest_difference": largest, "share": share, "file": str(again)})
-    elif largest == 0:
-        show(f"identical: {again} equals {file} in every pixel")
-    else:
-        show(f"different: {again} differs from {file} in {share:.2%} of all values, by at most {largest} of 255")
-        note(f"made by {record.get('library')}; the same bits are only promised for the same software and machine")
-    return int(largest != 0)
+    if isinstance(before.content, list) or isinstance(after, list):
+        return compared_texts(before.content, after, record, json)
+    return compared_pictures(before.content, after, record, file, folder, json)
 
 
-def read(file: Path) -> tuple[Image.Image, dict[str, Any]]:
-    """The picture and its record; ValueError if there is none."""
+def again(
+    pipe: VersatileDiffusionPipeline, record: dict[str, Any], resolve: Callable[[dict[str, Any]], Any]
+) -> Image.Image | list[str]:
+    """What the record tells of: a picture, a grid, a sheet, or texts."""
+    from versatile_diffusion.cli import colours
+    from versatile_diffusion.cli.files import grid
+    from versatile_diffusion.cli.results import one_line
+    from versatile_diffusion.cli.sweep import Axis, sheet
+
+    if "sweep" in record:
+        outputs = [pipe.replay(cell["settings"], resolve=resolve) for cell in record["cells"]]
+        if "texts" in record["cells"][0]:
+            return [text for output in outputs for text in output.texts]
+        return sheet(outputs, [Axis(name, tuple(values)) for name, values in record["sweep"]])
+    output = colours.again(pipe.replay(record, resolve=resolve), record, resolve)
+    if output.data == "text":
+        return [one_line(text) for text in output.texts]
+    return output.images[0] if "index" in record else grid(output.images)
+
+
+def read(file: Path) -> Saved:
+    """The picture or texts of a file and their record; ValueError if there is none."""
     from PIL import Image
 
     from versatile_diffusion.modalities.image import check_image
     from versatile_diffusion.sampling.metadata import read_record
 
+    if file.suffix in TEXT_SUFFIXES:
+        return _read_texts(file.with_suffix(".json"))
     picture = check_image(str(file))
     with Image.open(file) as opened:
-        return picture, read_record(opened, file)
+        return Saved(picture, read_record(opened, file))
+
+
+def _read_texts(file: Path) -> Saved:
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file; texts are replayed from the .json beside them")
+    try:
+        record = json_format.loads(file.read_text(encoding="utf-8"))
+        cells = record.get("cells", [])
+        return Saved([text for cell in cells for text in cell["texts"]] if cells else record["texts"], record)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} holds no record of texts that this library saved ({error})") from error
+
+
+def compared_texts(before: Any, after: Any, record: dict[str, Any], json: bool) -> int:
+    """Tells whether texts are the same, 0 or 1."""
+    same = before == after
+    if json:
+        show_json({"identical": same, "texts": after})
+    else:
+        show("identical: every text is the same" if same else "different:\n" + "\n".join(map(str, after)))
+    if not same:
+        note(f"made by {record.get('library')}; the same texts are only promised for the same software and machine")
+    return int(not same)
+
+
+def compared_pictures(
+    before: Image.Image, after: Image.Image, record: dict[str, Any], file: Path, folder: Path, json: bool
+) -> int:
+    """Saves the picture made again and tells whether it is the same, 0 or 1."""
+    from versatile_diffusion.cli.files import free_path
+    from versatile_diffusion.sampling.metadata import save_png
+
+    folder.mkdir(parents=True, exist_ok=True)
+    new = free_path(folder / f"{file.stem}-replay.png")
+    save_png(after, new, {name: value for name, value in record.items() if name != "schema"})
+    largest, share = difference(before, after)
+    if json:
+        show_json({"identical": largest == 0, "largest_difference": largest, "share": share, "file": str(new)})
+    elif largest == 0:
+        show(f"identical: {new} equals {file} in every pixel")
+    else:
+        show(f"different: {new} differs from {file} in {share:.2%} of all values, by at most {largest} of 255")
+        note(f"made by {record.get('library')}; the same bits are only promised for the same software and machine")
+    return int(largest != 0)
 
 
 def finder(folder: Path) -> Callable[[dict[str, Any]], Any]:
-    """Finds an input file of a record: where it was, or beside the picture."""
+    """Finds an input file of a record: where it was, or beside the output."""
 
     def find(value: dict[str, Any]) -> str:
         if "file" not in value:

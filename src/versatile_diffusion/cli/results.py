@@ -51,9 +51,14 @@ def save_pictures(name: str, output: Output, model: str, folder: Path) -> Result
     return Result(files=files, grid=sheet, remark=kept if first > 1 else "")
 
 
+def one_line(text: str) -> str:
+    """A text without line breaks, as it is printed and saved."""
+    return " ".join(text.split())
+
+
 def save_texts(name: str, output: Output, model: str, folder: Path | None) -> Result:
     """The texts; in a folder also as `name-NNNN.txt`, one a line, and `name-NNNN.json` with the settings."""
-    texts = tuple(" ".join(text.split()) for text in output.texts)  # one line each
+    texts = tuple(one_line(text) for text in output.texts)
     if folder is None:
         return Result(texts=texts)
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from versatile_diffusion.layers.attention import KeyValue
 
@@ -23,12 +24,15 @@ class Context:
         stream: name of the context stream that reads the tokens.
         tokens: (B, L, D).
         weight: 0 or more; only its size beside the other weights counts.
+        region: (H, W), how much it acts where on the grid of what is generated; everywhere alike where left out. It is
+            resized to the grid of each level.
         key_values: per context block, keys and values of the tokens; `MultiFlowUNet.project` fills it in.
     """
 
     stream: str
     tokens: Tensor
     weight: float = 1.0
+    region: Float[Tensor, "rows columns"] | None = None
     key_values: tuple[KeyValue, ...] | None = field(default=None, repr=False)
 
     def guide(self, block: Block, h: Hidden, index: int) -> Hidden:
@@ -51,14 +55,36 @@ def shares(contexts: Sequence[Context]) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
+def share_maps(contexts: Sequence[Context], size: Sequence[int]) -> list[Float[Tensor, "rows columns"]]:
+    """Share of each context at each position of a grid of `size` (rows, columns): weight times region, normalised to
+    one over the contexts. All shares are 0 where no context acts."""
+    whole = next(context.region.new_ones(tuple(size)) for context in contexts if context.region is not None)
+    weights = torch.stack([whole if c.region is None else _resized(c.region, size) for c in contexts])
+    weights = weights * whole.new_tensor([context.weight for context in contexts])[:, None, None]
+    total = weights.sum(0)
+    return list(torch.where(total > 0, weights / total, 0))
+
+
+def _resized(region: Float[Tensor, "rows columns"], size: Sequence[int]) -> Tensor:
+    """Mean over the area of each cell, so that shares which sum to one still do."""
+    return F.interpolate(region[None, None], tuple(size), mode="area")[0, 0]
+
+
 def mix_by_attention(blocks: Sequence[Block], h: Hidden, contexts: Sequence[Context], index: int) -> Hidden:
-    """Average of the blocks' outputs by share: attention-level mixing. A context of weight 0 costs nothing."""
-    parts = [
-        context.guide(block, h, index) * share
-        for block, context, share in zip(blocks, contexts, shares(contexts), strict=True)
-        if share > 0
+    """Average of the blocks' outputs by share: attention-level mixing. A context of weight 0 costs nothing.
+
+    With regions the shares are those of each position; where no context acts, h passes unchanged.
+    """
+    acting = [row for row in zip(blocks, contexts, shares(contexts), strict=True) if row[2] > 0]
+    if all(context.region is None for _, context, _ in acting):
+        parts = [context.guide(block, h, index) * share for block, context, share in acting]
+        return sum(parts[1:], start=parts[0])
+    maps = share_maps([context for _, context, _ in acting], h.shape[-2:])
+    moves = [
+        (context.guide(block, h, index) - h) * share.to(h)
+        for (block, context, _), share in zip(acting, maps, strict=True)
     ]
-    return sum(parts[1:], start=parts[0])
+    return sum(moves, start=h)
 
 
 class MixByLayer:

@@ -11,18 +11,18 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.cache_utils import CacheMixin
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from versatile_diffusion.diffuser.context import Context, Mix, mix_by_attention
+from versatile_diffusion.layers.on_use import LoadsOnUse
 from versatile_diffusion.layers.plan import unet_plan
 from versatile_diffusion.layers.timestep import TimestepEmbedding
 from versatile_diffusion.modalities import MODALITIES
 
 
-class MultiFlowUNet(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):  # type: ignore[misc]
+class MultiFlowUNet(LoadsOnUse, ConfigMixin, PeftAdapterMixin, CacheMixin):  # type: ignore[misc]
     """The diffuser. Global layers are shared; data and context layers come in one stream per modality.
 
     Args:

@@ -15,6 +15,7 @@ from versatile_diffusion.interop.weights import assign
 
 _RESNET = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "nin_shortcut": "conv_shortcut"}
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+_OLD_ATTENTION = {"q": "query", "k": "key", "v": "value", "proj_out": "proj_attn"}
 _HALF = (
     ("conv_in", "conv_in"),
     ("mid.block_1", "mid_block.resnets.0"),
@@ -42,6 +43,15 @@ def autokl_rules(levels: int) -> tuple[Rule, ...]:
         ]
     places += [("quant_conv", "quant_conv"), ("post_quant_conv", "post_quant_conv")]
     return tuple(rule for theirs, ours in places for rule in _module_rules(theirs, ours))
+
+
+def old_attention_rules() -> tuple[Rule, ...]:
+    """Names in `kl-f8.pth`, and those that diffusers gave the attention's maps before its 0.18 (as "ours")."""
+    return tuple(
+        Rule(f"{half}.mid.attn_1.{theirs}.{{leaf}}", f"{half}.mid_block.attentions.0.{old}.{{leaf}}", pointwise=True)
+        for half in ("encoder", "decoder")
+        for theirs, old in _OLD_ATTENTION.items()
+    )
 
 
 def _module_rules(theirs: str, ours: str) -> list[Rule]:
@@ -78,6 +88,29 @@ def autokl_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "latent_channels": dd["z_channels"],
         "sample_size": dd["resolution"],
         "scaling_factor": config.get("latent_scale_factor", 0.18215),
+    }
+
+
+def published_config(config: Mapping[str, Any], resolution: int) -> dict[str, Any]:
+    """The original's configuration from diffusers' `config.json` of an AutoencoderKL: `autokl_config` backwards.
+
+    Args:
+        resolution: side in pixels of the pictures made by default.
+    """
+    widths = config["block_out_channels"]
+    return {
+        "embed_dim": config["latent_channels"],
+        "ddconfig": {
+            "double_z": True,
+            "z_channels": config["latent_channels"],
+            "resolution": resolution,
+            "in_channels": config["in_channels"],
+            "out_ch": config["out_channels"],
+            "ch": widths[0],
+            "ch_mult": [width // widths[0] for width in widths],
+            "num_res_blocks": config["layers_per_block"],
+        },
+        "latent_scale_factor": config.get("scaling_factor", 0.18215),
     }
 
 

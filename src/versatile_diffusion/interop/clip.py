@@ -12,13 +12,16 @@ from transformers import CLIPConfig
 
 from versatile_diffusion.interop.weights import assign
 from versatile_diffusion.modalities.clip import CLIPImageContext, CLIPTextContext
+from versatile_diffusion.modalities.clip_hidden import CLIPHiddenTextContext
 
 Tower = TypeVar("Tower", CLIPTextContext, CLIPImageContext)
 
-# section of the configuration, beginnings of the entries
-_TOWERS = {
-    CLIPTextContext: ("text_config", ("text_model.", "text_projection.")),
-    CLIPImageContext: ("vision_config", ("vision_model.", "visual_projection.")),
+_LATER_NAMES = ("embeddings.", "encoder.", "final_layer_norm.")  # of a CLIPTextModel as transformers 5 saves it
+# section of the configuration, beginnings of the entries, what our names lack of these
+_TOWERS: dict[type, tuple[str, tuple[str, ...], str]] = {
+    CLIPTextContext: ("text_config", ("text_model.", "text_projection."), ""),
+    CLIPHiddenTextContext: ("text_config", ("text_model.", *_LATER_NAMES), "text_model."),
+    CLIPImageContext: ("vision_config", ("vision_model.", "visual_projection."), ""),
 }
 _FIELDS = (
     "vocab_size",
@@ -65,6 +68,19 @@ def tower_config(section: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tower[name] for name in _FIELDS if name in tower} | {"projection_dim": whole.projection_dim}
 
 
+def tower_name(kind: type[Tower], name: str) -> str | None:
+    """Our name of an entry of a whole CLIP; None for those that this tower does not hold."""
+    _, beginnings, dropped = _TOWERS[kind]
+    mine = name.startswith(beginnings) and not name.endswith(_INDEX_BUFFERS)
+    return f"model.{name.removeprefix(dropped)}" if mine else None
+
+
+def empty_tower(kind: type[Tower], config: Mapping[str, Any]) -> Tower:
+    """One context encoder on the meta device, see `build_tower`."""
+    with init_empty_weights(include_buffers=False):
+        return kind(tower_config(_TOWERS[kind][0], config)).eval()
+
+
 def build_tower(kind: type[Tower], config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Tower:
     """One context encoder of a CLIP, `CLIPTextContext` or `CLIPImageContext`.
 
@@ -75,12 +91,9 @@ def build_tower(kind: type[Tower], config: Mapping[str, Any], state: Mapping[str
     Raises:
         ValueError: an entry is missing, unknown, or of another shape than the configuration says.
     """
-    section, beginnings = _TOWERS[kind]
-    with init_empty_weights(include_buffers=False):
-        encoder = kind(tower_config(section, config))
-    mine = {name: value for name, value in state.items() if name.startswith(beginnings)}
-    assign(encoder.model, {name: value for name, value in mine.items() if not name.endswith(_INDEX_BUFFERS)})
-    return encoder.eval()
+    encoder = empty_tower(kind, config)
+    assign(encoder, {ours: value for name, value in state.items() if (ours := tower_name(kind, name)) is not None})
+    return encoder
 
 
 def build_clip(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> CLIPContexts:

@@ -113,6 +113,24 @@ def to_official(state: Mapping[str, Tensor], rules: Iterable[Rule] = DIFFUSER) -
     return converted
 
 
+def find_ours(name: str, rules: Iterable[Rule]) -> str:
+    """Our name of a published one.
+
+    Raises:
+        ValueError: if no rule knows it.
+    """
+    return _find(name, ((rule, rule.to_ours(name)) for rule in rules))[1]
+
+
+def find_official(name: str, rules: Iterable[Rule]) -> str:
+    """The published name of one of ours.
+
+    Raises:
+        ValueError: if no rule knows it.
+    """
+    return _find(name, ((rule, rule.to_official(name)) for rule in rules))[1]
+
+
 def _find(name: str, candidates: Iterable[tuple[Rule, str | None]]) -> tuple[Rule, str]:
     for rule, renamed in candidates:
         if renamed is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,10 +11,31 @@ from torch import Tensor
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.interop.autokl import build_autokl
 from versatile_diffusion.interop.clip import build_clip
+from versatile_diffusion.interop.found import streams_of
 from versatile_diffusion.interop.keymap import DIFFUSER, to_ours
 from versatile_diffusion.interop.official_optimus import build_optimus
+from versatile_diffusion.interop.weights import assign
+from versatile_diffusion.layers.plan import Stage, unet_plan
 
 __all__ = ["build_autokl", "build_clip", "build_diffuser", "build_optimus", "diffuser_config"]
+
+FULL_SIZE: dict[str, Any] = {
+    "image_channels": 4,
+    "text_channels": 768,
+    "context_dim": 768,
+    "model_channels": 320,
+    "channel_mult": [1, 2, 4, 4],
+    "num_res_blocks": [2, 2, 2, 2],
+    "with_attn": [True, True, True, False],
+    "second_dim": [4, 4, 4, 4],
+    "num_heads": 8,
+}
+"""The published diffuser's configuration, in the original's words."""
+
+
+def diffuser_plan(config: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """The plan of a diffuser of the original's configuration."""
+    return unet_plan(config["model_channels"], config["channel_mult"], config["num_res_blocks"], config["with_attn"])
 
 
 def diffuser_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,6 +59,37 @@ def diffuser_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def empty_diffuser(config: Mapping[str, Any], names: Iterable[str]) -> MultiFlowUNet:
+    """The diffuser on the meta device, with the streams that names of 2023 speak of."""
+    present = streams_of(names)
+    options = diffuser_config(config)
+    for kind in ("data", "context"):
+        streams = options[f"{kind}_streams"]
+        options[f"{kind}_streams"] = {name: streams[name] for name in streams if f"{kind}.{name}" in present}
+    with torch.device("meta"):
+        return MultiFlowUNet(**options).eval()
+
+
+def published_config(unet: MultiFlowUNet) -> dict[str, Any]:
+    """The original's configuration of a diffuser: `diffuser_config` backwards. Of absent streams it tells the published
+    sizes."""
+    config = unet.config
+    levels = len(config.multipliers)
+    data, contexts = config.data_streams, config.context_streams
+    text = data.get("text", {})
+    return {
+        "image_channels": data.get("image", {}).get("channels", FULL_SIZE["image_channels"]),
+        "text_channels": text.get("width", FULL_SIZE["text_channels"]),
+        "context_dim": next(iter(contexts.values()))["width"],
+        "model_channels": config.width,
+        "channel_mult": list(config.multipliers),
+        "num_res_blocks": [config.depth] * levels if isinstance(config.depth, int) else list(config.depth),
+        "with_attn": list(config.attends),
+        "second_dim": [text.get("positions", 4)] * levels,
+        "num_heads": config.heads,
+    }
+
+
 def build_diffuser(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MultiFlowUNet:
     """The diffuser with published weights.
 
@@ -49,16 +101,7 @@ def build_diffuser(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Mu
     Raises:
         ValueError: if a weight is missing, unknown or of another shape.
     """
-    weights = to_ours({name: tensor for name, tensor in state.items() if name.startswith("diffuser.")}, DIFFUSER)
-    present = {tuple(name.split(".")[:2]) for name in weights}
-    options = diffuser_config(config)
-    for kind in ("data", "context"):
-        streams = options[f"{kind}_streams"]
-        options[f"{kind}_streams"] = {name: streams[name] for name in streams if (kind, name) in present}
-    with torch.device("meta"):
-        unet = MultiFlowUNet(**options)
-    try:
-        unet.load_state_dict(weights, strict=True, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"the weights do not fit the configuration: {error}") from error
-    return unet.eval()
+    named = {name: tensor for name, tensor in state.items() if name.startswith("diffuser.")}
+    unet = empty_diffuser(config, named)
+    assign(unet, to_ours(named, DIFFUSER))
+    return unet

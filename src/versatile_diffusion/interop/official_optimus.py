@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor
 
 from versatile_diffusion.modalities.optimus import Optimus
@@ -98,6 +99,28 @@ def to_official(model: Optimus) -> dict[str, Tensor]:
     return official
 
 
+def unlike_official(model: Optimus) -> str:
+    """What an Optimus has that official files cannot hold; an empty string if there is nothing."""
+    if model.config.decoder_bias:
+        return "biases in the decoder's maps from the latent"
+    if bool(model.latent_mean.any()) or not bool((model.latent_std == 1).all()):
+        return "latents normalised by mean and deviation"
+    return "" if model.tokens.encoder is not model.tokens.decoder else "one tokenizer for both sides"
+
+
+def published_config(model: Optimus) -> dict[str, Any]:
+    """The official configuration of a model, as `optimus_config` reads it."""
+    config = model.config
+    bert, gpt2 = config.encoder_ids, config.decoder_ids
+    return {
+        "latent_size": config.latent_size,
+        "encoder": dict(config.bert),
+        "decoder": dict(config.gpt2),
+        "bert_special": {"pad": bert["pad"], "cls": bert["begin"], "sep": bert["end"]},
+        "gpt2_special": {"pad": gpt2["pad"], "bos": gpt2["begin"], "eos": gpt2["end"]},
+    }
+
+
 def optimus_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `Optimus` for an official configuration, which names `encoder`, `decoder`, `latent_size`,
     `bert_special` (pad, cls, sep) and `gpt2_special` (pad, bos, eos)."""
@@ -114,6 +137,19 @@ def optimus_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_tied(state: Mapping[str, Tensor], every: int = 1) -> None:
+    """Raises ValueError where the head is not the table of embeddings; `every` so manyth row is looked at."""
+    for head, table in TIED.items():
+        if head in state and not torch.equal(state[head][::every], state[table][::every]):
+            raise ValueError(f"{head} differs from {table}; in Optimus they are one table")
+
+
+def empty_optimus(config: Mapping[str, Any]) -> Optimus:
+    """Optimus on the meta device but for its buffers, see `build_optimus`."""
+    with init_empty_weights(include_buffers=False):
+        return Optimus(**optimus_config(config)).eval()
+
+
 def build_optimus(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Optimus:
     """Optimus with official weights, in eval mode, still without tokenizers (see `Optimus.set_tokenizers`).
 
@@ -124,10 +160,8 @@ def build_optimus(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Opt
     Raises:
         ValueError: entries are missing or unknown, or the head is not tied to the embeddings.
     """
+    check_tied(state)
     model = Optimus(**optimus_config(config))
-    for head, table in TIED.items():
-        if head in state and not torch.equal(state[head], state[table]):
-            raise ValueError(f"{head} differs from {table}; in Optimus they are one table")
     missing, unknown = model.load_state_dict(from_official(state), strict=False)
     missing = sorted(set(missing) - set(OURS_ALONE))
     if missing or unknown:

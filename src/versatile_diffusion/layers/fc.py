@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from versatile_diffusion.layers.init import zeroed
+from versatile_diffusion.layers.init import keeping_size, zeroed
 from versatile_diffusion.layers.plan import Stage
 
 Vector = Float[Tensor, "b width"]
@@ -22,12 +22,12 @@ Time = Float[Tensor, "b time"]
 
 
 class FCStem(nn.Module):
-    """A latent vector to the first width."""
+    """A latent vector to the first width, at the start `gain` times as large."""
 
-    def __init__(self, width: int, wide: int, positions: int):
+    def __init__(self, width: int, wide: int, positions: int, gain: float = 1.0):
         super().__init__()
         self.positions = positions
-        self.project = nn.Linear(width, wide * positions)
+        self.project = keeping_size(nn.Linear(width, wide * positions), gain)
 
     def forward(self, x: Vector, time: Time) -> RowsOut:
         return rearrange(self.project(x), "b (c l) -> b c l 1", l=self.positions)
@@ -45,7 +45,7 @@ class FCResidual(nn.Module):
         self.time = nn.Linear(time_width, full_out)
         self.norm2 = nn.GroupNorm(norm_groups, full_out)
         self.linear2 = zeroed(nn.Linear(full_out, full_out))
-        self.skip = nn.Identity() if wide_in == wide_out else nn.Linear(full_in, full_out)
+        self.skip = nn.Identity() if wide_in == wide_out else keeping_size(nn.Linear(full_in, full_out))
 
     def forward(self, x: Rows, time: Time) -> RowsOut:
         x = rearrange(x, "b c l 1 -> b (c l)")
@@ -61,7 +61,7 @@ class FCResample(nn.Module):
     def __init__(self, wide: int, positions: int):
         super().__init__()
         self.positions = positions
-        self.project = nn.Linear(wide * positions, wide * positions)
+        self.project = keeping_size(nn.Linear(wide * positions, wide * positions))
 
     def forward(self, x: Rows, time: Time) -> RowsOut:
         h = self.project(rearrange(x, "b c l 1 -> b (c l)"))
@@ -80,10 +80,12 @@ class FCOut(nn.Module):
         return self.out(rearrange(F.silu(self.norm(x)), "b c l 1 -> b (c l)"))
 
 
-def fc_layer(stage: Stage, *, width: int, positions: int, time_width: int, norm_groups: int) -> nn.Module:
+def fc_layer(
+    stage: Stage, *, width: int, positions: int, time_width: int, norm_groups: int, gain: float = 1.0
+) -> nn.Module:
     """The layer that a stage of the plan asks for."""
     makers = {
-        "stem": lambda: FCStem(width, stage.wide_out, positions),
+        "stem": lambda: FCStem(width, stage.wide_out, positions, gain),
         "residual": lambda: FCResidual(stage.wide_in, stage.wide_out, positions, time_width, norm_groups),
         "down": lambda: FCResample(stage.wide_out, positions),
         "up": lambda: FCResample(stage.wide_out, positions),

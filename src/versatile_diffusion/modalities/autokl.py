@@ -60,16 +60,24 @@ class AutoKLCodec(Codec):
             )
         return (self.vae.config.latent_channels, *(side // self.factor for side in sides))
 
-    def encode(self, values: Sequence[Image.Image], generators: Generators = None) -> Tensor:
+    def fit(self, value: Image.Image, **size: int) -> Image.Image:
+        """The picture stretched to `height` by `width` pixels (see `latent_shape`), as the original does."""
+        rows, columns = (cells * self.factor for cells in self.latent_shape(**size)[1:])
+        same = value.size == (columns, rows)
+        return value if same else value.resize((columns, rows), Image.Resampling.BICUBIC)
+
+    def encode(self, values: Sequence[Image.Image], generators: Generators = None, **size: int) -> Tensor:
         """Pictures of one size to latents (B, C, H / factor, W / factor).
 
         Args:
             values: PIL pictures; sides are multiples of `factor`.
             generators: one per picture, to sample the posterior; its mean is taken without them.
+            size: `height` and `width`, where the pictures are to be stretched.
 
         Raises:
             ValueError: pictures of several sizes, sides that do not divide, or a wrong number of generators.
         """
+        values = [self.fit(picture, **size) for picture in values] if size else values
         if len(sizes := {picture.size for picture in values}) != 1:
             raise ValueError(f"pictures encoded together must have one size; got {sorted(sizes) or 'no picture'}")
         self.latent_shape(width=values[0].width, height=values[0].height)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from os import PathLike
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
-from torch import nn
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import Tensor, nn
 
 from versatile_diffusion.modalities.base import Codec, ContextEncoder
 
@@ -22,6 +23,7 @@ PART_CLASSES = {
     "LiteVAE": "versatile_diffusion.modalities.lite_vae:LiteVAE",
     "Optimus": "versatile_diffusion.modalities.optimus:Optimus",
     "CLIPTextContext": "versatile_diffusion.modalities.clip:CLIPTextContext",
+    "CLIPHiddenTextContext": "versatile_diffusion.modalities.clip_hidden:CLIPHiddenTextContext",
     "CLIPImageContext": "versatile_diffusion.modalities.clip:CLIPImageContext",
     "DualTextEncoder": "versatile_diffusion.modalities.dual_encoder:DualTextEncoder",
     "DualImageEncoder": "versatile_diffusion.modalities.dual_encoder:DualImageEncoder",
@@ -37,7 +39,12 @@ def part_classes() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=PARTS_GROUP)} | ours
 
 
-def _known_class(name: str) -> EntryPoint:
+def known_class(name: str) -> EntryPoint:
+    """The class of a part by its name.
+
+    Raises:
+        ValueError: there is none.
+    """
     known = part_classes()
     if name not in known:
         raise ValueError(
@@ -47,16 +54,29 @@ def _known_class(name: str) -> EntryPoint:
     return known[name]
 
 
+def classes_of(folder: str | PathLike[str]) -> dict[str, str]:
+    """The class names of the parts in a bank's folder, by the name of the part's own folder.
+
+    Raises:
+        ValueError: there is no bank in the folder.
+    """
+    index = Path(folder) / INDEX
+    if not index.is_file():
+        raise ValueError(f"{folder} holds no {INDEX}, so it is not a bank of codecs and context encoders")
+    return json.loads(index.read_text(encoding="utf-8"))["parts"]
+
+
 class _Parts(nn.ModuleDict):
     """Parts of one kind by modality; asking for one that is absent says what there is."""
 
-    def __init__(self, kind: str, use: str, modules: Mapping[str, nn.Module]) -> None:
+    def __init__(self, kind: str, use: str, modules: Mapping[str, nn.Module], wake: Callable[[], None]) -> None:
         super().__init__(modules)
-        self.kind, self.use = kind, use
+        self.kind, self.use, self.wake = kind, use, wake
 
     def __getitem__(self, key: str) -> Any:
         if key not in self:
             raise ValueError(f"this model has no {key} {self.kind}; it can {self.use}: {', '.join(self) or 'nothing'}")
+        self.wake()
         return super().__getitem__(key)
 
 
@@ -74,8 +94,17 @@ class ModalityBank(ModelMixin):
         self, codecs: Mapping[str, Codec] | None = None, encoders: Mapping[str, ContextEncoder] | None = None
     ) -> None:
         super().__init__()
-        self.codecs = _Parts("codec", "generate", codecs or {})
-        self.encoders = _Parts("context encoder", "be guided by", encoders or {})
+        self.codecs = _Parts("codec", "generate", codecs or {}, self._wake)
+        self.encoders = _Parts("context encoder", "be guided by", encoders or {}, self._wake)
+
+    @apply_forward_hook
+    def _wake(self) -> None:
+        """Nothing here; under `enable_model_cpu_offload` the bank comes to the device when a part is asked for."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parts compute."""
+        return next((part.device for part in self.parts.values()), torch.device("cpu"))
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -94,7 +123,7 @@ class ModalityBank(ModelMixin):
         """
         classes = {name: type(part).__name__ for name, part in self.parts.items()}
         for class_name in classes.values():
-            _known_class(class_name)
+            known_class(class_name)
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         for name, part in self.parts.items():
@@ -108,6 +137,7 @@ class ModalityBank(ModelMixin):
         dtype: torch.dtype | None = None,
         parts: Iterable[str] | None = None,
         torch_dtype: torch.dtype | None = None,
+        on_use: Callable[[Any], Mapping[str, Tensor]] | None = None,
         **_loading: Any,
     ) -> ModalityBank:
         """Reads what `save_pretrained` wrote.
@@ -118,23 +148,22 @@ class ModalityBank(ModelMixin):
             parts: names of the parts to load, e.g. `["codec-image", "encoder-text"]`; all when None.
             torch_dtype: the name under which a diffusers pipeline passes `dtype`; its other loading options do not
                 apply here.
+            on_use: opens a part's folder, whose weights then stay there until they are used.
 
         Raises:
             ValueError: there is no bank in the folder, a part asked for is not in it, or its class is unknown.
         """
-        index = Path(folder) / INDEX
-        if not index.is_file():
-            raise ValueError(f"{folder} holds no {INDEX}, so it is not a bank of codecs and context encoders")
-        classes: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["parts"]
+        classes = classes_of(folder)
         wanted = list(classes if parts is None else parts)
         if missing := [name for name in wanted if name not in classes]:
             raise ValueError(f"{folder} has no {', '.join(missing)}; it has {', '.join(classes)}")
         dtype = dtype or torch_dtype
-        loading = {} if dtype is None else {"dtype": dtype}
+        loading: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+        if on_use is not None:
+            loading["on_use"] = on_use
         found: dict[str, dict[str, Any]] = {"codec": {}, "encoder": {}}
         for name in wanted:
             kind, modality = name.split("-", 1)
-            found[kind][modality] = (
-                _known_class(classes[name]).load().from_pretrained(str(index.parent / name), **loading)
-            )
+            part = known_class(classes[name]).load()
+            found[kind][modality] = part.from_pretrained(str(Path(folder) / name), **loading)
         return cls(found["codec"], found["encoder"]).eval()

@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d, interpolate, normalize
 from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
@@ -25,6 +25,7 @@ from transformers import (
 
 from versatile_diffusion.modalities.base import ContextEncoder
 
+SPACE = "clip"
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 _LONGEST_STRIP = 16  # long side over short side
@@ -39,6 +40,7 @@ class CLIPTextContext(ContextEncoder):
     """
 
     modality = "text"
+    space = SPACE
     ignore_for_config = ["tokenizer"]  # noqa: RUF012 (diffusers' form)
 
     @register_to_config
@@ -74,8 +76,20 @@ class CLIPTextContext(ContextEncoder):
                 raise ValueError(
                     f"prompt too long: {len(row) - 2} tokens, at most {self.length - 2} are allowed: {text[:60]!r}"
                 )
+        return self(self._padded(rows))
+
+    @torch.no_grad()
+    def compare(self, values: Sequence[str]) -> Float[Tensor, "b d"]:
+        """Texts to CLIP's own unit vectors; a text that is too long is cut."""
+        if self.tokenizer is None:
+            raise ValueError("this CLIP text encoder was built without a tokenizer; set .tokenizer")
+        rows = self.tokenizer(list(values), truncation=True, max_length=self.length)["input_ids"]
+        return normalize(self.model(input_ids=self._padded(rows).to(self.device)).text_embeds, dim=-1)
+
+    def _padded(self, rows: Sequence[list[int]]) -> Int[Tensor, "b length"]:
+        assert self.tokenizer is not None
         filler = self.tokenizer.pad_token_id
-        return self(torch.tensor([row + [filler] * (self.length - len(row)) for row in rows]))
+        return torch.tensor([row + [filler] * (self.length - len(row)) for row in rows])
 
     def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Writes the weights, and the tokenizer (where there is one) beside them."""
@@ -105,6 +119,7 @@ class CLIPImageContext(ContextEncoder):
     """
 
     modality = "image"
+    space = SPACE
 
     @register_to_config
     def __init__(self, clip: Mapping[str, Any]) -> None:
@@ -163,6 +178,10 @@ class CLIPImageContext(ContextEncoder):
             raise ValueError(f"{len(masks)} masks for {len(values)} pictures; one per picture (or None) is needed")
         squares = [self._square_mask(mask, picture) for mask, picture in zip(masks, values, strict=True)]
         return self(self.preprocess(values), torch.cat(squares))
+
+    def compare(self, values: Sequence[Image.Image]) -> Float[Tensor, "b d"]:
+        """Pictures to CLIP's own unit vectors."""
+        return normalize(self.encode(values)[:, 0], dim=-1)
 
     def _square_mask(self, mask: Any, picture: Image.Image) -> Float[Tensor, "1 1 side side"]:
         if mask is None:

@@ -27,6 +27,7 @@ from versatile_diffusion.modalities.base import ContextEncoder
 from versatile_diffusion.modalities.lite_vae import pixels_of
 
 CONCEPT = 160
+SPACE = "dual"
 TOKENIZER = "tokenizer.json"
 _START = "<s>"
 _Self = TypeVar("_Self", bound="DualTextEncoder")
@@ -87,6 +88,7 @@ class DualImageEncoder(ContextEncoder):
     """
 
     modality: ClassVar[str] = "image"
+    space: ClassVar[str | None] = SPACE
 
     @register_to_config
     def __init__(
@@ -138,6 +140,10 @@ class DualImageEncoder(ContextEncoder):
         """The global vectors, comparable with those of texts by their inner products."""
         return self._features(values, None).embedding
 
+    def compare(self, values: Sequence[Image.Image]) -> Float[Tensor, "b d"]:
+        """Unit vectors of what is shown, whatever the style."""
+        return self.embed(values).concept
+
     def _features(self, values: Sequence[Image.Image], masks: Sequence[Any] | None) -> Features:
         if masks is not None and len(masks) != len(values):
             raise ValueError(f"got {len(masks)} masks for {len(values)} pictures; give one each, or None")
@@ -145,16 +151,22 @@ class DualImageEncoder(ContextEncoder):
         if masks is None or all(mask is None for mask in masks):
             return self(pixels)
         side = self.config.sample_size // 8
-        return self(pixels, torch.stack([_grid_mask(mask, side) for mask in masks]).to(pixels))
+        grids = [_grid_mask(mask, picture, side) for mask, picture in zip(masks, values, strict=True)]
+        return self(pixels, torch.stack(grids).to(pixels))
 
 
-def _grid_mask(mask: Any, side: int) -> Float[Tensor, "side side"]:
-    """The share of each cell that the mask keeps."""
+def _grid_mask(mask: Any, picture: Image.Image, side: int) -> Float[Tensor, "side side"]:
+    """The share of each cell that the mask keeps. A mask of the picture's proportions is fitted onto the square as the
+    picture is, and what it says of the edges goes on into the margins; any other covers the square."""
     if mask is None:
         return torch.ones(side, side)
     array = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask, dtype=np.float32)
     if array.ndim != 2:
         raise ValueError(f"a mask has height and width; got an array of shape {array.shape}")
+    height, width = array.shape
+    if abs(height - width * picture.height / picture.width) <= 1:
+        spare = [max(height, width) - edge for edge in (height, width)]
+        array = np.pad(array, [(one // 2, one - one // 2) for one in spare], mode="edge")
     whole = torch.from_numpy(array / 255 if array.max() > 1 else array)
     return F.interpolate(whole[None, None], size=(side, side), mode="area")[0, 0]
 
@@ -193,6 +205,7 @@ class DualTextEncoder(ContextEncoder):
     """
 
     modality: ClassVar[str] = "text"
+    space: ClassVar[str | None] = SPACE
     tokenizer: Tokenizer | None = None
 
     @register_to_config
@@ -240,8 +253,17 @@ class DualTextEncoder(ContextEncoder):
         """The global vectors, comparable with those of pictures by their inner products."""
         return self(self.ids(values)).embedding
 
-    def ids(self, values: Sequence[str]) -> Int[Tensor, "b n"]:
+    @torch.no_grad()
+    def compare(self, values: Sequence[str]) -> Float[Tensor, "b d"]:
+        """Unit vectors of what is shown, whatever the style; a text that is too long is cut."""
+        return self(self.ids(values, cut=True)).embedding.concept
+
+    def ids(self, values: Sequence[str], cut: bool = False) -> Int[Tensor, "b n"]:
         """Token ids (B, limit) of texts, lower-cased; an empty text is the start token alone.
+
+        Args:
+            values: texts.
+            cut: whether a text that is too long loses its end, in place of being refused.
 
         Raises:
             ValueError: a text is too long, or the encoder has no tokenizer.
@@ -253,7 +275,7 @@ class DualTextEncoder(ContextEncoder):
         for row, (value, encoding) in enumerate(
             zip(values, self.tokenizer.encode_batch([v.lower().strip() for v in values]), strict=True)
         ):
-            ids = encoding.ids or [start]
+            ids = (encoding.ids or [start])[: limit if cut else None]
             if len(ids) > limit:
                 raise ValueError(f"the text {value!r} has {len(ids)} tokens; at most {limit} are allowed")
             result[row, : len(ids)] = torch.tensor(ids)

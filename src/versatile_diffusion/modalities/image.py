@@ -7,6 +7,7 @@ import struct
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import nn
 
@@ -102,6 +103,51 @@ def _to_bytes(levels: np.ndarray) -> np.ndarray:
     return (levels.clip(0, top) * (255.0 / top)).round().astype(np.uint8)
 
 
+def check_mask(value: Any, picture: Image.Image | None = None) -> Float[np.ndarray, "h w"]:
+    """A mask as numbers from 0 to 1, white (1) keeps, grey keeps in part.
+
+    Args:
+        value: a path, a PIL image (its brightness), or an array (H, W): bool, float in 0..1, or uint8 (0..255, or 0
+            and 1).
+        picture: what it is a mask of. A mask of any size with the picture's proportions, or a square one, which covers
+            the square that the encoder sees.
+
+    Raises:
+        ValueError: it is not one of these, it is all zero, or its proportions are others.
+    """
+    if isinstance(value, str | os.PathLike):
+        with _opened(os.fspath(value)) as opened:
+            value = _to_rgb(opened, str(value))
+    array = np.asarray(value.convert("L") if isinstance(value, Image.Image) else value)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f'a mask is an "L" picture, a path or an array (H, W); got an array of shape {array.shape}')
+    if array.dtype == np.uint8 and array.max() > 1:
+        array = array / np.float32(255)
+    array = array.astype(np.float32)
+    if not (array.min() >= 0 and array.max() <= 1):
+        raise ValueError(f"a mask has numbers from 0 to 1; these are from {array.min():g} to {array.max():g}")
+    if array.max() == 0:
+        raise ValueError("a mask is all zero (black), so nothing would be left of what it covers; white keeps")
+    if picture is not None and array.shape[0] != array.shape[1]:
+        check_proportions(array.shape, (picture.height, picture.width))
+    return array
+
+
+def check_proportions(shape: tuple[int, ...], of: tuple[int, ...]) -> None:
+    """ValueError unless a mask of this shape (rows, columns) can be scaled onto what it covers."""
+    (height, width), (rows, columns) = shape, of
+    if abs(height - width * rows / columns) > 1 and abs(width - height * columns / rows) > 1:
+        raise ValueError(
+            f"a mask is {width} x {height}, and what it covers {columns} x {rows}; give one of the same proportions"
+        )
+
+
+def paste(made: Image.Image, kept: Image.Image, mask: Float[np.ndarray, "h w"]) -> Image.Image:
+    """`made` where the mask is 1, exactly `kept` where it is 0, and a blend between; the mask may have another size."""
+    levels = Image.fromarray((mask * 255).round().astype(np.uint8)).resize(made.size, Image.Resampling.BILINEAR)
+    return Image.composite(made, kept, levels)
+
+
 IMAGE = Modality(
     name="image",
     data_stream=image_data_stream,
@@ -109,6 +155,8 @@ IMAGE = Modality(
     check=check_image,
     blanks={
         "black": Image.new("RGB", (64, 64), (0, 0, 0)),
-        "grey": Image.new("RGB", (64, 64), (128, 128, 128)),
+        "grey": Image.new("RGB", (64, 64), (127, 127, 127)),  # 0.5 cut to a whole level, as originally
     },
+    check_mask=check_mask,
+    paste=paste,
 )

@@ -86,16 +86,22 @@ class LiteVAE(Codec):
         self.register_buffer("latent_std", torch.ones(latent_channels))
 
     def latent_shape(self, **size: int) -> tuple[int, int, int]:
-        """(channels, side / 4, side / 4).
+        """(channels, height / 4, width / 4); a side that is left out is `sample_size`.
 
         Raises:
-            ValueError: `height` or `width` is not `sample_size`, for the picture's size is fixed.
+            ValueError: a side is not a positive multiple of 4, or something else than a side is given.
         """
-        if any(pixels != self.config.sample_size for pixels in size.values()):
-            given = ", ".join(f"{name} {pixels}" for name, pixels in size.items())
-            raise ValueError(f"{given}: this codec's pictures are {self.config.sample_size} pixels on each side")
-        side = self.config.sample_size // 4
-        return self.config.latent_channels, side, side
+        if unknown := size.keys() - {"height", "width"}:
+            raise ValueError(f"a picture has no {', '.join(sorted(unknown))}; its size is height and width")
+        height, width = (size.get(side, self.config.sample_size) for side in ("height", "width"))
+        if height < 1 or width < 1 or height % 4 or width % 4:
+            raise ValueError(f"a picture of {width} x {height} pixels: both sides must be multiples of 4")
+        return self.config.latent_channels, height // 4, width // 4
+
+    def fit(self, value: Image.Image, **size: int) -> Image.Image:
+        """The picture scaled to fit a white canvas of `height` by `width` pixels."""
+        _, rows, columns = self.latent_shape(**size)
+        return _on_canvas(value, 4 * rows, 4 * columns)
 
     def posterior(
         self, pixels: Float[Tensor, "b 3 h w"]
@@ -117,13 +123,15 @@ class LiteVAE(Codec):
         return latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
 
     @torch.no_grad()
-    def encode(self, values: Sequence[Image.Image], generators: Generators = None) -> Float[Tensor, "b c h4 w4"]:
-        """Pictures of any size, each fitted onto a white square, to latents of unit variance.
+    def encode(
+        self, values: Sequence[Image.Image], generators: Generators = None, **size: int
+    ) -> Float[Tensor, "b c h4 w4"]:
+        """Pictures of any size, each fitted onto a white canvas (see `fit`), to latents of unit variance.
 
         Raises:
             ValueError: the number of generators is not the number of pictures.
         """
-        mean, log_variance = self.posterior(self.pixels(values))
+        mean, log_variance = self.posterior(self.pixels(values, **size))
         if generators is None:
             return self.normalise(mean)
         if len(generators) != len(mean):
@@ -140,26 +148,30 @@ class LiteVAE(Codec):
         array = rearrange(pixels.float().mul(255).round().byte(), "b c h w -> b h w c").cpu().numpy()
         return [Image.fromarray(picture) for picture in array]
 
-    def pixels(self, values: Sequence[Image.Image]) -> Float[Tensor, "b 3 h w"]:
-        """Pictures to pixels in [0, 1] at the size of this codec, on its device."""
-        return pixels_of(values, self.config.sample_size).to(self.device, self.dtype)
+    def pixels(self, values: Sequence[Image.Image], **size: int) -> Float[Tensor, "b 3 h w"]:
+        """Pictures to pixels in [0, 1] at the size of this codec (or that asked for), on its device."""
+        return _pixels([self.fit(value, **size) for value in values]).to(self.device, self.dtype)
 
 
 def pixels_of(values: Sequence[Image.Image], size: int) -> Float[Tensor, "b 3 h w"]:
     """Pictures to pixels in [0, 1]: each scaled (antialiased) to fit a white square of `size` pixels."""
-    array = np.stack([np.asarray(_on_square(value, size)) for value in values])
+    return _pixels([_on_canvas(value, size, size) for value in values])
+
+
+def _pixels(pictures: Sequence[Image.Image]) -> Float[Tensor, "b 3 h w"]:
+    array = np.stack([np.asarray(picture) for picture in pictures])
     return rearrange(torch.from_numpy(array).float() / 255, "b h w c -> b c h w")
 
 
-def _on_square(value: Image.Image, size: int) -> Image.Image:
+def _on_canvas(value: Image.Image, height: int, width: int) -> Image.Image:
     picture = value.convert("RGBA")
-    scale = size / max(picture.size)
-    if picture.size != (size, size):
-        width, height = (max(1, round(side * scale)) for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    square = Image.new("RGBA", (size, size), "white")
-    square.alpha_composite(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
-    return square.convert("RGB")
+    scale = min(height / picture.height, width / picture.width)
+    if picture.size != (width, height):
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    canvas = Image.new("RGBA", (width, height), "white")
+    canvas.alpha_composite(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
+    return canvas.convert("RGB")
 
 
 def gradient_l1(left: Float[Tensor, "b c h w"], right: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:

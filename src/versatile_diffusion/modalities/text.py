@@ -13,11 +13,21 @@ from versatile_diffusion.modalities.base import Modality
 
 
 def text_data_stream(
-    plan: tuple[Stage, ...], *, time_width: int, norm_groups: int, width: int = 768, positions: int = 4
+    plan: tuple[Stage, ...],
+    *,
+    time_width: int,
+    norm_groups: int,
+    width: int = 768,
+    positions: int = 4,
+    gain: float = 1.0,
 ) -> nn.ModuleList:
-    """FC residual blocks for latents of `width` numbers, seen by context blocks as `positions` tokens."""
+    """FC residual blocks for latents of `width` numbers, seen by context blocks as `positions` tokens.
+
+    `gain` is the size at which a fresh stream begins. One that joins trained context streams should begin at the size
+    that they are used to: much smaller, what they add would drown the latent.
+    """
     options = {"width": width, "positions": positions, "time_width": time_width, "norm_groups": norm_groups}
-    return nn.ModuleList(fc_layer(stage, **options) for stage in plan)
+    return nn.ModuleList(fc_layer(stage, gain=gain, **options) for stage in plan)
 
 
 def text_context_stream(plan: tuple[Stage, ...], *, norm_groups: int, heads: int, width: int = 768) -> nn.ModuleList:

@@ -41,6 +41,7 @@ def denoise(
     start: int = 0,
     eta: float = 0.0,
     step_noise: Callable[[], Tensor] | None = None,
+    hold: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Generator[StepState, Tensor | None, None]:
     """Runs the scheduler's timesteps, yielding after each; a latent sent back in replaces the current one.
 
@@ -51,15 +52,19 @@ def denoise(
         start: number of steps left out at the noisy end.
         eta: 0 is deterministic, 1 as noisy as DDPM.
         step_noise: draws the noise (B, ...) of one step, needed when `eta` is above 0.
+        hold: `(latent, step) -> latent` keeps a part of the latent as it has to be before a step (counted with those
+            left out).
     """
     timesteps = scheduler.timesteps[start:]
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(start)
+    latent = latent if hold is None else hold(latent, start)
     for index, timestep in enumerate(timesteps):
         output = predict(scheduler.scale_model_input(latent, timestep), timestep.expand(len(latent)))
         noise = {"eta": eta, "variance_noise": step_noise()} if eta > 0 and step_noise and takes_eta(scheduler) else {}
         clean, _ = clean_and_noise(scheduler, output, int(timestep), latent)
         latent = scheduler.step(output, timestep, latent, return_dict=False, **noise)[0]
+        latent = latent if hold is None else hold(latent, start + index + 1)
         sent = yield StepState(index, len(timesteps), int(timestep), latent, clean)
         latent = latent if sent is None else sent
 
@@ -80,8 +85,13 @@ def noised(scheduler: Any, clean: Tensor, noise: Tensor, start: int) -> Tensor:
     """
     if start == 0:
         return noise
-    if start >= len(scheduler.timesteps):
+    lead = getattr(scheduler, "start_lead", 0) if start < len(scheduler.timesteps) else 0
+    return at_level(scheduler, clean, noise, start - lead)
+
+
+def at_level(scheduler: Any, clean: Tensor, noise: Tensor, step: int) -> Tensor:
+    """The latent (B, ...) that a step expects, made of a clean latent and noise; clean after the last step."""
+    if step >= len(scheduler.timesteps):
         return clean
-    timestep = scheduler.timesteps[start - getattr(scheduler, "start_lead", 0)]
-    alpha = scheduler.alphas_cumprod[int(timestep)]
+    alpha = scheduler.alphas_cumprod[int(scheduler.timesteps[step])]
     return alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise

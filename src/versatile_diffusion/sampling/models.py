@@ -5,11 +5,15 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from diffusers.pipelines import pipeline_loading_utils
+from huggingface_hub import snapshot_download
 
 MODELS_GROUP = "versatile_diffusion.models"
 INDEX = "model_index.json"
+READ_AT_ONCE = 1_000_000_000  # bytes
+HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 CHECKOUT = Path(__file__).parents[3] / "models"
 
 
@@ -37,8 +41,13 @@ def shipped_models() -> dict[str, Path]:
     return found
 
 
+def size_of(folder: str) -> int:
+    """Bytes of the weights in a model's folder; 0 for a hub id."""
+    return sum(file.stat().st_size for file in Path(folder).glob("**/*.safetensors"))
+
+
 def find_model(name: str | PathLike[str]) -> str:
-    """The folder of a shipped model or a folder as given; or a hub id (`owner/name`), unchanged.
+    """The folder of a shipped model; a folder, a checkpoint or a hub id (`owner/name`) as given.
 
     Raises:
         ValueError: it is none of these.
@@ -46,12 +55,26 @@ def find_model(name: str | PathLike[str]) -> str:
     shipped = shipped_models()
     if str(name) in shipped:
         return str(shipped[str(name)])
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / INDEX).is_file():
-            raise ValueError(f"{folder} holds no {INDEX}; published weights are read with from_official")
-        return str(folder)
+    if Path(name).exists():
+        return str(name)
     if isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
     known = ", ".join(sorted(shipped)) or "none is installed"
-    raise ValueError(f"no model {str(name)!r}; shipped models: {known}. Else give a folder, or a hub id as owner/name")
+    raise ValueError(
+        f"no model {str(name)!r}; shipped models: {known}. Else give a folder, a checkpoint, or a hub id as owner/name"
+    )
+
+
+def fetched(name: str, options: dict[str, Any]) -> str:
+    """A path as given; of a hub id the folder of its files, downloaded where they are not here yet.
+
+    Args:
+        options: those of the hub (`HUB_OPTIONS`) are taken out of it.
+    """
+    hub = {option: options.pop(option) for option in HUB_OPTIONS if option in options}
+    return name if Path(name).exists() else snapshot_download(name, **hub)
+
+
+def is_ours(path: str | PathLike[str]) -> bool:
+    """Whether a path is a folder in our layout."""
+    return Path(path, INDEX).is_file() and Path(path, "bank").is_dir()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,12 @@ from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
+
+from versatile_diffusion.layers.on_use import unread
+from versatile_diffusion.sampling.guidance import Cost
+
+if TYPE_CHECKING:  # ranking records values, as outputs do
+    from versatile_diffusion.sampling.ranking import Ranked
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,9 @@ class Output:
         latents: (B, ...) as the diffuser left them.
         settings: all that is needed to make it again, plain JSON; `VersatileDiffusionPipeline.replay` takes it.
         prompts: per item, the text that guided it (its style phrase included), where there was one.
+        cost: passes through the diffuser and blocks run, for one item.
+        layer_plan: of layer mixing, per step the context that each block took (`Request.layer_plan` repeats it).
+        ranking: with `rank`, what was made, best first and duplicates merged.
     """
 
     data: str
@@ -33,6 +42,9 @@ class Output:
     latents: Float[Tensor, "b ..."] = field(repr=False)
     settings: dict[str, Any] = field(repr=False)
     prompts: tuple[str | None, ...] = ()
+    cost: Cost = field(default_factory=Cost, repr=False)
+    layer_plan: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+    ranking: tuple[Ranked, ...] = field(default=(), repr=False)
 
     @property
     def images(self) -> Any:
@@ -59,7 +71,14 @@ class Output:
         position = self.settings.get("index", index)
         item = {"index": position, "seed": self.settings["seeds"][position], "prompt": self.prompts[index]}
         one = slice(index, index + 1)
-        return Output(self.data, self.values[one], self.latents[one], self.settings | item, self.prompts[one])
+        return replace(
+            self,
+            values=self.values[one],
+            latents=self.latents[one],
+            settings=self.settings | item,
+            prompts=self.prompts[one],
+            ranking=(),
+        )
 
     def __iter__(self) -> Iterator[Output]:
         return (self[index] for index in range(len(self)))
@@ -99,12 +118,14 @@ def record_of(given: Any, raw: Any) -> Any:
     return {"sha256": digest.hexdigest(), "shape": list(array.shape)} | file
 
 
-def fingerprint(*modules: nn.Module) -> str:
-    """A short hash that tells models apart by their weights: a few numbers of every parameter go into it."""
+def fingerprint(*modules: nn.Module, precision: torch.dtype = torch.float32) -> str:
+    """A short hash that tells models apart by their weights: a few numbers of every parameter go into it, rounded to
+    `precision`."""
     digest = hashlib.sha256()
     for module in modules:
+        waiting = unread(module)
         for name, tensor in module.state_dict().items():
-            flat = tensor.flatten()
-            few = flat[:: max(1, len(flat) // 16)][:16].float().cpu().numpy()
+            flat = (waiting[name]() if name in waiting else tensor).flatten()
+            few = flat[:: max(1, len(flat) // 16)][:16].to(tensor.dtype).to(precision).float().cpu().numpy()
             digest.update(name.encode() + repr(tuple(tensor.shape)).encode() + few.tobytes())
     return digest.hexdigest()[:16]

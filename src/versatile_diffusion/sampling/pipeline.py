@@ -9,15 +9,20 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
+from jaxtyping import Float
 from torch import Tensor
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.sampling import seeds
+from versatile_diffusion.sampling.conditions import GivenCondition
 from versatile_diffusion.sampling.denoise import StepState
-from versatile_diffusion.sampling.models import find_model, register_classes
+from versatile_diffusion.sampling.embeddings import Embeddings, injected, latent_modality, read_values, start_latents
+from versatile_diffusion.sampling.models import READ_AT_ONCE, fetched, find_model, is_ours, register_classes, size_of
+from versatile_diffusion.sampling.names import own_names
 from versatile_diffusion.sampling.output import OUTPUT_TYPES, Output, converted, fingerprint
+from versatile_diffusion.sampling.ranking import ranked
 from versatile_diffusion.sampling.replay import arguments_of
 from versatile_diffusion.sampling.request import Request, task_of
 from versatile_diffusion.sampling.run import Run, begin, prepare
@@ -58,38 +63,68 @@ class VersatileDiffusionPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, name: str | PathLike[str], dtype: torch.dtype = torch.float32, **options: Any
+        cls,
+        name: str | PathLike[str],
+        dtype: torch.dtype = torch.float32,
+        *,
+        on_use: bool | None = None,
+        **options: Any,
     ) -> VersatileDiffusionPipeline:
-        """Loads a model.
+        """Loads a model in any layout that `versatile_diffusion.interop.layouts.recognise` knows.
 
         Args:
-            name: of a shipped model (`"emoji"`), or a folder written by `save_pretrained`, or a hub id.
+            name: of a shipped model (`"emoji"`), or a folder or a checkpoint, or a hub id.
             dtype: of the weights in memory, whatever they are stored in.
-            options: of diffusers' `from_pretrained`.
+            on_use: leave weights in their files until a task needs them; if left out, for folders above a gigabyte.
+            options: of diffusers' `from_pretrained`; for other layouts than ours, of `load_official`. Those of the hub
+                (`revision`, `cache_dir`, `token`, ...) for a hub id.
 
         Raises:
             ValueError: there is no such model.
         """
-        pipe = super().from_pretrained(find_model(name), dtype=dtype, **options)
+        folder = fetched(find_model(name), options)
+        if not is_ours(folder):
+            return cls.from_official(folder, dtype, **({} if on_use is None else {"on_use": on_use}), **options)
+        if on_use or (on_use is None and size_of(folder) > READ_AT_ONCE):
+            from versatile_diffusion.interop.tensors import open_tensors
+
+            for part, kind in (("unet", MultiFlowUNet), ("bank", ModalityBank)):
+                if part not in options:
+                    options[part] = kind.from_pretrained(Path(folder, part), dtype=dtype, on_use=open_tensors)
+        pipe = super().from_pretrained(folder, dtype=dtype, **options)
         pipe.model_name = Path(name).name
         return pipe
 
     @classmethod
     def from_official(
-        cls, path: str | PathLike[str], dtype: torch.dtype = torch.float32, **options: Any
+        cls, path: str | PathLike[str], dtype: torch.dtype = torch.float32, *, on_use: bool = True, **options: Any
     ) -> VersatileDiffusionPipeline:
-        """Loads published weights: a folder with the published files, or the diffuser's checkpoint in it.
+        """Loads published weights in any layout: a checkpoint with what lies beside it, or a folder.
 
         Args:
-            path: see `versatile_diffusion.interop.official_files.load_official`.
+            path: see `versatile_diffusion.interop.layouts.recognise`.
             dtype: of the weights in memory.
-            options: of `load_official`, such as which `parts` to load.
+            on_use: whether weights stay in their files until a task needs them.
+            options: of `load_official`, such as the `tasks` that are wanted, if not all.
         """
         from versatile_diffusion.interop.official_files import load_official
 
-        pipe = cls(**load_official(path, dtype=dtype, **options), scheduler=SCHEDULERS["ddim"]())
+        if is_ours(path):
+            return cls.from_pretrained(path, dtype, on_use=on_use, **options)
+        pipe = cls(**load_official(path, dtype=dtype, on_use=on_use, **options), scheduler=SCHEDULERS["ddim"]())
         pipe.model_name = Path(path).name
         return pipe
+
+    def load_now(self) -> VersatileDiffusionPipeline:
+        """Reads all weights that are still in their files; for training, quantising or compiling the model."""
+        for part in (self.unet, *self.bank.parts.values()):
+            part.load_now()
+        return self
+
+    def enable_sequential_cpu_offload(self, *args: Any, **options: Any) -> None:
+        """See diffusers; it has its own way of leaving weights aside, and needs them all."""
+        self.load_now()
+        super().enable_sequential_cpu_offload(*args, **options)
 
     def can(self, flow: Flow) -> bool:
         """Whether this model has the streams, codec and context encoders of a flow."""
@@ -142,31 +177,115 @@ class VersatileDiffusionPipeline(DiffusionPipeline):
 
         Args:
             data: the modality to generate.
-            conditions: what guides.
+            conditions: what guides. In place of a raw value each takes context tokens (L, D) or (B, L, D), or
+                `Embeddings`: tokens or latents that this model made.
             seed: item k of the batch has seed `seed + k` (or the k-th of a list), and is what that seed alone gives.
                 Drawn afresh if left out.
             generator: in place of a seed: one that the items' seeds are drawn from, or one per item.
             latents: the noise (B, ...) to begin from, in place of drawing it.
-            output_type: of pictures: `"pil"`, `"np"` or `"pt"` (in [0, 1]), or `"latent"` for no decoding at all.
+            output_type: of pictures: `"pil"`, `"np"` or `"pt"` (in [0, 1]). Of everything: `"latent"` for no decoding
+                at all, or `"context"` for the context tokens (B, L, D) of what was generated. Also as `output`.
             callback_on_step_end: `(pipeline, step, timestep, {"latents", "pred_x0"})` after each step; latents that it
                 returns take the place of the current ones. It ends the run early by `pipeline._interrupt = True`; the
                 result is then the estimate so far.
             options: the other fields of `Request`, such as `num_inference_steps`, `guidance_scale`, `mixing`,
-                `scheduler`, `style` and `num_outputs` (also as `num_images_per_prompt`).
+                `scheduler`, `style` and `num_outputs` (also as `num_images_per_prompt`). What to begin from is `start`
+                with `fidelity`, or as image-to-image pipelines say `init_latent` with `strength` (1 - fidelity).
 
         Raises:
             ValueError: what is asked is not possible, found before any heavy work.
         """
-        if output_type not in (*OUTPUT_TYPES, "latent"):
-            raise ValueError(f"unknown output_type {output_type!r}; allowed: {', '.join((*OUTPUT_TYPES, 'latent'))}")
+        options = own_names(options)
+        output_type = options.pop("output_type", output_type)
+        if output_type not in (allowed := (*OUTPUT_TYPES, "latent", "context")):
+            raise ValueError(f"unknown output_type {output_type!r}; allowed: {', '.join(allowed)}")
+        if output_type == "context" and data not in self.bank.encoders:
+            raise ValueError(f"this model has no context encoder for {data!r}, so there are no tokens of it")
         run = prepare(self, self._request(data, conditions, options), seed, generator, latents)
         sources = seeds.generators(run.seeds)
-        final = self._consume(*begin(self, run, sources), run.total, callback_on_step_end)
-        values: Any = final
+        latent, states, guidance = begin(self, run, sources)
+        final = self._consume(latent, states, run.total, callback_on_step_end)
+        values, ranking = final, ()
         if output_type != "latent":
-            decoded = self.bank.codecs[data].decode(final, sources, **run.request.decoding)
-            values = converted(decoded, output_type)
-        return Output(data, values, final, self._settings(run), run.prompts)
+            decoded = self._decoded(run, final, sources)
+            values = self.encode_context(decoded, data) if output_type == "context" else converted(decoded, output_type)
+            if run.request.rank:
+                ranking = ranked(self.bank, data, decoded, run.given, len(decoded) // run.request.num_outputs)
+        self.maybe_free_model_hooks()
+        plan = tuple(guidance.plans.values())
+        return Output(data, values, final, self._settings(run), run.prompts, guidance.cost, plan, ranking)
+
+    @torch.no_grad()
+    def encode_context(self, value: Any, modality: str | None = None, *, mask: Any = None) -> Float[Tensor, "*b l d"]:
+        """Context tokens: (L, D) of one value, (B, L, D) of a list of values.
+
+        Args:
+            value: a raw value (a picture, a path, an array, a text), or a list of values of one modality.
+            modality: of it; found by what the value is where left out.
+            mask: which part of it counts, as in `Condition`; a list for a list.
+
+        Raises:
+            ValueError: the value can be read as no modality, or as several; or the model has no encoder for it.
+        """
+        modality, raw = read_values(value, modality, list(self.bank.encoders))
+        checked = GivenCondition.check(Condition(modality, raw, mask=mask))
+        tokens = self.bank.encoders[modality].encode(raw, checked.masks).contiguous()
+        return tokens if isinstance(value, list | tuple) else tokens[0]
+
+    @torch.no_grad()
+    def encode_latent(
+        self, value: Any, modality: str | None = None, *, seed: int | Sequence[int] | None = None
+    ) -> Float[Tensor, "..."]:
+        """Latents: (...) of one value, (B, ...) of a list of values, as `decode_latent` and `init_latent` take them.
+
+        Args:
+            value, modality: as in `encode_context`.
+            seed: samples the codec's posterior, item k of a list with `seed + k`; its mean is taken without.
+        """
+        modality, raw = read_values(value, modality, list(self.bank.codecs))
+        sources = None if seed is None else seeds.generators(seeds.item_seeds(len(raw), seed))
+        latents = self.bank.codecs[modality].encode(raw, sources).contiguous()
+        return latents if isinstance(value, list | tuple) else latents[0]
+
+    @torch.no_grad()
+    def decode_latent(
+        self,
+        latent: Float[Tensor, "..."] | Embeddings,
+        modality: str | None = None,
+        *,
+        seed: int | Sequence[int] | None = None,
+        output_type: str = "pil",
+        **decoding: Any,
+    ) -> Any:
+        """The raw value of one latent (...), or a list of values of latents (B, ...).
+
+        Args:
+            latent: at the codec's scale, as `encode_latent` and generation with `output="latent"` give it.
+            modality: of it; found by the number of its axes where left out.
+            seed: samples texts, item k with `seed + k`; the likeliest tokens are taken without.
+            output_type: of pictures: `"pil"`, `"np"` or `"pt"`.
+            decoding: `temperature`, `top_k`, `top_p` of texts.
+
+        Raises:
+            ValueError: the latent has another shape, or belongs to another codec.
+        """
+        if isinstance(latent, Embeddings):
+            latent, modality = start_latents(self, latent.modality, latent), latent.modality
+        modality = modality or latent_modality(self.bank, latent)
+        codec = self.bank.codecs[modality]
+        axes = len(codec.latent_shape())
+        if latent.ndim not in (axes, axes + 1):
+            raise ValueError(f"{modality} latents have {axes} axes, or one more for a batch; not {tuple(latent.shape)}")
+        batch = latent if latent.ndim > axes else latent[None]
+        sources = None if seed is None else seeds.generators(seeds.item_seeds(len(batch), seed))
+        values = converted(codec.decode(batch, sources, **decoding), output_type)
+        return values if latent.ndim > axes else values[0]
+
+    def _decoded(self, run: Run, latents: Tensor, sources: Sequence[torch.Generator]) -> list[Any]:
+        """Raw values, with what is kept of a start pasted over them."""
+        codec = self.bank.codecs[run.request.data]
+        values = codec.decode(latents, sources, **run.request.decoding)
+        return values if run.start is None else run.start.finish(codec, values)
 
     def replay(self, settings: dict[str, Any], resolve: Callable[[dict[str, Any]], Any] | None = None) -> Output:
         """Makes again what `Output.settings` describe; bit for bit with the same software on the same machine.
@@ -191,13 +310,12 @@ class VersatileDiffusionPipeline(DiffusionPipeline):
 
     def _request(self, data: str, conditions: Sequence[Condition], options: dict[str, Any]) -> Request:
         """The request with this model's defaults for the task filled in."""
-        if "num_images_per_prompt" in options:  # diffusers' name
-            options = {**options, "num_outputs": options["num_images_per_prompt"]}
-            del options["num_images_per_prompt"]
+        conditions = tuple(injected(self, condition) for condition in conditions)
+        options = {**options, "start": start_latents(self, data, options.get("start"))}
         task = task_of(Flow(data, tuple(condition.modality for condition in conditions)))
         usual = {"guidance_scale": task.guidance_scale} | self.config.defaults.get(task.name, {}) if task else {}
         given = {name: value for name, value in options.items() if value is not None}
-        return Request(data, tuple(conditions), **{**usual, **given})
+        return Request(data, conditions, **{**usual, **given})
 
     def _consume(
         self,

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.sampling import seeds
+from versatile_diffusion.sampling.canvas import Part, Start
 from versatile_diffusion.sampling.conditions import ZEROS, Encoding, GivenCondition, listed, texts_of, with_phrase
 from versatile_diffusion.sampling.denoise import StepState, denoise, noised, start_step
-from versatile_diffusion.sampling.guidance import guided
+from versatile_diffusion.sampling.guidance import Guidance, Guide, acts, guided
 from versatile_diffusion.sampling.output import record_of
+from versatile_diffusion.sampling.ranking import check_comparable
 from versatile_diffusion.sampling.request import Request, null_of
 from versatile_diffusion.sampling.schedulers import named_scheduler, scheduler_name, takes_eta
 
@@ -31,7 +33,8 @@ class Run:
         checked: its conditions.
         phrase: of the style, added to every text.
         nulls: what stands for no guidance by each.
-        start: the checked raw value, or latents, to begin from.
+        regions: where on the canvas each acts; None for everywhere.
+        start: what to begin from, if not from noise.
         latents: noise that was given.
         seeds: one per item.
         shape: of one latent.
@@ -42,7 +45,8 @@ class Run:
     checked: list[GivenCondition]
     phrase: str | None
     nulls: list[str]
-    start: Any
+    regions: list[Part | None]
+    start: Start | None
     latents: Tensor | None
     seeds: tuple[int, ...]
     shape: tuple[int, ...]
@@ -72,10 +76,14 @@ class Run:
     def record(self) -> dict[str, Any]:
         """Plain JSON that `replay` understands."""
         request = self.request
+        start = {"start": None, "repaint": None} if self.start is None else self.start.record()
         return request.record() | {
             "data": request.data,
-            "conditions": [condition.record() for condition in self.checked],
-            "start": record_of(request.start, self.start),
+            "conditions": [
+                condition.record() | ({} if region is None else {"region": region.record()})
+                for condition, region in zip(self.checked, self.regions, strict=True)
+            ],
+            **start,
             "latents": record_of(None, self.latents),
             "scheduler": request.scheduler or scheduler_name(self.scheduler),
             "seeds": list(self.seeds),
@@ -96,64 +104,122 @@ def prepare(
     """
     _check_streams(pipe, request)
     given = [GivenCondition.check(condition) for condition in request.conditions]
-    nulls = [null_of(request.flow, condition.modality) for condition in request.conditions]
-    shape = tuple(pipe.bank.codecs[request.data].latent_shape(**request.size))
-    if request.size and len(shape) == 1:
-        raise ValueError(f"height and width do not apply: a {request.data} has no size in pixels")
-    if request.decoding and len(shape) > 1:
-        raise ValueError(f"{', '.join(request.decoding)}: only texts are decoded with these, not a {request.data}")
-    items = _prompts(request, given, nulls) * request.num_outputs
+    nulls = [null_of(request.flow, condition.modality, request.null) for condition in request.conditions]
+    shape = _shape(pipe, request)
+    if request.rank:
+        check_comparable(pipe.bank, request.data, given)
+    prompts = _prompts(request, given, nulls)
+    items = prompts * request.num_outputs
     if latents is not None and tuple(latents.shape) != (items, *shape):
         raise ValueError(f"latents are {tuple(latents.shape)}; for {items} items they must be {(items, *shape)}")
-    start = request.start
-    if start is not None and not isinstance(start, Tensor):
-        start = MODALITIES[request.data].check(start)
-    elif start is not None and tuple(start.shape) not in (shape, (1, *shape), (items, *shape)):
-        raise ValueError(f"start latents are {tuple(start.shape)}; they must be {shape}, or {(items, *shape)}")
-    return Run(
+    start = None
+    if request.start is not None:
+        start = Start.check(request.start, request.repaint, request.data, request.size, shape, (prompts, items))
+    run = Run(
         request,
         given,
         _phrase(pipe.config.styles, request.style, given),
         nulls,
+        [_region(condition.region, request.data, shape) for condition in request.conditions],
         start,
         latents,
         seeds.item_seeds(items, seed, generator),
         shape,
         _scheduler(pipe, request),
     )
+    _check_trajectory(pipe, run)
+    return run
 
 
 def begin(
     pipe: VersatileDiffusionPipeline, run: Run, sources: Sequence[torch.Generator]
-) -> tuple[Tensor, Generator[StepState, Tensor | None, None]]:
-    """The first latent (B, ...), and the steps from there; `sources` draw each item's noise."""
+) -> tuple[Tensor, Generator[StepState, Tensor | None, None], Guidance]:
+    """The first latent (B, ...), the steps from there, and what guides them; `sources` draw each item's noise."""
     request, device = run.request, pipe._execution_device
-    copies = request.num_outputs
-    encoding = Encoding(pipe.bank, len(run.seeds) // copies, copies, device, pipe.unet.dtype)
-    negative = None if request.negative_prompt is None else listed(request.negative_prompt)
-    guides = [
-        encoding.guide(given, null, negative if _is_text(given, null) else None)
-        for given, null in zip(run.given, run.nulls, strict=True)
-        if given.condition.weight
-    ]
     latent = seeds.normal(run.shape, sources) if run.latents is None else run.latents
-    latent = latent.to(device, torch.float32)
-    if run.start is not None:
-        clean = run.start if isinstance(run.start, Tensor) else pipe.bank.codecs[request.data].encode([run.start])
-        latent = noised(run.scheduler, clean.to(latent).expand_as(latent), latent, run.first)
-    predict = guided(
+    latent, hold = latent.to(device, torch.float32), None
+    guidance = guided(
         pipe.unet,
-        guides,
+        _guides(pipe, run),
         data=request.data,
         scale=request.guidance_scale,
         mixing=request.mixing,
         layer_seed=request.layer_seed,
+        layer_plan=request.layer_plan,
+        interval=request.guidance_interval,
+        rescale=request.guidance_rescale,
+        timesteps=run.scheduler.timesteps.tolist(),
     )
+    if run.start is not None:
+        clean = run.start.latents(pipe.bank.codecs[request.data], latent)
+        hold = run.start.hold(run.scheduler, clean, latent)
+        latent = noised(run.scheduler, clean, latent, run.first)
 
     def step_noise() -> Tensor:
         return seeds.normal(run.shape, sources).to(latent)
 
-    return latent, denoise(predict, run.scheduler, latent, start=run.first, eta=request.eta, step_noise=step_noise)
+    options: dict[str, Any] = {"start": run.first, "eta": request.eta, "step_noise": step_noise, "hold": hold}
+    return latent, denoise(guidance, run.scheduler, latent, **options), guidance
+
+
+def _guides(pipe: VersatileDiffusionPipeline, run: Run) -> list[Guide]:
+    copies = run.request.num_outputs
+    encoding = Encoding(pipe.bank, len(run.seeds) // copies, copies, pipe._execution_device, pipe.unet.dtype)
+    negative = None if run.request.negative_prompt is None else listed(run.request.negative_prompt)
+    return [
+        encoding.guide(
+            given,
+            null,
+            negative if _is_text(given, null) else None,
+            None if region is None else region.share(*run.shape[-2:]),
+        )
+        for given, null, region in zip(run.given, run.nulls, run.regions, strict=True)
+        if given.condition.weight
+    ]
+
+
+def _region(given: Any, data: str, shape: tuple[int, ...]) -> Part | None:
+    return None if given is None else Part.check(given, "region", data, shape)
+
+
+def _shape(pipe: VersatileDiffusionPipeline, request: Request) -> tuple[int, ...]:
+    """Of one latent, which both the codec and the levels of the diffuser must be able to make."""
+    codec = pipe.bank.codecs[request.data]
+    shape = tuple(codec.latent_shape(**request.size))
+    if request.size and len(shape) == 1:
+        raise ValueError(f"height and width do not apply: a {request.data} has no size in pixels")
+    if request.decoding and len(shape) > 1:
+        raise ValueError(f"{', '.join(request.decoding)}: only texts are decoded with these, not a {request.data}")
+    divisor = 2 ** sum(stage.kind == "down" for stage in pipe.unet.plan)
+    if len(shape) > 1 and any(side % divisor for side in shape[1:]):
+        rows, columns = shape[1:]
+        factor = request.size.get("height", 0) // rows or request.size.get("width", 0) // columns
+        pixels = f" (of {divisor * factor} pixels)" if factor else ""
+        raise ValueError(
+            f"a picture of this size has {columns} x {rows} latents, and the levels of this diffuser need multiples of "
+            f"{divisor}{pixels}"
+        )
+    return shape
+
+
+def _check_trajectory(pipe: VersatileDiffusionPipeline, run: Run) -> None:
+    """What acts for a part of the trajectory must do so in one of its steps, and a layer plan must fit them all."""
+    steps = len(run.scheduler.timesteps)
+    for condition in run.request.conditions if run.total > 0 else ():
+        part = condition.start, condition.end
+        if condition.weight and not any(acts(*part, step, steps) for step in range(run.first, steps)):
+            raise ValueError(
+                f"a {condition.modality} condition acts from {part[0]:g} to {part[1]:g} of the trajectory, and none of "
+                f"the {run.total} steps lies there; widen it, or take more steps"
+            )
+    if (plan := run.request.layer_plan) is None:
+        return
+    blocks = sum(stage.attention is not None for stage in pipe.unet.plan)
+    contexts = sum(condition.weight > 0 for condition in run.request.conditions)
+    if len(plan) not in (1, steps) or any(len(choices) != blocks for choices in plan):
+        raise ValueError(f"layer_plan must have one list of {blocks} choices, or {steps}: one for each step")
+    if any(choice not in range(contexts) for choices in plan for choice in choices):
+        raise ValueError(f"choices of layer_plan are numbers of conditions with a weight above 0: 0 to {contexts - 1}")
 
 
 def _check_streams(pipe: VersatileDiffusionPipeline, request: Request) -> None:
@@ -169,7 +235,7 @@ def _check_streams(pipe: VersatileDiffusionPipeline, request: Request) -> None:
 
 def _prompts(request: Request, given: Sequence[GivenCondition], nulls: Sequence[str]) -> int:
     """The number of prompts, to which every list of values must fit."""
-    counts = [condition.count for condition in given]
+    counts = [count for condition in given for count in condition.counts]
     if request.negative_prompt is not None:
         if not any(_is_text(condition, null) for condition, null in zip(given, nulls, strict=True)):
             raise ValueError("negative_prompt stands in for an empty text, and no condition is a text")

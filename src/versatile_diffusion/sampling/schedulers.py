@@ -18,6 +18,9 @@ SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.01
 SHARED = (*SCHEDULE, "trained_betas", "prediction_type")
 """What belongs to the trained model and stays when another sampler is chosen."""
 
+ENDS_IN_NOISE = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+"""Of a schedule that leaves nothing of the latent at its end; sampling must then begin at the very last timestep."""
+
 
 def clean_and_noise(scheduler: Any, output: Tensor, timestep: int | Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
     """Estimates of the clean latent and of the noise from a network's output (of the scheduler's `prediction_type`)."""
@@ -37,8 +40,8 @@ class OfficialDDIMScheduler(DDIMScheduler):
     """DDIM as the original sampler does it, in exactly n steps.
 
     Timesteps are floor(i T / n) + 1, which are the original's where n divides T; elsewhere the original takes more
-    than n steps, and diffusers' own "leading" spacing stops short of the noisiest ones. The last step ends at the first
-    `alphas_cumprod`, not at 1 (`set_alpha_to_one=False`).
+    than n steps, and diffusers' own "leading" spacing stops short of the noisiest ones. Only the spacing "trailing"
+    begins at the last one. The last step ends at the first `alphas_cumprod`, not at 1 (`set_alpha_to_one=False`).
     """
 
     start_lead = 1  # steps by which a start from a clean latent is noisier than the first step expects, as originally
@@ -53,8 +56,11 @@ class OfficialDDIMScheduler(DDIMScheduler):
         if not 1 <= num_inference_steps <= trained:
             raise ValueError(f"num_inference_steps is {num_inference_steps}; it must be from 1 to {trained}")
         self.num_inference_steps = num_inference_steps
-        offset = 1 if num_inference_steps < trained else 0  # with every timestep in use there is no room for the offset
-        ascending = torch.arange(num_inference_steps) * trained // num_inference_steps + offset
+        if self.config.timestep_spacing == "trailing":
+            ascending = torch.arange(1, num_inference_steps + 1) * trained // num_inference_steps - 1
+        else:
+            offset = 1 if num_inference_steps < trained else 0  # where every timestep is used there is no room for it
+            ascending = torch.arange(num_inference_steps) * trained // num_inference_steps + offset
         self.timesteps = ascending.flip(0).to(device)
 
     def step(  # type: ignore[override]
@@ -101,7 +107,10 @@ def named_scheduler(name: str, trained: Mapping[str, Any] | None = None) -> Any:
     """
     if name not in SCHEDULERS:
         raise ValueError(f"unknown scheduler {name!r}; allowed: {', '.join(SCHEDULERS)}")
-    return SCHEDULERS[name](**{key: trained[key] for key in SHARED if trained and key in trained})
+    shared = {key: trained[key] for key in SHARED if trained and key in trained}
+    if trained and trained.get("rescale_betas_zero_snr"):
+        shared |= ENDS_IN_NOISE
+    return SCHEDULERS[name](**shared)
 
 
 def scheduler_name(scheduler: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 _OPENING = "([{"  # stand before a word
 _CLOSING = "?!.,:;}])"  # stand after a word
@@ -29,6 +30,11 @@ def remove_duplicate_word(text: str) -> str:
         pieces = _without_repeats(pieces, length)
         length += 1
     return _join(pieces)
+
+
+def merge_same_adjacent_word(text: str) -> str:
+    """Says a word once where it follows itself, as in 2022: words are what white space divides, with their stops."""
+    return " ".join(word for word, _ in groupby(text.split()))
 
 
 def _split(word: str) -> list[_Piece]:

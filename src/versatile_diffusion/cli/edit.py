@@ -1,0 +1,112 @@
+"""`versatile edit`: a picture changed by words."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from versatile_diffusion.cli.console import note, show, show_json
+from versatile_diffusion.cli.generate import ARGUMENTS
+from versatile_diffusion.cli.options import Options, parameters
+from versatile_diffusion.flow import Condition, Flow
+
+if TYPE_CHECKING:
+    from versatile_diffusion.applications.round_trip import EditResult
+
+NAME = "edit"
+FIRST_PASS = ("num_inference_steps", "guidance_scale", "scheduler", "null")
+"""Settings that both passes share."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to be different."""
+
+    remove: Annotated[str | None, typer.Option(metavar="WORDS", help="What the picture is to lose.")] = None
+    add: Annotated[str | None, typer.Option(metavar="WORDS", help="What it is to gain.")] = None
+    caption: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="In place of both, the whole of what it is to show.")
+    ] = None
+    image_weight: Annotated[
+        float, typer.Option(help="How much the picture counts beside the words: 0 to 1, as shares.")
+    ] = 0.33
+    whole: Annotated[
+        bool, typer.Option("--whole", help="All of the picture guides; not only its ten strongest components.")
+    ] = False
+
+    @property
+    def nothing(self) -> bool:
+        return self.remove is None and self.add is None and self.caption is None
+
+    def arguments(self) -> dict[str, Any]:
+        """For `applications.round_trip.edit`."""
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "whole"}
+        return given | ({"focus": None} if self.whole else {})
+
+
+def edit(**named: Any) -> None:
+    """Change a picture by words: it is described, the description is changed, and both make the new picture.
+
+    With --remove and --add the description is changed as a latent. With --caption it is what you write. Without any of
+    them the descriptions alone are printed, for you to write your own.
+    """
+    from versatile_diffusion.applications.round_trip import describe
+    from versatile_diffusion.applications.round_trip import edit as edit_picture
+    from versatile_diffusion.cli.files import check_folder
+    from versatile_diffusion.cli.model import load
+    from versatile_diffusion.modalities import MODALITIES
+    from versatile_diffusion.sampling.request import Request
+
+    picture = named.pop("image")
+    change = Change(**{field.name: named.pop(field.name) for field in fields(Change)})
+    options = Options(**named)
+    arguments = options.arguments()
+    Request("image", (Condition("image", picture),), **arguments)
+    MODALITIES["image"].check(picture)
+    check_folder(folder := options.out or Path("out"))
+    pipe = load(options.model)
+    seed = secrets.randbelow(2**32) if options.seed is None else options.seed
+    first = {name: arguments[name] for name in FIRST_PASS if name in arguments}
+    if change.nothing:
+        found = describe(pipe, picture, seed=seed, num_outputs=options.count, **first)
+        if options.json:
+            return show_json({"task": NAME, "before": found.texts, "settings": found.settings})
+        for text in found.texts:
+            show(text)
+        return note('change it with --remove WORDS and --add WORDS, or with --caption "..." of your own')
+    result = edit_picture(pipe, picture, seed=seed, captioning=first, **change.arguments(), **arguments)
+    return _tell(result, options, folder, seed)
+
+
+def _tell(result: EditResult, options: Options, folder: Path, seed: int) -> None:
+    """Every stage, and the pictures."""
+    from versatile_diffusion.cli.results import KINDS
+
+    written = KINDS["image"].write(NAME, result.picture, options.model, folder)
+    before = [] if result.before is None else result.before.texts
+    if options.json:
+        stages = {"before": before, "after": list(result.after)}
+        return show_json({"task": NAME, **stages, **written.as_json(), "settings": result.picture.settings})
+    for name, texts in (("before", before), ("after", result.after)):
+        for text in texts:
+            note(f"{name}: {text}")
+    for file in (*written.files, *([written.grid] if written.grid else [])):
+        show(str(file))
+    note(f"{len(result)} made; --seed {seed} makes them again")
+
+
+def _parameters() -> list[inspect.Parameter]:
+    hints = get_type_hints(Change, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own = [inspect.Parameter(f.name, keyword, default=f.default, annotation=hints[f.name]) for f in fields(Change)]
+    first = inspect.Parameter("image", keyword, annotation=ARGUMENTS["image"])
+    return [first, *own, *parameters(Flow("image", ("image",)), without=frozenset({"focus", "mask", "rank"}))]
+
+
+edit.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]
+edit.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters()}

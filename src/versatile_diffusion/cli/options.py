@@ -1,0 +1,175 @@
+"""Options of the commands that generate, each in a user's words, and the commands that each belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from inspect import Parameter
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from versatile_diffusion.flow import Flow
+
+NAMED_PARTS: Mapping[str, tuple[float, float, float, float]] = {
+    "left": (0, 0, 0.5, 1),
+    "right": (0.5, 0, 1, 1),
+    "top": (0, 0, 1, 0.5),
+    "bottom": (0, 0.5, 1, 1),
+    "middle": (0.25, 0.25, 0.75, 0.75),
+}
+PART = "left, right, top, bottom, middle, a box as LEFT:TOP:RIGHT:BOTTOM in shares of the canvas, or a mask (file)"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of every command that generates. Those named as the pipeline's arguments are handed on to it."""
+
+    model: Annotated[str, typer.Option(help="Name of a shipped model, a folder, or a hub id.")] = "emoji"
+    count: Annotated[int, typer.Option(min=1, max=256, help="How many to make.")] = 1
+    seed: Annotated[int | None, typer.Option(min=0, help="Item k has seed + k; drawn afresh if left out.")] = None
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Steps of the sampler: more is finer.")] = None
+    guidance_scale: Annotated[float | None, typer.Option(help="How closely to follow what guides; 1: no more.")] = None
+    guidance_interval: Annotated[
+        str | None,
+        typer.Option(metavar="START:END", help="Guide harder only there (0 noise, 1 done), such as 0.1:0.8; faster."),
+    ] = None
+    guidance_rescale: Annotated[
+        float | None, typer.Option(help="Against burnt colours at a high guidance scale: 0 (off) to 1; try 0.7.")
+    ] = None
+    scheduler: Annotated[str | None, typer.Option(help="ddim, dpm++ or unipc; the model's own if left out.")] = None
+    null: Annotated[
+        str | None, typer.Option(help="What no guidance means, by release: 2023 (nothing, or black) or 2022 (grey).")
+    ] = None
+    style: Annotated[str | None, typer.Option(help="A style of the model, such as noto.")] = None
+    negative_prompt: Annotated[str | None, typer.Option(help="A text to keep away from.")] = None
+    mask: Annotated[str | None, typer.Option(metavar="FILE", help="What of the picture counts: white does.")] = None
+    focus: Annotated[
+        float | None, typer.Option(help="What of the picture counts: 0 what is shown, 0.5 all, 1 its style.")
+    ] = None
+    mixing: Annotated[
+        str | None, typer.Option(help="How several act together: attention, layer, model (each whole) or join.")
+    ] = None
+    layer_seed: Annotated[int | None, typer.Option(min=0, help="Draws who guides which block, with layer.")] = None
+    show_plan: Annotated[bool, typer.Option(help="Print who guided which block, step by step, with layer.")] = False
+    height: Annotated[int | None, typer.Option(min=1, help="Of the picture, in pixels.")] = None
+    width: Annotated[int | None, typer.Option(min=1, help="Of the picture, in pixels.")] = None
+    start: Annotated[str | None, typer.Option(metavar="FILE", help="A picture to begin from.")] = None
+    fidelity: Annotated[float | None, typer.Option(help="How much of the start stays: 0 nothing, 1 all.")] = None
+    repaint: Annotated[
+        str | None,
+        typer.Option(metavar="PART", help=f"The only part of the start that is made anew (white of a mask): {PART}."),
+    ] = None
+    match_colours: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="Give it the colours of the picture: simple or histogram.")
+    ] = None
+    temperature: Annotated[
+        float | None, typer.Option(help="How freely words are chosen: 0 the likeliest always, 1 as learnt.")
+    ] = None
+    top_k: Annotated[int | None, typer.Option(min=0, help="Choose among the k likeliest words; 0: all.")] = None
+    top_p: Annotated[float | None, typer.Option(help="Choose among the likeliest words of this share; 1: all.")] = None
+    max_length: Annotated[int | None, typer.Option(min=2, help="Most word pieces of a text, both ends counted.")] = None
+    rank: Annotated[
+        bool, typer.Option("--rank", help="Best first, by how well it agrees with what guides; the same once.")
+    ] = False
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; pictures go to ./out if left out.")] = None
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
+
+    def arguments(self) -> dict[str, Any]:
+        """For `VersatileDiffusionPipeline.generate`, those that were given."""
+        given = {name: getattr(self, name) for name in HANDED_ON}
+        given |= {"num_inference_steps": self.steps, "num_outputs": self.count, "rank": self.rank or None}
+        if self.guidance_interval is not None:
+            given["guidance_interval"] = numbers(self.guidance_interval, 2, "--guidance-interval", "START:END")
+        if self.repaint is not None:
+            given["repaint"] = part(self.repaint)
+        return {name: value for name, value in given.items() if value is not None}
+
+
+HANDED_ON = (
+    "guidance_scale",
+    "guidance_rescale",
+    "scheduler",
+    "null",
+    "style",
+    "negative_prompt",
+    "mixing",
+    "layer_seed",
+    "height",
+    "width",
+    "start",
+    "fidelity",
+    "temperature",
+    "top_k",
+    "top_p",
+    "max_length",
+)
+
+
+def _from_texts(flow: Flow) -> bool:
+    return "text" in flow.contexts
+
+
+def _from_pictures(flow: Flow) -> bool:
+    return "image" in flow.contexts
+
+
+def _from_several(flow: Flow) -> bool:
+    return len(flow.contexts) > 1
+
+
+def _to_pictures(flow: Flow) -> bool:
+    return flow.data == "image"
+
+
+def _pictures_to_pictures(flow: Flow) -> bool:
+    return _from_pictures(flow) and _to_pictures(flow)
+
+
+def _to_texts(flow: Flow) -> bool:
+    return flow.data == "text"
+
+
+BELONGS: Mapping[Callable[[Flow], bool], frozenset[str]] = {
+    _from_texts: frozenset({"style", "negative_prompt"}),
+    _from_pictures: frozenset({"mask", "focus"}),
+    _from_several: frozenset({"mixing", "layer_seed", "show_plan"}),
+    _to_pictures: frozenset({"height", "width", "start", "fidelity", "repaint"}),
+    _pictures_to_pictures: frozenset({"match_colours"}),
+    _to_texts: frozenset({"temperature", "top_k", "top_p", "max_length"}),
+}
+"""Options that only some flows have; all others belong to every flow."""
+
+
+def parameters(flow: Flow | None, without: frozenset[str] = frozenset()) -> list[Parameter]:
+    """The options of a flow's command (of any flow if None), as keyword parameters for typer."""
+    hints = get_type_hints(Options, include_extras=True)
+    foreign = without.union(*(names for has, names in BELONGS.items() if flow is not None and not has(flow)))
+    return [
+        Parameter(option.name, Parameter.KEYWORD_ONLY, default=option.default, annotation=hints[option.name])
+        for option in fields(Options)
+        if option.name not in foreign
+    ]
+
+
+def numbers(text: str, count: int, name: str, form: str) -> tuple[float, ...]:
+    """Numbers divided by colons; ValueError if there are more or fewer than `count`."""
+    try:
+        found = tuple(float(piece) for piece in text.split(":"))
+    except ValueError:
+        found = ()
+    if len(found) != count:
+        raise ValueError(f"{name} is {text!r}; it must be {form}, numbers divided by colons")
+    return found
+
+
+def part(text: str) -> Any:
+    """A part of the canvas: by name, as a box, or a file with a mask."""
+    if text in NAMED_PARTS:
+        return NAMED_PARTS[text]
+    if text.count(":") == 3 and not Path(text).exists():
+        return numbers(text, 4, "a box", "LEFT:TOP:RIGHT:BOTTOM")
+    if not Path(text).is_file():
+        raise ValueError(f"{text}: no such part of the canvas; give {PART}")
+    return text

@@ -1,0 +1,225 @@
+"""Writing a model in our layout, with the official names of 2023, or as diffusers' folders."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import CLIPConfig
+
+from versatile_diffusion.diffuser.unet import MultiFlowUNet
+from versatile_diffusion.interop import autokl, hub_writer, official, official_optimus
+from versatile_diffusion.interop.found import CONFIG_FILE, PARTS, Found
+from versatile_diffusion.interop.hub_layout import Json
+from versatile_diffusion.interop.hub_writer import WriteWeights, write_json
+from versatile_diffusion.interop.keymap import to_official
+from versatile_diffusion.interop.layouts import recognise
+from versatile_diffusion.interop.tensors import open_tensors
+from versatile_diffusion.interop.writing import write_pickle, write_safetensors
+from versatile_diffusion.modalities.autokl import AutoKLCodec
+from versatile_diffusion.modalities.clip import CLIPImageContext, CLIPTextContext
+from versatile_diffusion.modalities.optimus import Optimus
+
+if TYPE_CHECKING:
+    from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+
+PUBLISHED = {
+    "codec-image": AutoKLCodec,
+    "codec-text": Optimus,
+    "encoder-text": CLIPTextContext,
+    "encoder-image": CLIPImageContext,
+}
+"""The classes that the published layouts have a place for."""
+CHECKPOINT = "vd-four-flow-v1-0"
+CLIP_FOLDER = "clip-vit-large-patch14"
+FORMATS: dict[str, tuple[str, Callable[..., None]]] = {
+    "safetensors": (".safetensors", write_safetensors),
+    "pth": (".pth", write_pickle),
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `convert` did.
+
+    Args:
+        folder: where the model is now.
+        found: what it is now recognised as.
+        sizes: bytes per file, by its path in the folder.
+        left_out: what the layout has no place for.
+    """
+
+    folder: Path
+    found: Found
+    sizes: Mapping[str, int]
+    left_out: tuple[str, ...] = ()
+
+
+def convert(
+    pipe: VersatileDiffusionPipeline,
+    out: str | PathLike[str],
+    to: str = "ours",
+    dtype: torch.dtype | None = None,
+    file_format: str = "safetensors",
+) -> Written:
+    """Writes a model; the folder appears when everything is in it.
+
+    Args:
+        out: the folder to make; it must not exist.
+        to: `"ours"`, `"official"` (names of 2023) or `"diffusers"`.
+        dtype: of the weights on disk; as in memory when None.
+        file_format: `"safetensors"`, or `"pth"` (a pickle of tensors, official names only).
+
+    Raises:
+        ValueError: `out` exists, something unknown is asked for, or the layout has no place for a part of the model.
+    """
+    folder = check_target(out, to, file_format)
+    if to != "ours":
+        check_published(pipe)
+    pipe.load_now()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        LAYOUTS[to](pipe, draft, dtype, file_format)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    sizes = {str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}
+    named = ("styles", "defaults") if to != "ours" else ()
+    return Written(folder, recognise(folder), sizes, tuple(n for n in named if pipe.config[n]))
+
+
+def check_target(out: str | PathLike[str], to: str, file_format: str) -> Path:
+    """The folder to make. ValueError if there is one, or something unknown is asked for."""
+    for given, known, what in ((to, LAYOUTS, "layout"), (file_format, FORMATS, "file format")):
+        if given not in known:
+            raise ValueError(f"unknown {what} {given!r}; allowed are {', '.join(known)}")
+    if file_format != "safetensors" and to != "official":
+        raise ValueError(f"{file_format} files are for the official layout; {to} is written as safetensors")
+    if Path(out).exists():
+        raise ValueError(f"{out} exists already; give a new folder")
+    return Path(out)
+
+
+def check_published(pipe: VersatileDiffusionPipeline) -> None:
+    """Raises ValueError if some part is none that the published layouts can hold."""
+    wrong = [f"{n} is a {type(p).__name__}" for n, p in pipe.bank.parts.items() if type(p) is not PUBLISHED.get(n)]
+    for codec in pipe.bank.codecs.values():
+        if isinstance(codec, Optimus) and (reason := official_optimus.unlike_official(codec)):
+            wrong.append(f"codec-text has {reason}")
+    if wrong:
+        kinds = ", ".join(f"{name}: {kind.__name__}" for name, kind in PUBLISHED.items())
+        raise ValueError(f"published layouts have no place for this model: {'; '.join(wrong)}. They hold {kinds}")
+
+
+def official_configs(pipe: VersatileDiffusionPipeline) -> dict[str, Json]:
+    """Per part, its configuration in the original's words, where the official files do not tell it."""
+    codecs, configs = pipe.bank.codecs, {"diffuser": official.published_config(pipe.unet)}
+    if "image" in codecs:
+        vae = codecs["image"].vae
+        configs["image-codec"] = autokl.published_config(vae.config, vae.config.sample_size)
+    if "text" in codecs:
+        configs["text-codec"] = official_optimus.published_config(codecs["text"])
+    return configs
+
+
+def official_states(pipe: VersatileDiffusionPipeline) -> dict[str, dict[str, Tensor]]:
+    """Per part, its state dict under the names of 2023, without the prefix that it has in a whole checkpoint."""
+    codecs = {_PART_OF[name]: part for name, part in pipe.bank.parts.items()}
+    return {part: STATES[type(module)](module) for part, module in {"diffuser": pipe.unet, **codecs}.items()}
+
+
+def _autokl_state(codec: AutoKLCodec) -> dict[str, Tensor]:
+    return to_official(codec.vae.state_dict(), autokl.autokl_rules(len(codec.vae.config.block_out_channels)))
+
+
+_PART_OF = dict(zip(PUBLISHED, PARTS[1:], strict=True))
+STATES: dict[type, Callable[[Any], dict[str, Tensor]]] = {
+    MultiFlowUNet: lambda unet: to_official(unet.state_dict()),
+    AutoKLCodec: _autokl_state,
+    Optimus: official_optimus.to_official,
+    CLIPTextContext: lambda encoder: encoder.model.state_dict(),
+    CLIPImageContext: lambda encoder: encoder.model.state_dict(),
+}
+
+
+def _ours(pipe: VersatileDiffusionPipeline, folder: Path, dtype: torch.dtype | None, _format: str) -> None:
+    pipe.save_pretrained(folder)
+    for file in sorted(folder.rglob("*.safetensors")) if dtype is not None else []:
+        draft = file.with_suffix(".part")
+        write_safetensors(draft, open_tensors(file), dtype)
+        draft.replace(file)
+
+
+def _official(pipe: VersatileDiffusionPipeline, folder: Path, dtype: torch.dtype | None, file_format: str) -> None:
+    suffix, write_file = FORMATS[file_format]
+
+    def write(stem: Path, state: Mapping[str, Tensor]) -> None:
+        write_file(stem.with_name(stem.name + suffix), state, dtype)
+
+    states = official_states(pipe)
+    write_json(folder / CONFIG_FILE, official_configs(pipe))
+    write(folder / CHECKPOINT, states["diffuser"])
+    if "image-codec" in states:
+        write(folder / "kl-f8", states["image-codec"])
+    _write_optimus(pipe, folder, write)
+    if towers := [part for part in ("text-encoder", "image-encoder") if part in states]:
+        write_safetensors(
+            folder / CLIP_FOLDER / "model.safetensors",
+            {n: t for part in towers for n, t in states[part].items()},
+            dtype,
+        )
+        _write_clip_config(pipe.bank.encoders, folder / CLIP_FOLDER)
+
+
+def _write_optimus(pipe: VersatileDiffusionPipeline, folder: Path, write: WriteWeights) -> None:
+    if "text" in pipe.bank.codecs:
+        codec = pipe.bank.codecs["text"]
+        write(folder / "optimus-vae", official_optimus.to_official(codec))
+        codec.tokens.encoder.model.save(str(folder), "bert-base-cased")
+        codec.tokens.decoder.model.save(str(folder), "gpt2")
+
+
+def _write_clip_config(encoders: Any, folder: Path) -> None:
+    towers = {f"{kind}_config": encoders[name].model.config for name, kind in _SECTIONS.items() if name in encoders}
+    width = next(iter(towers.values())).projection_dim
+    CLIPConfig(projection_dim=width, **{kind: tower.to_dict() for kind, tower in towers.items()}).save_pretrained(
+        folder
+    )
+    if "text" in encoders:
+        hub_writer.write_clip_tokenizer(encoders["text"], folder)
+
+
+_SECTIONS = {"text": "text", "image": "vision"}
+
+
+def _diffusers(pipe: VersatileDiffusionPipeline, folder: Path, dtype: torch.dtype | None, _format: str) -> None:
+    def write(stem: Path, state: Mapping[str, Tensor]) -> None:
+        write_safetensors(stem.with_name(stem.name + ".safetensors"), state, dtype)
+
+    codecs, encoders = pipe.bank.codecs, pipe.bank.encoders
+    side = codecs["image"].latent_shape()[-1] if "image" in codecs else hub_writer.LATENT_SIDE
+    hub_writer.write_unets(pipe.unet, folder, side, write)
+    writers: tuple[tuple[str, Any, Callable[..., None]], ...] = (
+        ("image", codecs, hub_writer.write_image_codec),
+        ("text", encoders, hub_writer.write_text_encoder),
+        ("image", encoders, hub_writer.write_image_encoder),
+    )
+    for name, modules, writer in writers:
+        if name in modules:
+            writer(modules[name], folder, write)
+    if "text" in codecs:
+        write_json(folder / CONFIG_FILE, {"text-codec": official_optimus.published_config(codecs["text"])})
+    _write_optimus(pipe, folder, write)  # for which diffusers has no place: in files of its own
+    hub_writer.write_index(folder)
+
+
+LAYOUTS = {"ours": _ours, "official": _official, "diffusers": _diffusers}

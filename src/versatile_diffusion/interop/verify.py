@@ -1,0 +1,244 @@
+"""Whether files hold what a model needs: names, shapes, dtypes, and numbers that can be right."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from versatile_diffusion.diffuser.unet import MultiFlowUNet
+from versatile_diffusion.interop.found import OURS, Found
+from versatile_diffusion.interop.layouts import recognise
+from versatile_diffusion.interop.official_files import plan_part
+from versatile_diffusion.interop.tensors import Tensors, open_tensors
+from versatile_diffusion.layers.on_use import mismatches
+from versatile_diffusion.modalities.bank import classes_of, known_class
+
+CHUNK = 1 << 24  # numbers looked at together
+OFTEN = 100.0  # times larger or smaller than its like is suspicious
+LARGE = 1e4  # close to the end of half precision
+Network = tuple[nn.Module, Callable[[str], "str | None"]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about an entry.
+
+    Args:
+        entry: its name in the file; ours where there is none.
+        what: is said of it.
+        serious: whether the weights cannot be used so; others only look unusual.
+    """
+
+    entry: str
+    what: str
+    serious: bool = True
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """One part of a model.
+
+    Args:
+        name: of the part.
+        files: that it is in.
+        entries, numbers, bytes: how many it has.
+        dtypes: how many entries of each.
+        findings: what is wrong or unusual.
+    """
+
+    name: str
+    files: tuple[str, ...] = ()
+    entries: int = 0
+    numbers: int = 0
+    bytes: int = 0
+    dtypes: Mapping[str, int] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found.
+
+    Args:
+        path: that was looked at.
+        layout: that it has, for people.
+        parts: one report each.
+        aside: entries that belong to no part.
+        numbers_read: whether the numbers were looked at, or the headers alone.
+    """
+
+    path: str
+    layout: str
+    parts: tuple[PartReport, ...]
+    aside: int
+    numbers_read: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing serious was found."""
+        return not any(finding.serious for part in self.parts for finding in part.findings)
+
+    def record(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def verify(
+    path: str | PathLike[str],
+    *,
+    layout: str | None = None,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+    numbers: bool = True,
+) -> Report:
+    """Compares files with what the model that they are of must have, tensor by tensor, in little memory.
+
+    Args:
+        path, layout, config: see `layouts.recognise`.
+        numbers: whether to read the numbers too, for NaN, infinity and suspicious scales; else the headers alone.
+
+    Raises:
+        ValueError: there is nothing.
+    """
+    if not Path(path).exists():
+        raise ValueError(f"{path}: no such file or folder")
+    try:
+        return _report(recognise(path, layout, config), numbers)
+    except ValueError as error:
+        part = PartReport("files", findings=(Finding(str(path), f"cannot be used: {error}"),))
+        return Report(str(path), "unknown", (part,), 0, False)
+
+
+def _report(found: Found, numbers: bool) -> Report:
+    parts = _our_parts(found.path) if found.layout == OURS else _published_parts(found)
+    reports = tuple(_examine(name, tensors, plan, numbers) for name, tensors, plan in parts)
+    lacking = tuple(_lacking(found)) if found.layout != OURS else ()
+    return Report(str(found.path), f"{found.title} ({found.layout})", reports + lacking, len(found.aside), numbers)
+
+
+def _published_parts(found: Found) -> Iterator[tuple[str, Tensors, Callable[[], Network]]]:
+    for part, tensors in found.tensors.items():
+        yield part, tensors, partial(_published_network, found, part)
+
+
+def _published_network(found: Found, part: str) -> Network:
+    found.check([part])
+    return plan_part(found, part)
+
+
+def _our_parts(folder: Path) -> Iterator[tuple[str, Tensors, Callable[[], Network]]]:
+    kinds: dict[str, Any] = {"unet": MultiFlowUNet}
+    kinds |= {f"bank/{name}": known_class(kind).load() for name, kind in classes_of(folder / "bank").items()}
+    for name, kind in kinds.items():
+        yield name, open_tensors(folder / name), partial(_our_network, kind, folder / name)
+
+
+def _our_network(kind: Any, folder: Path) -> Network:
+    return kind.without_weights(folder), lambda name: name
+
+
+def _lacking(found: Found) -> Iterator[PartReport]:
+    for part in found.needed:
+        if part not in found.tensors:
+            try:
+                found.check([part])
+            except ValueError as error:
+                yield PartReport(part, findings=(Finding(part, str(error)),))
+
+
+def _examine(part: str, tensors: Tensors, plan: Callable[[], Network], numbers: bool) -> PartReport:
+    findings = []
+    try:
+        network, names = plan()
+        ours, unknown = _sorted(tensors, names)
+        findings += [Finding(name, "is unknown") for name in unknown]
+        for name, what in mismatches(network.state_dict(), ours):
+            findings.append(Finding(ours.entries[name].name if name in ours else name, what))
+    except ValueError as error:
+        ours = tensors
+        findings.append(Finding(part, str(error)))
+    findings += _dtypes(ours)
+    if numbers:
+        findings += _numbers(ours)
+    sizes = {name: math.prod(entry.shape) for name, entry in ours.entries.items()}
+    return PartReport(
+        part,
+        tuple(dict.fromkeys(str(entry.file) for entry in ours.entries.values())),
+        len(ours),
+        sum(sizes.values()),
+        sum(sizes[name] * entry.dtype.itemsize for name, entry in ours.entries.items()),
+        dict(Counter(_short(entry.dtype) for entry in ours.entries.values())),
+        tuple(findings),
+    )
+
+
+def _sorted(tensors: Tensors, names: Callable[[str], str | None]) -> tuple[Tensors, list[str]]:
+    """The tensors by the network's names, and the names that it does not know."""
+    known, unknown = {}, []
+    for name in tensors:
+        try:
+            known[name] = names(name)
+        except ValueError:
+            unknown.append(name)
+    return tensors.renamed(known.get), unknown
+
+
+def _dtypes(tensors: Tensors) -> Iterator[Finding]:
+    floating = {name: e for name, e in tensors.entries.items() if e.dtype.is_floating_point}
+    usual, _ = Counter(entry.dtype for entry in floating.values()).most_common(1)[0] if floating else (None, 0)
+    for entry in tensors.entries.values():
+        if not entry.dtype.is_floating_point and entry.name.endswith(("weight", "bias")):
+            yield Finding(entry.name, f"is {_short(entry.dtype)}; weights are floating-point numbers")
+        elif entry.dtype.is_floating_point and entry.dtype != usual:
+            yield Finding(entry.name, f"is {_short(entry.dtype)}, most others are {_short(usual)}", serious=False)
+
+
+def _numbers(tensors: Tensors) -> Iterator[Finding]:
+    """NaN, infinities, and weights that are much larger or smaller than others of their kind."""
+    scales: dict[str, dict[str, float]] = {}
+    for name, entry in tensors.entries.items():
+        if not entry.dtype.is_floating_point:
+            continue
+        bad, largest, scale = _measured(tensors[name])
+        if bad:
+            yield Finding(entry.name, f"has {bad:,} numbers that are NaN or infinite")
+        elif largest > LARGE:
+            yield Finding(entry.name, f"reaches {largest:.3g}", serious=False)
+        elif len(entry.shape) > 1 and not scale:
+            yield Finding(entry.name, "is zero throughout", serious=False)
+        elif len(entry.shape) > 1:
+            scales.setdefault(re.sub(r"\d+", "*", name), {})[entry.name] = scale
+    for kind in scales.values():
+        middle = median(kind.values())
+        for name, scale in kind.items():
+            if len(kind) > 3 and not middle / OFTEN < scale < middle * OFTEN:
+                yield Finding(name, f"has the scale {scale:.2g}, others of its kind {middle:.2g}", serious=False)
+
+
+def _measured(tensor: Tensor) -> tuple[int, float, float]:
+    """How many numbers are not finite, the largest magnitude and the root of the mean square of the others."""
+    bad, largest, squares = 0, 0.0, 0.0
+    for chunk in tensor.flatten().split(CHUNK):
+        numbers = chunk.float()
+        finite = numbers.isfinite()
+        if not finite.all():
+            bad += int((~finite).sum())
+            numbers = numbers[finite]
+        if numbers.numel():
+            largest = max(largest, numbers.abs().max().item())
+            squares += numbers.square().sum(dtype=torch.float64).item()
+    return bad, largest, math.sqrt(squares / max(tensor.numel() - bad, 1))
+
+
+def _short(dtype: torch.dtype | None) -> str:
+    return str(dtype).removeprefix("torch.")
