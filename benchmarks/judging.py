@@ -78,7 +78,7 @@ def markdown(table: Mapping[str, Mapping[str, Any]], first: str) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, Measured):
-        return f"{value.value:.1f} ({value.low:.1f} to {value.high:.1f})"
+        return f"{value.value:.1f} ({value.low:.0f} to {value.high:.0f})"
     return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -6,6 +6,7 @@ Each picture is guided by the text of one held-out item and by the picture of an
 and "picture's" say how often the concept of the one or the other is among the five that a judge finds the likeliest,
 "both" how often both are. The judge is independent of the model, the encoders are those that guide it. Beside the
 mixings stand each context alone and, as what could be reached, the real pictures. The cost is counted for one picture.
+The file has the styles, too.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ def main(
     table["real, of the text"] = dict(recognised(judges, texts.given["image"], texts, pictures))
     table["real, given"] = dict(recognised(judges, pictures.given["image"], texts, pictures))
     print(f"{len(texts)} pairs of {split}, {steps} steps, guidance scale {scale:g}; per cent\n")
-    print(markdown(table, "mixing"))
+    concepts = {way: {name: value for name, value in row.items() if "style" not in name} for way, row in table.items()}
+    print(markdown(concepts, "mixing"))
     if json is not None:
         write_json(json, {"model": model, "split": split, "count": len(texts), "steps": steps, "scale": scale}, table)
 

@@ -19,8 +19,10 @@ train() { # NAME OF RUN, OBJECTIVE, SETTINGS
 train image-codec image-codec emoji
 train text-codec text-codec emoji
 train context-encoders context-encoders emoji
+train image-context image-context emoji
 train diffuser-basic diffuser emoji-basic
 train diffuser-dual-context diffuser emoji-dual-context
 train diffuser-official diffuser emoji
+train judge judge emoji
 python -m versatile_diffusion.training.ship --runs "$runs" --data "$data" --out models/emoji/src/versatile_diffusion_emoji/weights
-python -m versatile_diffusion.evaluation --model emoji --data "$data" --out "$runs/metrics.json"
+"$versatile" evaluate --model emoji --data "$data" --judge "$runs/judge/export" --out "$runs/evaluation"

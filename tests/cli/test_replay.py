@@ -32,6 +32,34 @@ def test_a_grid_can_be_replayed(versatile: Command, model: str) -> None:
     assert json.loads(versatile("replay", "out/grid.png", "--json").out)["identical"] is True
 
 
+def test_captions_are_replayed(versatile: Command, model: str, apple: Path) -> None:
+    versatile("image-to-text", apple, "--count", 2, "--mask", apple, "--out", "captions", "--model", model, *FEW)
+    text, record = Path("captions/image-to-text-0001.txt"), Path("captions/image-to-text-0001.json")
+    for file in (text, record):
+        answer = versatile("replay", file)
+        assert (answer.code, answer.out.split(":")[0]) == (0, "identical")
+    changed = json.loads(record.read_text(encoding="utf-8")) | {"texts": ["something", "else"]}
+    record.write_text(json.dumps(changed), encoding="utf-8")
+    answer = json.loads(versatile("replay", record, "--json").out)
+    assert answer == {"identical": False, "texts": text.read_text(encoding="utf-8").splitlines()}
+    record.unlink()
+    gone = versatile("replay", text)
+    assert (gone.code, "no such file" in gone.err) == (2, True)
+
+
+def test_matched_colours_are_replayed(versatile: Command, model: str, apple: Path) -> None:
+    given = ("image-variation", apple, "--count", 2, "--model", model, *FEW)
+    made = versatile(*given, "--match-colours", "simple").out.split()
+    plain = versatile(*given).out.split()
+    means = [np.asarray(Image.open(file), float).mean((0, 1)) for file in (made[0], plain[0], apple)]
+    assert np.abs(means[0] - means[2]).max() < 12  # levels are cut at 0 and 255
+    assert np.abs(means[0] - means[2]).max() < np.abs(means[1] - means[2]).max()
+    for file in (made[1], made[2]):  # one picture, and the grid
+        assert versatile("replay", file).code == 0
+    refused = versatile(*given, "--match-colours", "oil")
+    assert (refused.code, "allowed: simple, histogram" in refused.err) == (2, True)
+
+
 def test_another_picture_is_found_out(versatile: Command, model: str) -> None:
     versatile("text-to-image", "a", "--model", model, *FEW)
     file = "out/text-to-image-0001.png"

@@ -1,58 +1,60 @@
-"""Recognition rates."""
+"""Recognition by encoders and by a judge."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
+import numpy as np
 import pytest
-import torch
 
-from versatile_diffusion.data.emoji.reader import EmojiSet
-from versatile_diffusion.evaluation.recognition import Items, Judge, recognition
-
-FIXTURE = Path(__file__).parents[1] / "data" / "emoji"
+from versatile_diffusion.evaluation.networks import fitted
+from versatile_diffusion.evaluation.recognition import EncoderJudge, Items, judged
 
 
 @pytest.fixture(scope="module")
-def data() -> EmojiSet:
-    return EmojiSet.load(FIXTURE, "pair-test")
+def encoder_judge(networks, data) -> EncoderJudge:
+    return EncoderJudge.of(networks.encoders, data)
 
 
 def test_items_are_spread_over_the_split(data) -> None:
     items = Items.of(data, 5)
-    assert len(items.labels) == len(items.concepts) == len(items.given["text"]) == 5
+    assert len(items) == len(items.concepts) == len(items.given["text"]) == len(items.references) == 5
     assert all(text.startswith(label) for text, label in zip(items.given["text"], items.labels, strict=True))
-    assert len(Items.of(data, 10**6).labels) == len(data)
+    assert len(Items.of(data, 10**6)) == len(data)
 
 
-def test_labels_are_recognised_as_themselves(tiny_pipeline, data) -> None:
-    items, judge = Items.of(data, 8), Judge.of(tiny_pipeline.bank, data)
-    rates = judge.rates("text", [data.concept_names[i] for i in items.concepts.tolist()], items)["all"]
-    assert rates["concept R@1"] == 1
-    assert rates["label named"] == 1
+def test_labels_are_recognised_as_themselves(encoder_judge, data) -> None:
+    items = Items.of(data, 8)
+    own = [data.concept_names[i] for i in items.concepts.tolist()]
+    assert encoder_judge.hits("text", own, items)["encoders/concept top-1"].all()
+    stranger = next(i for i in encoder_judge.known.tolist() if i not in items.concepts)
+    assert not encoder_judge.hits("text", [data.concept_names[stranger]] * 8, items)["encoders/concept top-1"].any()
 
 
-def test_another_label_is_not(tiny_pipeline, data) -> None:
-    items, judge = Items.of(data, 8), Judge.of(tiny_pipeline.bank, data)
-    stranger = next(i for i in judge.known.tolist() if i not in items.concepts)
-    rates = judge.rates("text", [data.concept_names[stranger]] * 8, items)["all"]
-    assert rates["concept R@1"] == 0
+def test_several_values_of_an_item_stand_next_to_each_other(encoder_judge, data) -> None:
+    items = Items.of(data, 4)
+    own = [data.concept_names[i] for i in items.concepts.tolist() for _ in range(2)]
+    assert encoder_judge.hits("text", own, items)["encoders/concept top-1"].tolist() == [1] * 8
 
 
-def test_a_text_longer_than_the_encoder_reads_is_cut(tiny_pipeline, data) -> None:
-    items, judge = Items.of(data, 2), Judge.of(tiny_pipeline.bank, data)
-    labels = [data.concept_names[i] for i in items.concepts.tolist()]
-    rates = judge.rates("text", [f"{label} {'and so on ' * 40}" for label in labels], items)["all"]
-    assert rates["label named"] == 1
+def test_a_text_longer_than_the_encoder_reads_is_cut(encoder_judge, data) -> None:
+    items = Items.of(data, 2)
+    long = [f"{data.concept_names[i]} {'and so on ' * 40}" for i in items.concepts.tolist()]
+    assert np.isfinite(encoder_judge.hits("text", long, items)["encoders/style"]).all()
 
 
-def test_every_task_is_measured_beside_its_ceiling(tiny_pipeline, data) -> None:
-    result = recognition(tiny_pipeline, data, count=3, num_inference_steps=2)
-    assert set(result) == {
-        "given image", "given text", "text-to-image", "image-variation", "image-to-text", "text-variation",
-    }  # fmt: skip
-    assert all(0 <= rate <= 1 for groups in result.values() for rates in groups.values() for rate in rates.values())
-    again = recognition(tiny_pipeline, data, count=3, num_inference_steps=2)
-    assert again == result
-    assert result["given text"]["all"]["label named"] == 1
-    assert torch.is_tensor(Items.of(data, 3).groups["all"])
+def test_the_judge_says_what_its_largest_logits_say(networks, data) -> None:
+    items, judge = Items.of(data, 8), networks.judge
+    verdict = judge.judge(data.pictures)
+    first = [judge.config.concepts[k] for k in verdict.concept.argmax(1).tolist()]
+    found = judged(judge, fitted(items.given["image"], 64), items)
+    assert found["judge/concept top-1"].tolist() == [a == b for a, b in zip(first, items.concept_keys, strict=True)]
+    styles = [judge.config.styles[k] for k in verdict.style.argmax(1).tolist()]
+    assert found["judge/style"].tolist() == [a == b for a, b in zip(styles, items.style_names, strict=True)]
+    assert (found["judge/concept top-5"] >= found["judge/concept top-1"]).all()
+
+
+def test_a_concept_that_the_judge_never_saw_has_no_score(networks, data) -> None:
+    items = replace(Items.of(data, 2), concept_keys=["unheard-of", Items.of(data, 2).concept_keys[1]])
+    found = judged(networks.judge, fitted(items.given["image"], 64), items)["judge/concept top-5"]
+    assert np.isnan(found).tolist() == [True, False]

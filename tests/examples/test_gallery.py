@@ -29,12 +29,15 @@ def noise(seed: int, side: int = 16) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
+@pytest.mark.slow
 def test_every_part_runs_and_stands_on_the_page(gallery: SimpleNamespace, tmp_path: Path) -> None:
     from tiny import build_tiny_pipeline
 
     pipe = build_tiny_pipeline()
     pipe.register_to_config(defaults={task.name: STEPS for task in pipe.tasks()})
-    entries, given = gallery.gallery_entries.ENTRIES, {name: noise(k) for k, name in enumerate(NAMES)}
+    entries, given = gallery.gallery_entries.ENTRIES, {name: str(tmp_path / f"{name}.png") for name in NAMES}
+    for seed, file in enumerate(given.values()):
+        noise(seed).save(file)
     made = list(gallery.make_gallery.build(pipe, tmp_path, given, {"a mouse": noise(9)}))
     page = (tmp_path / "gallery.md").read_text(encoding="utf-8")
 

@@ -23,6 +23,7 @@ FILE_LINES, FUNCTION_LINES, FORWARD_LINES = 400, 60, 40
 LAYERS = (
     "version",
     "layers",
+    "tokens",
     "flow",
     "tasks",
     "modalities",
@@ -34,6 +35,7 @@ LAYERS = (
     "training",
     "evaluation",
     "cli",
+    "train",
     "ui",
     "serve",
 )
@@ -42,7 +44,7 @@ UPWARD = {("sampling/pipeline.py", "interop")}
 # Rooms in which a modality may be asked for by name: where each is made, and where people or files name it.
 ROOMS = ("modalities/", "tasks.py", "interop/", "cli/", "ui/", "serve/", "data/", "training/", "evaluation/")
 
-ENTRANCES = {"__init__", "__main__"}
+ENTRANCES = {"__init__", "__main__", "train"}
 DRAWERS = {"utils", "util", "common", "helpers", "misc"}
 Rule = Callable[[str, str], Iterator[str]]
 """Name and text of a file to what is wrong with it."""
@@ -148,5 +150,6 @@ def test_imports_through_the_top_of_the_package_are_followed() -> None:
 
 def test_tests_mirror_the_tree() -> None:
     folders = {path.name for path in TESTS.iterdir() if path.is_dir() and not path.name.startswith(("_", "."))}
-    own = {"conformance", "parity", "house_rules", "data"}  # data: fixtures, and tests of the package of that name
+    own = {"conformance", "parity", "golden", "house_rules", "examples"}
+    own |= {"data"}  # fixtures, and tests of the package of that name
     assert folders - own - {name.split("/")[0] for name in FILES if "/" in name} == set()

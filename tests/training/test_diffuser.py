@@ -86,7 +86,7 @@ def test_unknown_stage() -> None:
 def test_batches_are_a_function_of_the_step(objective) -> None:
     one, other = objective(), objective()
     for step in range(5):
-        left, right = (o.batch(step, torch.Generator().manual_seed(step)) for o in (one, other))
+        (left,), (right,) = (o.batch(step, torch.Generator().manual_seed(step)) for o in (one, other))
         assert left.task == right.task
         assert torch.equal(left.latent, right.latent)
         assert torch.equal(left.context.tokens, right.context.tokens)
@@ -95,22 +95,100 @@ def test_batches_are_a_function_of_the_step(objective) -> None:
 def test_dropped_contexts_are_the_null_context(objective, bank) -> None:
     everything = objective(dropout=1.0)
     for step in range(len(everything.turns)):
-        batch = everything.batch(step, torch.Generator().manual_seed(step))
+        (batch,) = everything.batch(step, torch.Generator().manual_seed(step))
         null = null_tokens(batch.task, bank)
         assert torch.equal(batch.context.tokens, null.expand_as(batch.context.tokens))
-    kept = objective(dropout=0.0).batch(0, torch.Generator().manual_seed(0))
+    (kept,) = objective(dropout=0.0).batch(0, torch.Generator().manual_seed(0))
     assert not torch.equal(kept.context.tokens, null_tokens(kept.task, bank).expand_as(kept.context.tokens))
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_dropout_by_context(objective) -> None:
+    what = objective(dropout={"text": 1.0})
+    for step in range(len(what.turns)):
+        (batch,) = what.batch(step, torch.Generator().manual_seed(step))
+        null = what.null[batch.task.name].expand_as(batch.context.tokens)
+        assert torch.equal(batch.context.tokens, null) == (batch.context.stream == "text")
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_the_right_answer_has_no_loss(objective, prediction: str) -> None:
     what = objective(prediction=prediction)
-    batch = what.batch(0, torch.Generator().manual_seed(0))
+    (batch,) = what.batch(0, torch.Generator().manual_seed(0))
     velocity = what.scheduler.get_velocity(batch.latent, batch.noise, batch.timestep)
-    answer = {"epsilon": batch.noise, "v_prediction": velocity}[prediction]
-    loss, parts = what.loss(lambda *_, **__: answer, batch)
+    answer = {"epsilon": batch.noise, "v_prediction": velocity, "sample": batch.latent}[prediction]
+    loss, parts = what.loss(lambda *_, **__: answer, [batch])
     assert float(loss) == 0
-    assert list(parts) == [batch.task.name]
+    assert [name.split("/")[0] for name in parts] == [batch.task.name] * 5
+
+
+def test_a_joint_step_adds_the_gradients_of_all_flows_with_their_weights(objective) -> None:
+    what = objective(joint=True, mixture={**SMALL.mixture, "text-variation": 0.5})
+    torch.manual_seed(0)
+    unet = what.build()
+    batch = what.batch(3, torch.Generator().manual_seed(0))
+    assert [one.task.name for one in batch] == list(STAGES["official"])
+    assert {one.task.name: len(one.latent) for one in batch}["image-to-text"] == SMALL.batch["text"]
+    loss, parts = what.loss(unet, batch)
+    loss.backward()
+    whole = {name: p.grad.clone() for name, p in unet.named_parameters()}
+    assert float(loss) == pytest.approx(sum(one.weight * float(parts[one.task.name]) for one in batch))
+    unet.zero_grad()
+    for one in batch:
+        (one.weight * what._loss(unet, one)[0]).backward()
+    for name, p in unet.named_parameters():
+        assert torch.allclose(whole[name], p.grad, atol=1e-6), name
+
+
+def test_some_flows_of_a_stage_alone(objective) -> None:
+    what = objective(flows=("image-to-text",))
+    unet = what.build()
+    assert (list(unet.data), list(unet.context)) == (["text"], ["image"])
+    assert {task.name for task in what.turns} == {"image-to-text"}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("mode", ["update", "gradient"])
+def test_multiplier_zero_freezes_wholly(objective, mode: str, optimizer: str) -> None:
+    frozen = {"context": 0, "data.text": 0}
+    what = objective(multipliers=frozen, multiply=mode, optimizer=optimizer, weight_decay=0.5, muon_lr=0.02)
+    torch.manual_seed(0)
+    unet = what.build()
+    optimizers = what.optimizers(unet)
+    before = {name: p.detach().clone() for name, p in unet.named_parameters()}
+    for step in range(len(what.turns)):
+        what.loss(unet, what.batch(step, torch.Generator().manual_seed(step)))[0].backward()
+        for one in optimizers:
+            one.step()
+    with_state = {id(p) for one in optimizers for p in one.state}
+    moved = {name for name, p in unet.named_parameters() if not torch.equal(p, before[name])}
+    assert {".".join(name.split(".")[:2]) for name in moved} == {"data.image", "time_embed.mlp"}
+    still = [p for name, p in unet.named_parameters() if name.startswith(("context", "data.text"))]
+    assert not any(id(p) in with_state for p in still)
+
+
+def test_context_layers_alone_can_be_trained(objective) -> None:
+    what = objective(multipliers={"global": 0, "data": 0})
+    unet = what.build()
+    loss, _ = what.loss(unet, what.batch(0, torch.Generator().manual_seed(0)))
+    loss.backward()
+    touched = {".".join(name.split(".")[:2]) for name, p in unet.named_parameters() if p.grad is not None}
+    assert touched == {"context.text"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"flows": ("dual-guided",)}, "official has no flow dual-guided"),
+        ({"mixture": {"text-to-image": 1}}, "nothing for image-variation"),
+        ({"dropout": {"text": 2}}, "from 0 to 1"),
+        ({"multipliers": {"data.audio": 1}}, "allowed: global, data, context, data.image"),
+        ({"multipliers": {"global": 0, "data": 0, "context.text": 0}}, "text-to-image has nothing left to train"),
+        ({"multiply": "rate"}, "update, gradient"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        replace(SMALL, **changes)
 
 
 def test_an_image_step_leaves_the_text_stream_alone(objective) -> None:

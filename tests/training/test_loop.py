@@ -3,57 +3,23 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import shutil
 import signal
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from tiny_objectives import SHORT, Flows, Regression
 
+from versatile_diffusion.training.checkpoints import held
 from versatile_diffusion.training.loop import LoopSettings, Objective, train
-from versatile_diffusion.training.optimizer import split_parameters
-
-SETTINGS = LoopSettings(steps=12, warmup=3, log_every=2, eval_minutes=None, sample_minutes=None)
-
-
-class Regression(Objective):
-    """A network with dropout and running statistics; `events` happen when the batch of their step is drawn."""
-
-    name, batch_size, device = "regression", 8, torch.device("cpu")
-
-    def __init__(self, events: dict[int, Any] | None = None, width: int = 6):
-        self.events, self.width = events or {}, width
-
-    def settings(self) -> dict[str, Any]:
-        return {"width": self.width}
-
-    def build(self) -> nn.Module:
-        return nn.Sequential(
-            nn.Linear(3, self.width), nn.BatchNorm1d(self.width), nn.Dropout(0.3), nn.Linear(self.width, 1)
-        )
-
-    def optimizers(self, module: nn.Module) -> list[torch.optim.Optimizer]:
-        return split_parameters(module).optimizers(lr=0.01, weight_decay=0.1)
-
-    def batch(self, step: int, generator: torch.Generator) -> torch.Tensor:
-        values = torch.randn(self.batch_size, 3, generator=generator)
-        happens = self.events.get(step)
-        return values if happens is None else happens(values)
-
-    def loss(self, module: nn.Module, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        error = module(batch)[:, 0] - batch.sum(dim=1)
-        return (error**2).mean(), {"size": error.abs().max()}
-
-    def evaluate(self, module: nn.Module) -> dict[str, float]:
-        assert not module.training
-        return {"at_one": float(module(torch.ones(1, 3)) + 0 * torch.rand(1))}
-
-    def export(self, module: nn.Module, folder: Path) -> None:
-        folder.mkdir()
-        torch.save(module.state_dict(), folder / "model.pt")
+from versatile_diffusion.training.posthoc_ema import reconstruct
 
 
 def _stop(values: torch.Tensor) -> torch.Tensor:
@@ -67,7 +33,7 @@ def _die(values: torch.Tensor) -> torch.Tensor:
 
 def _lines(out: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "items_per_second")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "items_per_second", "memory_gib")} for line in lines]
 
 
 def _checkpoint(out: Path) -> dict[str, Any]:
@@ -75,14 +41,14 @@ def _checkpoint(out: Path) -> dict[str, Any]:
 
 
 def test_a_broken_run_equals_an_unbroken_one(tmp_path: Path) -> None:
-    whole = train(Regression(), SETTINGS, tmp_path / "whole")
+    whole = train(Regression(), SHORT, tmp_path / "whole")
     broken = tmp_path / "broken"
-    assert train(Regression({2: _stop}), SETTINGS, broken).step == 3  # in the middle of a line of the log
+    assert train(Regression({2: _stop}), SHORT, broken).step == 3  # in the middle of a line of the log
     with pytest.raises(RuntimeError, match="killed"):
-        train(Regression({9: _die}), SETTINGS, broken)
+        train(Regression({9: _die}), SHORT, broken)
     assert _checkpoint(broken)["step"] == 3
     assert _lines(broken)[-1]["step"] == 8  # of the part that is lost
-    end = train(Regression(), SETTINGS, broken)
+    end = train(Regression(), SHORT, broken)
     assert end == whole
     assert end.finished
     assert _lines(broken) == _lines(tmp_path / "whole")
@@ -91,8 +57,107 @@ def test_a_broken_run_equals_an_unbroken_one(tmp_path: Path) -> None:
         assert all(torch.equal(left[part][name], value) for name, value in right[part].items())
 
 
+def _kill(values: torch.Tensor) -> torch.Tensor:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return values
+
+
+def _kill_while_writing(values: torch.Tensor) -> torch.Tensor:
+    """The next write of a checkpoint gets half-way."""
+    os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+    return values
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
+@pytest.mark.parametrize(("event", "kept"), [(_kill, 7), (_kill_while_writing, 7)])
+def test_a_killed_run_goes_on_exactly(tmp_path: Path, event: Any, kept: int) -> None:
+    settings = replace(SHORT, checkpoint_minutes=0)
+    whole = train(Regression(), settings, tmp_path / "whole")
+    killed = multiprocessing.get_context("fork").Process(
+        target=train, args=(Regression({7: event}), settings, tmp_path / "killed")
+    )
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    assert _checkpoint(tmp_path / "killed")["step"] == kept
+    assert train(Regression(), settings, tmp_path / "killed") == whole
+    assert _lines(tmp_path / "killed") == _lines(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path: Path) -> None:
+    settings = replace(SHORT, checkpoint_minutes=0)
+    whole = train(Regression(), settings, tmp_path / "whole")
+    train(Regression({8: _stop}), settings, tmp_path / "damaged")
+    newest = tmp_path / "damaged" / "checkpoint.pt"
+    newest.resolve().write_bytes(newest.read_bytes()[:-10])
+    assert train(Regression(), settings, tmp_path / "damaged") == whole
+    assert _lines(tmp_path / "damaged") == _lines(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_the_version_before_is_continued(tmp_path: Path) -> None:
+    whole = train(Regression(), SHORT, tmp_path / "whole")
+    old = tmp_path / "old"
+    train(Regression({5: _stop}), SHORT, old)
+    content = {k: v for k, v in _checkpoint(old).items() if k not in ("posthoc", "batches", "others")}
+    (old / "checkpoint.pt").unlink()
+    shutil.rmtree(old / "checkpoints")
+    torch.save(content, old / "checkpoint.pt")
+    assert train(Regression(), SHORT, old) == whole
+    assert _lines(old) == _lines(tmp_path / "whole")
+
+
+def test_batches_are_added_up(tmp_path: Path) -> None:
+    """Two batches a step: the gradient is that of their mean, each with chance of its own."""
+    drawn = []
+    plain = torch.optim.SGD
+    flows = Flows({0: lambda values: drawn.append(values) or values})
+    flows.optimizers = lambda module: [plain(module.parameters(), lr=0.1)]  # type: ignore[method-assign]
+    once = replace(SHORT, steps=1, warmup=0, clip=None, accumulate=2, log_every=1)
+    train(flows, once, tmp_path)
+    assert len(drawn) == 2
+    assert not torch.equal(*drawn)
+    torch.manual_seed(SHORT.seed)
+    module = flows.build()
+    losses = [flows.loss(module, piece)[0] for values in drawn for piece in flows.pieces(values)]
+    (sum(losses) / 2).backward()
+    plain(module.parameters(), lr=0.1).step()
+    trained = _checkpoint(tmp_path)["module"]
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(trained[name], value)
+    assert _lines(tmp_path)[0]["loss"] == pytest.approx(sum(loss.item() for loss in losses) / 2)
+
+
+def test_compiling_changes_no_more_than_rounding(tmp_path: Path) -> None:
+    train(Regression(), SHORT, tmp_path / "plain")
+    train(Regression(), replace(SHORT, compile="aot_eager"), tmp_path / "compiled")
+    for left, right in zip(_lines(tmp_path / "compiled"), _lines(tmp_path / "plain"), strict=True):
+        assert left == pytest.approx(right, rel=1e-4)
+
+
+def test_options_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="activation_checkpointing: Sequential cannot"):
+        train(Regression(), replace(SHORT, activation_checkpointing=True), tmp_path / "a")
+    with held(tmp_path), pytest.raises(ValueError, match="another process is training"):
+        train(Regression(), SHORT, tmp_path)
+    if find_spec("wandb") is None:
+        with pytest.raises(ValueError, match="wandb"):
+            train(Regression(), replace(SHORT, wandb=True), tmp_path / "w")
+
+
+def test_averages_of_other_widths_are_stored_and_go_on(tmp_path: Path) -> None:
+    settings = replace(SHORT, posthoc=(0.05, 0.1), snapshots=4)
+    train(Regression(), settings, tmp_path / "whole")
+    train(Regression({5: _stop}), settings, tmp_path / "broken")
+    train(Regression(), settings, tmp_path / "broken")
+    for step in (3, 6, 9, 12):
+        left, right = (reconstruct(tmp_path / name / "posthoc", 0.07, step) for name in ("whole", "broken"))
+        assert all(torch.equal(left[name], right[name]) for name in right)
+    with pytest.raises(ValueError, match="0 widths and the run began with 2"):
+        train(Regression(), SHORT, tmp_path / "broken")
+
+
 def test_a_finished_run_writes_what_it_reached_and_is_not_trained_again(tmp_path: Path) -> None:
-    metrics = train(Regression(), SETTINGS, tmp_path).metrics
+    metrics = train(Regression(), SHORT, tmp_path).metrics
     assert json.loads((tmp_path / "metrics.json").read_text())["metrics"] == metrics
     exported = torch.load(tmp_path / "export" / "model.pt", weights_only=True)
     average = _checkpoint(tmp_path)["average"]
@@ -101,44 +166,44 @@ def test_a_finished_run_writes_what_it_reached_and_is_not_trained_again(tmp_path
 
 
 def test_the_loss_falls_and_the_learning_rate_ends_at_zero(tmp_path: Path) -> None:
-    train(Regression(), replace(SETTINGS, steps=300, log_every=50), tmp_path)
+    train(Regression(), replace(SHORT, steps=300, log_every=50), tmp_path)
     lines = [line for line in _lines(tmp_path) if "loss" in line]
     assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
     assert lines[-1]["lr_factor"] < 0.01
 
 
 def test_minutes_stop_the_run_and_it_can_go_on(tmp_path: Path) -> None:
-    outcome = train(Regression(), replace(SETTINGS, minutes=0), tmp_path)
+    outcome = train(Regression(), replace(SHORT, minutes=0), tmp_path)
     assert (outcome.step, outcome.finished) == (0, False)
-    assert train(Regression(), SETTINGS, tmp_path).finished
+    assert train(Regression(), SHORT, tmp_path).finished
 
 
 @pytest.mark.parametrize(
     ("objective", "settings", "named"),
     [
-        (Regression(width=5), SETTINGS, "width"),
-        (Regression(), replace(SETTINGS, seed=1), "seed"),
-        (Regression(), replace(SETTINGS, steps=13), "steps"),
+        (Regression(width=5), SHORT, "width"),
+        (Regression(), replace(SHORT, seed=1), "seed"),
+        (Regression(), replace(SHORT, steps=13), "steps"),
     ],
 )
 def test_another_run_is_refused(tmp_path: Path, objective: Objective, settings: LoopSettings, named: str) -> None:
-    train(Regression(), replace(SETTINGS, minutes=0), tmp_path)
+    train(Regression(), replace(SHORT, minutes=0), tmp_path)
     with pytest.raises(ValueError, match=named):
         train(objective, settings, tmp_path)
 
 
 def test_another_objective_is_refused(tmp_path: Path) -> None:
-    train(Regression(), replace(SETTINGS, minutes=0), tmp_path)
+    train(Regression(), replace(SHORT, minutes=0), tmp_path)
     other = Regression()
     other.name = "other"
     with pytest.raises(ValueError, match="regression"):
-        train(other, SETTINGS, tmp_path)
+        train(other, SHORT, tmp_path)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     broken = Regression({6: lambda values: values * float("nan")})
     with pytest.raises(FloatingPointError, match="loss"):
-        train(broken, replace(SETTINGS, checkpoint_minutes=0), tmp_path)
+        train(broken, replace(SHORT, checkpoint_minutes=0), tmp_path)
     kept = _checkpoint(tmp_path)
     assert kept["step"] == 6
     assert all(value.isfinite().all() for value in kept["module"].values())
@@ -146,7 +211,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint_befo
 
 def test_training_leaves_the_random_state_of_the_caller_alone(tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    train(Regression(), SETTINGS, tmp_path)
+    train(Regression(), SHORT, tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -160,7 +225,19 @@ def test_schedules_rise_then_fall_to_zero(schedule: str) -> None:
     assert abs(factors[100]) < 1e-9
 
 
-@pytest.mark.parametrize("wrong", [{"schedule": "stairs"}, {"steps": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"schedule": "stairs"},
+        {"steps": 0},
+        {"parallel": "tensor"},
+        {"accumulate": 0},
+        {"keep": 0},
+        {"ema": 1.0},
+        {"clip": 0.0},
+        {"log_every": 0},
+    ],
+)
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LoopSettings(**{"steps": 5, **wrong})

@@ -1,14 +1,17 @@
-"""Muon, and the split of parameters between optimizers."""
+"""Muon, the split of parameters between optimizers, and multipliers."""
 
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
 from torch import nn
 
-from versatile_diffusion.training.optimizer import Muon, orthogonalise, split_parameters
+from versatile_diffusion.diffuser.groups import Multipliers, parameter_groups
+from versatile_diffusion.diffuser.unet import MultiFlowUNet
+from versatile_diffusion.training.optimizer import OPTIMIZERS, Muon, multiply, orthogonalise, split_parameters
 
 
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
@@ -80,3 +83,84 @@ def test_every_parameter_goes_to_one_group() -> None:
         id(p) for p in (*biases, *module["norm"].parameters(), module["words"].weight)
     }
     assert not split_parameters(module, muon=False).muon
+
+
+FACTORS = {"context": 0.1, "data.image": 0.5}
+EXPECTED = {"global": 1.0, "data.image": 0.5, "context.image": 0.1}
+
+
+def displacements(kind: str, multipliers: Multipliers) -> dict[str, float]:
+    """How far one step with a given gradient moves each stream; Muon takes the matrices of `muon`."""
+    torch.manual_seed(0)
+    unet = MultiFlowUNet(
+        {"image": {}},
+        {"image": {"width": 12}},
+        width=16,
+        multipliers=(1,),
+        depth=1,
+        attends=(True,),
+        heads=2,
+        norm_groups=4,
+    )
+    groups = split_parameters(unet, muon=kind == "muon")
+    decay = 0.0 if kind == "adam" else 0.1  # Adam's decay is a part of its gradient
+    optimizers = groups.optimizers(1e-3, decay, muon_lr=1e-3, kind="sgd" if kind == "muon" else kind)
+    multiply(optimizers, unet, multipliers)
+    before = {name: p.detach().clone() for name, p in unet.named_parameters()}
+    for p in unet.parameters():
+        p.grad = torch.randn(p.shape)
+    for optimizer in optimizers:
+        optimizer.step()
+    unet.requires_grad_(False)
+    chosen = {id(p) for p in groups.muon} if kind == "muon" else {id(p) for p in unet.parameters()}
+    return {
+        stream: math.sqrt(sum(float(((p - before[name]) ** 2).sum()) for name, p in members if id(p) in chosen))
+        for stream, members in parameter_groups(unet).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "achieved"),
+    [
+        *((kind, "update", True) for kind in ("sgd", "adam", "adamw", "muon")),
+        ("sgd", "gradient", True),
+        *((kind, "gradient", False) for kind in ("adam", "adamw", "muon")),
+    ],
+)
+def test_the_update_ratio_that_multipliers_achieve(kind: str, mode: str, achieved: bool) -> None:
+    """Multiplied gradients scale the updates of SGD alone; multiplied learning rates those of every optimizer."""
+    plain = displacements(kind, Multipliers())
+    multiplied = displacements(kind, Multipliers(FACTORS, mode))
+    ratios = {stream: multiplied[stream] / plain[stream] for stream in plain}
+    if mode == "gradient" and achieved:  # the decay of weights is not a part of the gradient
+        assert ratios == pytest.approx(EXPECTED, rel=2e-2)
+    else:
+        assert ratios == pytest.approx(EXPECTED if achieved else dict.fromkeys(EXPECTED, 1.0), rel=2e-3)
+
+
+def test_without_multipliers_the_optimizers_are_as_they_were() -> None:
+    unet = MultiFlowUNet(
+        {"image": {}}, {"image": {}}, width=16, multipliers=(1,), depth=1, attends=(True,), norm_groups=4
+    )
+    groups = split_parameters(unet)
+    plain, multiplied = groups.optimizers(1e-3, 0.1), groups.optimizers(1e-3, 0.1)
+    multiply(multiplied, unet, Multipliers())
+    for one, other in zip(plain, multiplied, strict=True):
+        assert str(one.state_dict()) == str(other.state_dict())
+
+
+def test_optimizers_by_name() -> None:
+    groups = split_parameters(nn.Linear(2, 2), muon=False)
+    with pytest.raises(ValueError, match="adamw, adam, sgd, adamw-8bit"):
+        groups.optimizers(1e-3, 0.0, kind="lion")
+    for kind in OPTIMIZERS:
+        if kind != "adamw-8bit":
+            (optimizer,) = groups.optimizers(1e-3, 0.25, kind=kind)
+            assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25, 0.0]
+
+
+def test_8_bit_says_what_it_needs(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(ValueError, match="pip install bitsandbytes"):
+        split_parameters(nn.Linear(2, 2), muon=False).optimizers(1e-3, 0.0, kind="adamw-8bit")

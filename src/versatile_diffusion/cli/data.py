@@ -1,4 +1,4 @@
-"""`versatile data`: build the sets that training reads."""
+"""`versatile data`: build the sets that training reads, and encode them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Build data sets.", no_args_is_help=True)
+from versatile_diffusion.cli.data_encode import encode
 
-
-@app.callback()
-def _group() -> None:
-    """Keeps `emoji` a command of its own while it is the only one."""
+app = typer.Typer(help="Build data sets, and encode them for training.", no_args_is_help=True)
+app.command()(encode)
 
 
 @app.command()

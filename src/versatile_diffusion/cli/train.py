@@ -1,29 +1,124 @@
-"""`versatile train`: one objective, started or gone on with."""
+"""`versatile train`: one objective, started or gone on with, in one process or several."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from versatile_diffusion.cli.console import note, show
+
+OBJECTIVES = "image-codec, text-codec, context-encoders, image-context, judge or diffuser."
+PLAIN = ("data", "out", "minutes", "steps", "seed", "device", "timeout")
+"""Options that `run` takes as they are."""
+ENGINE = (
+    *("parallel", "accumulate", "clip", "bf16", "compile", "activation_checkpointing", "keep", "checkpoint_minutes"),
+    *("posthoc", "wandb"),
+)
+"""Options that are fields of `LoopSettings`."""
+OWN = ("flows", "only", "lora", "lr")
+"""Options of `own_data`."""
+
 
 def train(
-    objective: Annotated[str, typer.Argument(help="image-codec, text-codec, context-encoders or diffuser.")],
-    data: Annotated[Path, typer.Option(help="The data set, as `versatile data` builds it.")],
-    out: Annotated[Path, typer.Option(help="The run's folder; a run that stands there goes on.")],
+    context: typer.Context,
+    objective: Annotated[str | None, typer.Argument(help=OBJECTIVES)] = None,
+    data: Annotated[Path | None, typer.Option(help="A set of `versatile data`; with --from, your own.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; a run that stands there goes on.")] = None,
     settings: Annotated[str, typer.Option(help="Named settings of the objective.")] = "emoji",
     minutes: Annotated[float | None, typer.Option(help="Stop cleanly after this wall-clock time.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the whole run.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the weights and of every batch.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the GPU where there is one.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Go on with this model, on your own --data.")] = None,
+    flows: Annotated[str | None, typer.Option(help="With --from: flows, such as text-to-image; else all.")] = None,
+    only: Annotated[str | None, typer.Option(help="With --from: groups or streams, such as context,data.text.")] = None,
+    lora: Annotated[int | None, typer.Option(min=1, help="With --from: train adapters of this rank instead.")] = None,
+    lr: Annotated[float | None, typer.Option(help="With --from: learning rate.")] = None,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine; or start with torchrun.")] = 1,
+    parallel: Annotated[str | None, typer.Option(help="Each process has the model (ddp) or a shard (fsdp).")] = None,
+    accumulate: Annotated[int | None, typer.Option(min=1, help="Batches of each process per step.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradients.")] = None,
+    bf16: Annotated[bool | None, typer.Option(help="bfloat16 where it is safe; on a GPU by default.")] = None,
+    compile: Annotated[str | None, typer.Option(help="Backend of torch.compile, such as inductor.")] = None,
+    activation_checkpointing: Annotated[bool | None, typer.Option(help="Less memory, a third slower.")] = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="Checkpoints that stay.")] = None,
+    checkpoint_minutes: Annotated[float | None, typer.Option(help="Minutes between checkpoints.")] = None,
+    posthoc: Annotated[str | None, typer.Option(help="Widths of averages to store, such as 0.05,0.1.")] = None,
+    wandb: Annotated[bool | None, typer.Option(help="Log to Weights & Biases too, offline by default.")] = None,
+    timeout: Annotated[float, typer.Option(help="Minutes until a silent process counts as dead.")] = 30.0,
+    export: Annotated[Path | None, typer.Option(help="Train nothing: export this run as it stands.")] = None,
+    to: Annotated[Path | None, typer.Option(help="With --export: the folder to write.")] = None,
+    ema: Annotated[float | None, typer.Option(help="With --export: relative width of the average.")] = None,
 ) -> None:
-    """Train a part of a model; the same command goes on where a run stopped."""
-    if minutes is not None and minutes <= 0:
-        raise ValueError(f"--minutes is {minutes}; it must be above 0")
-    if not data.is_dir():
-        raise ValueError(f"--data is {data}, where there is no folder; `versatile data emoji --out {data}` builds one")
-    from versatile_diffusion.cli.console import show
+    """Train a part of a model; the same command goes on where a run stopped.
+
+    SIGTERM and Ctrl-C stop it cleanly, with a checkpoint. The run's folder receives settings.json, log.jsonl,
+    tensorboard/, samples/, checkpoints/ and, at the end, export/ with what from_pretrained reads.
+    """
+    if export is not None:
+        from versatile_diffusion.training.export import export as export_run
+
+        return show(str(export_run(export, to, data, ema)))
+    _check(context.params)
+    if nproc > 1:
+        raise typer.Exit(_several(context.params, nproc))
+    changes = {name: context.params[name] for name in ENGINE} | {"posthoc": _widths(posthoc)}
+    named = (objective, settings) if objective else ("own-data", str(start))
+    plain = {name: context.params[name] for name in PLAIN}
     from versatile_diffusion.training.run import run
 
-    show(str(run(objective, settings, data, out, minutes=minutes, steps=steps, seed=seed, device=device)))
+    try:
+        outcome = run(*named, **plain, changes=changes, options=_options(context.params), tell=note)
+    except FloatingPointError as error:
+        raise ValueError(str(error)) from error
+    if os.environ.get("RANK", "0") == "0":
+        show(str(outcome))
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Raises ValueError where what is given does not go together; before anything long."""
+    if given["to"] is not None or given["ema"] is not None:
+        raise ValueError("--to and --ema go with --export RUN")
+    start, data = given["start"], given["data"]
+    what = given["objective"] or start
+    if not what or data is None or given["out"] is None or (_options(given) and not start):
+        raise ValueError(
+            f"give what to train (or the model that goes on, with --from), --data and --out; or --export RUN. "
+            f"--{', --'.join(OWN)} go with --from. What is trained: {OBJECTIVES}"
+        )
+    for name in ("minutes", "checkpoint_minutes", "timeout"):
+        if given[name] is not None and given[name] <= 0:
+            raise ValueError(f"--{name.replace('_', '-')} is {given[name]}; it must be above 0")
+    if not data.is_dir() and start is None:
+        raise ValueError(f"--data is {data}, where there is no folder; `versatile data emoji --out {data}` builds one")
+
+
+def _several(given: dict[str, Any], count: int) -> int:
+    """The same command in `count` processes; returns its exit code."""
+    from versatile_diffusion.training.launch import launch
+
+    words = [given["objective"]] if given["objective"] else []
+    for name, value in given.items():
+        option = "from" if name == "start" else name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None and name not in ("objective", "nproc"):
+            words += [f"--{option}", str(value)]
+    return launch([sys.executable, "-m", "versatile_diffusion.train", *words], count)
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """Those of `own_data` that were given; lists from words with commas between."""
+    found = {name: given[name] for name in OWN if given[name] is not None}
+    return {name: value.split(",") if isinstance(value, str) else value for name, value in found.items()}
+
+
+def _widths(told: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if told is None else tuple(float(part) for part in told.split(","))
+    except ValueError:
+        raise ValueError(f"--posthoc is {told!r}; it must be numbers with commas between, such as 0.05,0.1") from None

@@ -29,7 +29,7 @@ SMALL = DiffuserSettings(
         "heads": 4,
         "norm_groups": 16,
     },
-    data_streams={"image": {"channels": 4}, "text": {"width": 26}},
+    data_streams={"image": {"channels": 4}, "text": {"width": 26, "gain": 30.0}},
     context_streams={"image": {"width": 192}, "text": {"width": 192}},
     mixture={"text-to-image": 3, "image-variation": 1, "image-to-text": 2, "text-variation": 1},
     batch={"image": 32, "text": 64},
@@ -58,7 +58,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def emoji_objective(options: DiffuserSettings, data: Path, out: Path, device: torch.device) -> DiffuserObjective:
     """One stage of the emoji model, from the runs in the folders beside `out`: `image-codec`, `text-codec` (if texts
-    are generated), `context-encoders`, and the stage before (`STAGE_FOLDERS`).
+    are generated), `context-encoders`, `image-context`, and the stage before (`STAGE_FOLDERS`).
 
     Raises:
         ValueError: one of these has not been trained to its end.
@@ -90,8 +90,13 @@ def emoji_bank(runs: Path, data: Sequence[str], contexts: Sequence[str]) -> Moda
     encoders = {"image": DualImageEncoder, "text": DualTextEncoder}
     return ModalityBank(
         {m: codecs[m].from_pretrained(finished(runs / f"{m}-codec")) for m in data},
-        {m: encoders[m].from_pretrained(finished(runs / "context-encoders") / m) for m in contexts},
+        {m: encoders[m].from_pretrained(_encoder(runs, m)) for m in contexts},
     ).eval()
+
+
+def _encoder(runs: Path, modality: str) -> Path:
+    """Pictures have a run of their own after that of both encoders."""
+    return finished(runs / "image-context") if modality == "image" else finished(runs / "context-encoders") / modality
 
 
 def finished(run: Path) -> Path:

@@ -1,129 +1,39 @@
 """One training loop for everything that is trained here; what is trained is an `Objective`.
 
-An objective's batch is a pure function of (seed, step), so a run needs no loader state to go on: model, averaged model,
-optimizers, random states and step are all there is, and a resumed run on the CPU equals an unbroken one bit for bit.
+An objective's batch is a pure function of (seed, step, which of the step's batches), so a run needs no loader state to
+go on: model, averaged models, optimizers, random states and step are all there is, and a resumed run on the CPU equals
+an unbroken one bit for bit. The batches of a step are numbered over all processes; process r of n takes r, r + n, ...:
+a run goes on with another number of processes and still sees the same batches.
 """
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import math
 import signal
+import sys
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from versatile_diffusion.training.state import RunState, load_state, save_state
-from versatile_diffusion.training.tracking import Tracker
+from versatile_diffusion.training.checkpoints import Checkpoints, held
+from versatile_diffusion.training.config import SCHEDULES, LoopSettings
+from versatile_diffusion.training.contract import Objective
+from versatile_diffusion.training.distributed import Pass, World, adding_up, gathered, losses_told, replicate, shard
+from versatile_diffusion.training.posthoc_ema import write_snapshot
+from versatile_diffusion.training.state import RunState
+from versatile_diffusion.training.tracking import Tracker, memory
 
-Trained = TypeVar("Trained", bound=nn.Module)
-"""The module that an objective trains."""
-
-SCHEDULES = {
-    "constant": lambda progress: 1.0,
-    "linear": lambda progress: 1.0 - progress,
-    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
-}
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How long and how a run trains. The fields from `minutes` on may change between the parts of one run.
-
-    Args:
-        steps: length of the whole run; the learning rate reaches its end there.
-        seed: of the weights and of every batch.
-        warmup: steps of linear warm-up.
-        schedule: a key of `SCHEDULES`, the factor on every learning rate.
-        ema: decay of the averaged model (lower in the first steps: (1 + t) / (10 + t)).
-        clip: largest norm of all gradients together; None never clips.
-        minutes: wall-clock limit of this call; the run stops cleanly and can go on.
-        log_every: steps per line of the log.
-        checkpoint_minutes, eval_minutes, sample_minutes: wall-clock spacing; None for only at the end.
-    """
-
-    steps: int
-    seed: int = 0
-    warmup: int = 100
-    schedule: str = "linear"
-    ema: float = 0.999
-    clip: float | None = 1.0
-    minutes: float | None = None
-    log_every: int = 20
-    checkpoint_minutes: float = 3.0
-    eval_minutes: float | None = 10.0
-    sample_minutes: float | None = 10.0
-
-    def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule is {self.schedule!r}; allowed: {', '.join(SCHEDULES)}")
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; it must be 1 or more")
-
-    def factor(self, step: int) -> float:
-        """What the learning rates are multiplied by in `step` (counted from 0)."""
-        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        rest = max(1, self.steps - self.warmup)
-        return warm * SCHEDULES[self.schedule](min(1.0, max(0.0, (step - self.warmup) / rest)))
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The fields that decide the numbers of a run; a checkpoint is only continued with the same."""
-        names = [f.name for f in fields(self)]
-        return {k: v for k, v in asdict(self).items() if k in names[: names.index("minutes")]}
-
-
-class Objective(ABC, Generic[Trained]):
-    """What is trained, on what, and how well it does.
-
-    Attributes:
-        name: as on the command line.
-        batch_size: items per step, for the throughput.
-        device: where the module and the batches live.
-    """
-
-    name: str
-    batch_size: int
-    device: torch.device
-
-    @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """Plain JSON values that tell this objective from another; compared when a run goes on."""
-
-    @abstractmethod
-    def build(self) -> Trained:
-        """A fresh module of all that is trained (from torch's random state); its state dict is the checkpoint and its
-        parameters and buffers are averaged."""
-
-    @abstractmethod
-    def optimizers(self, module: Trained) -> list[torch.optim.Optimizer]:
-        """Optimizers over the parameters of `module`, with the learning rates that the schedule multiplies."""
-
-    @abstractmethod
-    def batch(self, step: int, generator: torch.Generator) -> Any:
-        """The batch of `step`, noise included; all chance comes from `generator` (on `device`, seeded for the step)."""
-
-    @abstractmethod
-    def loss(self, module: Trained, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss (a scalar) and its named parts for the log."""
-
-    def evaluate(self, module: Trained) -> dict[str, float]:
-        """Measures on held-out data; `module` is the averaged one, in eval mode, gradients are off."""
-        return {}
-
-    def sample_sheet(self, module: Trained, path: Path) -> None:
-        """Writes a picture or text to look at; `path` has no suffix yet."""
-
-    def export(self, module: Trained, folder: Path) -> None:
-        """Writes what users load, with `save_pretrained`, below `folder`."""
+__all__ = ["SCHEDULES", "LoopSettings", "Objective", "Outcome", "train"]
 
 
 @dataclass(frozen=True)
@@ -135,63 +45,127 @@ class Outcome:
     metrics: dict[str, float]
 
 
-def train(objective: Objective, settings: LoopSettings, out: Path) -> Outcome:
+def train(objective: Objective, settings: LoopSettings, out: Path, world: World | None = None) -> Outcome:
     """Trains `objective`, or goes on where the checkpoint in `out` stands.
 
-    `out` receives `checkpoint.pt`, `log.jsonl`, `tensorboard/`, `samples/`; at the end `metrics.json` and `export/`.
+    `out` receives `checkpoints/`, `log.jsonl`, `tensorboard/`, `samples/`; at the end `metrics.json` and `export/`.
+
+    Args:
+        objective: the same in every process.
+        settings: likewise.
+        out: a folder that every process can read.
+        world: from `distributed.joined` where there are several processes.
 
     Raises:
-        ValueError: the checkpoint in `out` belongs to another objective or other settings.
+        ValueError: the checkpoint in `out` belongs to another objective or other settings, another run trains there, or
+            WORLD_SIZE in the environment is not the size of `world`.
         FloatingPointError: a loss or gradient is not finite; the last good checkpoint stays.
+        OSError: a checkpoint could not be written; ConnectionError: another process died. The last good one stays.
     """
+    world = World.alone() if world is None else world
     out.mkdir(parents=True, exist_ok=True)
     devices = [objective.device] if objective.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _stop_signals() as stopped:
-        torch.manual_seed(settings.seed)
-        state = RunState.fresh(objective.build().to(objective.device), objective.optimizers)
-        identity = {"objective": objective.name, **objective.settings(), "loop": settings.identity}
-        load_state(out / "checkpoint.pt", state, identity)
-        with Tracker(out, state.step) as tracker:
-            run = _Run(objective, settings, out, state, identity, tracker)
+    first = world.first
+    with (
+        torch.random.fork_rng(devices=devices),
+        _stop_signals() as stopped,
+        losses_told(world, out),
+        held(out) if first else nullcontext(),
+    ):
+        run = _Run(objective, settings, out, world)
+        with Tracker(out, run.state.step, settings.wandb) if first else nullcontext() as run.tracker:
             return run.to_the_end(stopped)
 
 
 class _Run:
     """One call of `train`."""
 
-    def __init__(self, objective, settings, out, state, identity, tracker):
-        self.objective, self.settings, self.out = objective, settings, out
-        self.state, self.identity, self.tracker = state, identity, tracker
-        self.start, self.elapsed_before = time.monotonic(), state.elapsed
-        self.last = dict.fromkeys(("checkpoint", "eval", "sample"), self.start)
+    tracker: Tracker | None  # of the first process
+
+    def __init__(self, objective: Objective, settings: LoopSettings, out: Path, world: World):
+        self.objective, self.settings, self.out, self.world = objective, settings, out, world
+        on_gpu = objective.device.type == "cuda"
+        self.bf16 = on_gpu if settings.bf16 is None else settings.bf16
+        background = on_gpu if settings.background is None else settings.background
+        self.checkpoints = Checkpoints(out, settings.keep, background)
+        self.identity = {"objective": objective.name, **objective.settings(), "loop": settings.identity}
+        if any(other != self.identity for other in world.gather(self.identity)):
+            raise ValueError("the processes of this run were started with different settings")
+        self.state, self.passing = self._begin()
+        newest = world.on_first(self.checkpoints.newest)
+        if newest is not None:
+            self.state.load(newest, self.identity, world)
+        if world.first and self.state.batches != world.size * settings.accumulate:
+            told = f"a step of this run has {self.state.batches} batches, as it began; processes now: {world.size}"
+            tqdm.write(told, file=sys.stderr)
+        self.start, self.elapsed_before = time.monotonic(), self.state.elapsed
+        self.minutes = {
+            "stop": settings.minutes,
+            "checkpoint": settings.checkpoint_minutes,
+            "eval": settings.eval_minutes,
+            "sample": settings.sample_minutes,
+        }
+        self.last = dict.fromkeys(self.minutes, self.start)
+
+    def _begin(self) -> tuple[RunState, nn.Module]:
+        """The state before the first step, and the pass through the module, spread over the processes."""
+        objective, settings, world = self.objective, self.settings, self.world
+        torch.manual_seed(settings.seed)
+        module = objective.build().to(objective.device)
+        average = copy.deepcopy(module)
+        if settings.activation_checkpointing:
+            _checkpoint_activations(module)
+        if settings.compile is not None:
+            module.compile(backend=settings.compile)
+        passing: nn.Module = Pass(objective, module)
+        if world.size > 1 and settings.parallel == "ddp":
+            passing = replicate(passing)
+        elif world.size > 1:
+            shard(passing, objective.blocks(module), objective.device, self.bf16)
+            shard(Pass(objective, average), (), objective.device, bf16=False)
+        batches = world.size * settings.accumulate
+        state = RunState.fresh(module, objective.optimizers, average, settings.posthoc, batches)
+        if not world.first:  # the same weights, but chance of its own
+            torch.manual_seed(_seed(settings.seed, -1, world.rank))
+        return state, passing
 
     def to_the_end(self, stopped: threading.Event) -> Outcome:
-        state, settings = self.state, self.settings
-        with tqdm(total=settings.steps, initial=state.step, desc=self.objective.name, disable=None) as bar:
-            while state.step < settings.steps and not stopped.is_set() and not self._out_of_time():
+        state, settings, world = self.state, self.settings, self.world
+        actions = {"checkpoint": self._checkpoint, "eval": self._evaluate, "sample": self._sample}
+        silent = None if world.first else True  # None: where nobody looks
+        with tqdm(total=settings.steps, initial=state.step, desc=self.objective.name, disable=silent) as bar:
+            while state.step < settings.steps and "stop" not in (due := self._due(stopped)):
+                for what in due:
+                    actions[what]()
+                    self.last[what] = time.monotonic()
                 self._step()
                 bar.update()
                 if state.step % settings.log_every == 0:
                     bar.set_postfix(self._log())
-                self._now_and_then()
+                self._snapshot()
         self._checkpoint()
+        self.checkpoints.wait()
         if state.step < settings.steps:
             return Outcome(state.step, False, {})
         metrics = self._evaluate()
         self._sample()
-        self.tracker.summary(metrics, state.step, state.elapsed)
-        self.objective.export(state.average.eval(), self.out / "export")
+        average = self._whole_average()
+        world.on_first(lambda: self._finish(average, metrics))
         return Outcome(state.step, True, metrics)
 
+    def _due(self, stopped: threading.Event) -> list[str]:
+        """What is to be done before the next step. The first process has the clock; any of them can be told to stop."""
+        now, clock = time.monotonic(), self.world.first
+        late = {what: clock and m is not None and now - self.last[what] >= 60 * m for what, m in self.minutes.items()}
+        late["stop"] |= stopped.is_set()
+        return [what for what, due in zip(late, self.world.any(list(late.values())), strict=True) if due]
+
     def _step(self) -> None:
-        objective, state, settings = self.objective, self.state, self.settings
-        generator = torch.Generator(objective.device).manual_seed((settings.seed << 32) + state.step)
-        batch = objective.batch(state.step, generator)
-        kind = objective.device.type
+        state, settings = self.state, self.settings
         state.module.train()
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
-            loss, parts = objective.loss(state.module, batch)
-        loss.backward()
+        mine = range(self.world.rank, state.batches, self.world.size)
+        for number in mine:
+            self._backward(number, share=len(mine), last=number == mine[-1])
         limit = math.inf if settings.clip is None else settings.clip
         norm = nn.utils.clip_grad_norm_(state.module.parameters(), limit)
         for optimizer in state.optimizers:
@@ -199,59 +173,105 @@ class _Run:
                 group["lr"] = group["initial_lr"] * settings.factor(state.step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        state.count({"loss": loss, "grad_norm": norm, **parts}, settings.ema)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        state.measure({"grad_norm": norm}, times=len(mine))
+        state.advance(settings.ema)
 
-    def _check(self) -> None:
-        """Raises when anything since the last line of the log was not finite."""
-        bad = [name for name, total in self.state.window.items() if not math.isfinite(float(total))]
-        if bad:
+    def _backward(self, number: int, share: int, last: bool) -> None:
+        """Adds the gradients of one of the step's batches, of which this process has `share`."""
+        objective, state = self.objective, self.state
+        device = objective.device
+        generator = torch.Generator(device).manual_seed(_seed(self.settings.seed, state.step, number))
+        pieces = objective.pieces(objective.numbered_batch(state.step, number, state.batches, generator))
+        measured: dict[str, Tensor] = {}
+        for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
+            with nullcontext() if last and not left else adding_up(self.passing):
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+                    loss, parts = self.passing(piece)
+                (loss / share).backward()
+            measured = {**measured, "loss": measured.get("loss", 0) + loss.detach(), **parts}
+        state.measure(measured)
+
+    def _means(self) -> dict[str, float]:
+        """What was measured since the last line of the log; raises when anything was not finite."""
+        means = self.state.means(self.world)
+        if bad := [name for name, mean in means.items() if not math.isfinite(mean)]:
             raise FloatingPointError(
                 f"{', '.join(bad)} of {self.objective.name} not finite at or shortly before step {self.state.step}; "
                 f"the last good checkpoint is kept in {self.out}: lower the learning rate or look at the data"
             )
+        return means
 
     def _log(self) -> dict[str, float]:
-        self._check()
-        state, seconds = self.state, time.monotonic() - self.start
-        means = state.means()
-        lr = self.settings.factor(state.step - 1)
-        speed = (state.step - state.first_step) * self.objective.batch_size / max(seconds, 1e-9)
-        line = {**means, "lr_factor": lr}
-        self.tracker.log(state.step, line, seconds=self.elapsed_before + seconds, items_per_second=speed)
-        return {"loss": means["loss"], "items/s": round(speed, 1)}
+        means, state, seconds = self._means(), self.state, time.monotonic() - self.start
+        state.clear()
+        items = (state.step - state.first_step) * self.objective.batch_size * state.batches
+        speed, peak = items / max(seconds, 1e-9), memory(self.objective.device)
+        if self.tracker is not None:
+            line = {**means, "lr_factor": self.settings.factor(state.step - 1)}
+            extra = {"seconds": self.elapsed_before + seconds, "items_per_second": speed, "memory_gib": peak}
+            self.tracker.log(state.step, line, **extra)
+        return {"loss": means["loss"], "items/s": round(speed, 1), "GiB": round(peak, 2)}
 
-    def _now_and_then(self) -> None:
-        settings = self.settings
-        for what, minutes, action in (
-            ("checkpoint", settings.checkpoint_minutes, self._checkpoint),
-            ("eval", settings.eval_minutes, self._evaluate),
-            ("sample", settings.sample_minutes, self._sample),
-        ):
-            if minutes is not None and time.monotonic() - self.last[what] >= 60 * minutes:
-                action()
-                self.last[what] = time.monotonic()
+    def _snapshot(self) -> None:
+        state, settings = self.state, self.settings
+        every = math.ceil(settings.steps / settings.snapshots)
+        if settings.posthoc and (state.step % every == 0 or state.step == settings.steps):
+            averages = gathered(state.posthoc.averages, keep=self.world.first)
+            if self.world.first:
+                write_snapshot(self.out / "posthoc", state.step, settings.posthoc, averages)
 
     def _checkpoint(self) -> None:
-        self._check()
+        self._means()
         self.state.elapsed = self.elapsed_before + time.monotonic() - self.start
-        save_state(self.out / "checkpoint.pt", self.state, self.identity)
+        content = self.state.content(self.identity, self.world)
+        if self.world.first:
+            self.checkpoints.save(content, self.state.step)
 
     def _evaluate(self) -> dict[str, float]:
+        average = self._whole_average()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            metrics = self.objective.evaluate(self.state.average.eval())
-        if metrics:
+            metrics = self.world.on_first(lambda: self.objective.evaluate(average))
+        if metrics and self.tracker is not None:
             self.tracker.log(self.state.step, {f"eval/{name}": value for name, value in metrics.items()})
         return metrics
 
     def _sample(self) -> None:
-        folder = self.out / "samples"
+        average, folder = self._whole_average(), self.out / "samples"
         folder.mkdir(exist_ok=True)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            self.objective.sample_sheet(self.state.average.eval(), folder / f"{self.state.step:07d}")
+            self.world.on_first(lambda: self.objective.sample_sheet(average, folder / f"{self.state.step:07d}"))
 
-    def _out_of_time(self) -> bool:
-        minutes = self.settings.minutes
-        return minutes is not None and time.monotonic() - self.start >= 60 * minutes
+    def _whole_average(self) -> nn.Module:
+        """The averaged model; where it is sharded, put together in the first process."""
+        average = self.state.average.eval()
+        if not any(isinstance(p, DTensor) for p in average.parameters()):
+            return average
+        weights = gathered(average.state_dict(), keep=self.world.first)
+        if not self.world.first:
+            return average
+        with torch.random.fork_rng(devices=[]):
+            whole = self.objective.build()
+        whole.load_state_dict(weights)
+        return whole.to(self.objective.device).requires_grad_(False).eval()
+
+    def _finish(self, average: nn.Module, metrics: dict[str, float]) -> None:
+        assert self.tracker is not None
+        self.tracker.summary(metrics, self.state.step, self.state.elapsed)
+        self.objective.export(average, self.out / "export")
+
+
+def _seed(seed: int, step: int, number: int) -> int:
+    """Of a step's batch."""
+    if number == 0:
+        return (seed << 32) + step
+    return int.from_bytes(hashlib.sha256(f"{seed} {step} {number}".encode()).digest()[:8], "big")
+
+
+def _checkpoint_activations(module: nn.Module) -> None:
+    if not hasattr(module, "enable_gradient_checkpointing"):
+        raise ValueError(f"activation_checkpointing: {type(module).__name__} cannot; leave it out")
+    module.enable_gradient_checkpointing()
 
 
 @contextmanager

@@ -1,13 +1,17 @@
-"""Muon, and which parameter goes to which optimizer."""
+"""Muon, which parameter goes to which optimizer, and multipliers on groups and streams."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from versatile_diffusion.diffuser.groups import Multipliers, parameter_groups
+from versatile_diffusion.diffuser.unet import MultiFlowUNet
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # pushes every singular value in (0, 1] to about 0.7 .. 1.2
 
@@ -85,9 +89,44 @@ class Muon(torch.optim.Optimizer):
         p.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
 
 
+def _adamw(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """Fused on a GPU."""
+    on_gpu = all(p.is_cuda for group in groups for p in group["params"])
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=on_gpu or None)
+
+
+def _adam(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=lr, betas=betas)
+
+
+def _sgd(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """Without momentum."""
+    return torch.optim.SGD(groups, lr=lr)
+
+
+def _adamw_8bit(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ValueError(
+            "optimizer 'adamw-8bit' needs bitsandbytes, which is not installed: pip install bitsandbytes; "
+            "'adamw' does without"
+        ) from error
+    return AdamW8bit(groups, lr=lr, betas=betas)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "adam": _adam,
+    "sgd": _sgd,
+    "adamw-8bit": _adamw_8bit,
+}
+"""What updates the parameters that Muon does not."""
+
+
 @dataclass
 class ParameterGroups:
-    """Parameters by optimizer: Muon, AdamW with weight decay, AdamW without."""
+    """Parameters by optimizer: Muon, another with weight decay, that other without."""
 
     muon: list[nn.Parameter] = field(default_factory=list)
     decay: list[nn.Parameter] = field(default_factory=list)
@@ -101,16 +140,51 @@ class ParameterGroups:
         muon_lr: float = 0.02,
         muon_weight_decay: float = 0.02,
         muon_steps: int = 5,
+        kind: str = "adamw",
     ) -> list[torch.optim.Optimizer]:
-        """AdamW, and Muon where there is something for it."""
-        adamw = torch.optim.AdamW(
-            [{"params": self.decay, "weight_decay": weight_decay}, {"params": self.no_decay, "weight_decay": 0.0}],
-            lr=lr,
-            betas=betas,
-        )
+        """One of `OPTIMIZERS`, and Muon where there is something for it.
+
+        Raises:
+            ValueError: the kind is unknown, or what it needs is not installed.
+        """
+        if kind not in OPTIMIZERS:
+            raise ValueError(f"optimizer is {kind!r}; allowed: {', '.join(OPTIMIZERS)}")
+        groups = [{"params": self.decay, "weight_decay": weight_decay}, {"params": self.no_decay, "weight_decay": 0.0}]
+        first = OPTIMIZERS[kind](groups, lr=lr, betas=betas)
         if not self.muon:
-            return [adamw]
-        return [adamw, Muon(self.muon, muon_lr, weight_decay=muon_weight_decay, newton_schulz_steps=muon_steps)]
+            return [first]
+        return [first, Muon(self.muon, muon_lr, weight_decay=muon_weight_decay, newton_schulz_steps=muon_steps)]
+
+
+def multiply(optimizers: Sequence[torch.optim.Optimizer], unet: MultiFlowUNet, multipliers: Multipliers) -> None:
+    """Gives each group and stream its multiplier (paper section 3.4), by parting the optimizers' parameter groups.
+
+    Call it before the first step, and after `multipliers.freeze`.
+
+    Args:
+        optimizers: over parameters of `unet`.
+        unet: the diffuser.
+        multipliers: see there; where all are 1 nothing changes.
+    """
+    groups = parameter_groups(unet)
+    factors = {id(p): factor for name, factor in multipliers.of(groups).items() for _, p in groups[name]}
+    for optimizer in optimizers:
+        parts = []
+        for group in optimizer.param_groups:
+            for factor in dict.fromkeys([factors[id(p)] for p in group["params"]] or [1.0]):
+                members = [p for p in group["params"] if factors[id(p)] == factor]
+                scaled = {"lr": factor * group["lr"]} if multipliers.mode == "update" else {"gradient_factor": factor}
+                parts.append({**group, "params": members, **({} if factor == 1 else scaled)})
+        optimizer.param_groups[:] = parts
+        optimizer.register_step_pre_hook(_scale_gradients)
+
+
+@torch.no_grad()
+def _scale_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    for group in optimizer.param_groups:
+        gradients = [p.grad for p in group["params"] if p.grad is not None]
+        if gradients and "gradient_factor" in group:
+            torch._foreach_mul_(gradients, group["gradient_factor"])
 
 
 def split_parameters(

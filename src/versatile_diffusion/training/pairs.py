@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -43,13 +43,37 @@ class Drawn:
         return self.encode([c[int(pick * len(c))] for c, pick in zip(choices, picks, strict=True)])
 
 
+class Side(Protocol):
+    """One modality of all items, as latents or as tokens."""
+
+    def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, ...) for item numbers (B,)."""
+
+
+@dataclass(frozen=True)
+class Only:
+    """Some of the items of another side, numbered anew."""
+
+    side: Side
+    items: Tensor
+
+    def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        return self.side.draw(self.items[items.cpu()], generator)
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Items in several modalities. `latents[m]` and `tokens[m]` give (B, ...) for item numbers (B,)."""
 
     count: int
-    latents: Mapping[str, Table | Drawn]
-    tokens: Mapping[str, Table | Drawn]
+    latents: Mapping[str, Side]
+    tokens: Mapping[str, Side]
+
+    def only(self, items: Sequence[int]) -> Pairs:
+        """Some of the items, in the order given."""
+        numbers = torch.tensor(items)
+        latents, tokens = ({m: Only(s, numbers) for m, s in sides.items()} for sides in (self.latents, self.tokens))
+        return Pairs(len(items), latents, tokens)
 
     @classmethod
     def encode(cls, guiding: Values, generated: Values, bank: ModalityBank, cache: Path | None = None) -> Pairs:

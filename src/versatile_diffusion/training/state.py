@@ -1,10 +1,9 @@
-"""The state of a run, and its checkpoint."""
+"""The state of a run, and what of it a checkpoint holds."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from versatile_diffusion.training.distributed import World, gathered, scattered
+from versatile_diffusion.training.posthoc_ema import PowerAverages
+
 
 @dataclass
 class RunState:
-    """All that a run needs to go on. `window` sums what was measured since the last line of the log; `counts` has the
-    number of steps that measured it, since not every step measures the same."""
+    """All that a run needs to go on. `window` sums what was measured since the last line of the log; `counts` has how
+    often it was measured, since not every step measures the same. `batches` is how many batches make a step, over all
+    processes."""
 
     module: nn.Module
     average: nn.Module
     optimizers: list[torch.optim.Optimizer]
+    posthoc: PowerAverages
+    batches: int = 1
     step: int = 0
     first_step: int = 0
     elapsed: float = 0.0
@@ -29,28 +34,49 @@ class RunState:
     counts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def fresh(cls, module: nn.Module, optimizers: Callable[[nn.Module], list[torch.optim.Optimizer]]) -> RunState:
+    def fresh(
+        cls,
+        module: nn.Module,
+        optimizers: Callable[[nn.Module], list[torch.optim.Optimizer]],
+        average: nn.Module | None = None,
+        posthoc: tuple[float, ...] = (),
+        batches: int = 1,
+    ) -> RunState:
         """The state before the first step; the learning rates given are remembered as `initial_lr`."""
-        state = cls(module, copy.deepcopy(module).requires_grad_(False), optimizers(module))
+        average = copy.deepcopy(module) if average is None else average
+        averages = PowerAverages(module, posthoc)
+        state = cls(module, average.requires_grad_(False), optimizers(module), averages, batches)
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
                 group["initial_lr"] = group["lr"]
         return state
 
-    def count(self, measured: dict[str, Tensor], decay: float) -> None:
-        """Ends a step: sums what was measured, moves the averaged model, counts."""
+    def measure(self, measured: dict[str, Tensor], times: int = 1) -> None:
+        """Sums what was measured, of one batch or of some at a time."""
         for name, value in measured.items():
-            value = value.detach().float()
-            self.window[name] = self.window[name] + value if name in self.window else value
-            self.counts[name] = self.counts.get(name, 0) + 1
+            self._add(name, value.detach().float() * times, times)
+
+    def _add(self, name: str, value: Tensor, times: int) -> None:
+        self.window[name] = self.window[name] + value if name in self.window else value
+        self.counts[name] = self.counts.get(name, 0) + times
+
+    def advance(self, decay: float) -> None:
+        """Ends a step: moves the averaged models, counts."""
         self._average(min(decay, (1 + self.step) / (10 + self.step)))
         self.step += 1
+        self.posthoc.update(self.module, self.step)
 
-    def means(self) -> dict[str, float]:
-        """Means since the last call, each over the steps that measured it."""
-        means = {name: float(total) / self.counts[name] for name, total in self.window.items()}
+    def means(self, world: World) -> dict[str, float]:
+        """Means since the last `clear` over all processes, each over the times that it was measured."""
+        mine = {name: (float(total), self.counts[name]) for name, total in self.window.items()}
+        everybody = world.gather(mine)
+        names = list(dict.fromkeys(name for theirs in everybody for name in theirs))
+        parts = {name: [theirs[name] for theirs in everybody if name in theirs] for name in names}
+        return {name: sum(t for t, _ in found) / sum(n for _, n in found) for name, found in parts.items()}
+
+    def clear(self) -> None:
+        """Begins the next line of the log."""
         self.window, self.counts = {}, {}
-        return means
 
     @torch.no_grad()
     def _average(self, decay: float) -> None:
@@ -60,52 +86,83 @@ class RunState:
         for name in ours.keys() - set(floating):
             ours[name].copy_(theirs[name])
 
+    def content(self, identity: dict[str, Any], world: World) -> dict[str, Any]:
+        """What a checkpoint holds: whole tensors, however many processes there are. All of them call it; the first one
+        gets it. What each process has for itself stands in `others`, that of the first one beside the rest."""
+        own = {"window": {k: v.cpu() for k, v in self.window.items()}, "counts": self.counts, **_random()}
+        first, *others = world.gather(own)
+        shared = {
+            "module": self.module.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "posthoc": self.posthoc.averages,
+        }
+        return {
+            "identity": json.dumps(identity, sort_keys=True),
+            **gathered(shared, keep=world.first),
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "batches": self.batches,
+            **first,
+            "others": others,
+        }
 
-def save_state(path: Path, state: RunState, identity: dict[str, Any]) -> None:
-    """Writes the checkpoint; an interrupted write leaves the one before."""
-    content = {
-        "identity": json.dumps(identity, sort_keys=True),
-        "module": state.module.state_dict(),
-        "average": state.average.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
-        "step": state.step,
-        "elapsed": state.elapsed,
-        "window": state.window,
-        "counts": state.counts,
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    temporary = path.with_suffix(".tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    def load(self, path: Path, identity: dict[str, Any], world: World) -> None:
+        """Goes on from the checkpoint at `path`, by however many processes it was written.
+
+        Raises:
+            ValueError: the checkpoint belongs to another objective or other settings, or its batches cannot be divided
+                among the processes.
+        """
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found, wanted = json.loads(content["identity"]), json.loads(json.dumps(identity, sort_keys=True))
+        if found != wanted:
+            raise ValueError(
+                f"the run of {path} has {_difference(found, wanted)}, asked for {_difference(wanted, found)}: "
+                "give the settings of the run, or another folder"
+            )
+        self.batches = content.get("batches", 1)
+        if self.batches % world.size:
+            raise ValueError(
+                f"a step of the run of {path} has {self.batches} batches, which {world.size} processes cannot share "
+                "equally; start as many processes as divide it"
+            )
+        _load_module(self.module, content["module"])
+        _load_module(self.average, content["average"])
+        for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
+            _load_optimizer(optimizer, saved)
+        self.posthoc.load(content.get("posthoc", []), scattered)
+        self.step = self.first_step = content["step"]
+        self.elapsed = content["elapsed"]
+        processes = [content, *content.get("others", [])]
+        self.clear()
+        device = next(self.module.parameters()).device
+        for own in processes[world.rank :: world.size]:  # whose batches this process takes over
+            for name, value in own["window"].items():
+                self._add(name, value.to(device), own["counts"][name])
+        for own in processes[world.rank : world.rank + 1]:
+            torch.set_rng_state(own["random"])
+            if own["random_cuda"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state(own["random_cuda"][-1])
 
 
-def load_state(path: Path, state: RunState, identity: dict[str, Any]) -> None:
-    """Fills `state` from the checkpoint, if there is one.
+def _random() -> dict[str, Any]:
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
+    return {"random": torch.get_rng_state(), "random_cuda": cuda}
 
-    Raises:
-        ValueError: the checkpoint belongs to another objective or other settings.
-    """
-    if not path.exists():
-        return
-    device = next(state.module.parameters()).device
-    content = torch.load(path, map_location=device, weights_only=True)
-    found, wanted = json.loads(content["identity"]), json.loads(json.dumps(identity, sort_keys=True))
-    if found != wanted:
-        raise ValueError(
-            f"the run in {path.parent} has {_difference(found, wanted)}, asked for {_difference(wanted, found)}: "
-            "give the settings of the run, or another folder"
-        )
-    state.module.load_state_dict(content["module"])
-    state.average.load_state_dict(content["average"])
-    for optimizer, saved in zip(state.optimizers, content["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    state.step = state.first_step = content["step"]
-    state.elapsed = content["elapsed"]
-    state.window, state.counts = content["window"], content["counts"]
-    torch.set_rng_state(content["random"].cpu())
-    if content["random_cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([random.cpu() for random in content["random_cuda"]])
+
+def _load_module(module: nn.Module, saved: dict[str, Tensor]) -> None:
+    like = module.state_dict()
+    module.load_state_dict({name: scattered(value, like.get(name, value)) for name, value in saved.items()})
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, values in saved["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                values[name] = scattered(value, parameters[number])
+    optimizer.load_state_dict(saved)
 
 
 def _difference(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:

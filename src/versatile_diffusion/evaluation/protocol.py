@@ -1,0 +1,128 @@
+"""What is measured and how, so that two numbers can be compared, or are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from versatile_diffusion.data.emoji.split import SPLITS
+from versatile_diffusion.sampling.schedulers import SCHEDULERS
+
+OWN = "own"
+"""In place of a name: the encoders of the model that is measured."""
+PLACES = ("name", "judge", "encoders", "features")
+"""Fields that say where something lies; what lies there is told by its hash."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way of measuring.
+
+    Args:
+        name: for people.
+        splits: parts of the data set that items are taken from.
+        count: items of each split, spread evenly over it.
+        seed: the first; the outputs of an item have the next `seeds` ones.
+        seeds: outputs of each item.
+        steps, scheduler: of sampling.
+        guidance_scale: for every task; None leaves each model its own.
+        temperature: of decoding texts; 0 takes the likeliest token.
+        side: of the pictures in pixels; those of another size are fitted onto it before anything measures them.
+        judge: folder of a `PictureJudge`; empty for none.
+        encoders: whose text and image encoders measure agreement: `OWN`, a model, or a CLIP folder.
+        features: networks for the distances between sets of pictures: `"judge"`, `"encoders"`, or a file or folder.
+        hashes: by role, those of the networks' weights; filled in when they are loaded, and checked where given.
+        resamples: of the bootstrap.
+
+    Raises:
+        ValueError: a value is not allowed; the message says what is.
+    """
+
+    name: str
+    splits: Sequence[str] = ("pair-test", "concept-test")
+    count: int = 192
+    seed: int = 0
+    seeds: int = 1
+    steps: int = 20
+    scheduler: str = "ddim"
+    guidance_scale: float | None = None
+    temperature: float = 0.0
+    side: int = 64
+    judge: str = ""
+    encoders: str = OWN
+    features: Sequence[str] = ("judge", "encoders")
+    hashes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    resamples: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("splits", "features"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, allowed in (("splits", SPLITS), ("scheduler", SCHEDULERS)):
+            given = getattr(self, name)
+            for one in (given,) if isinstance(given, str) else given:
+                if one not in allowed:
+                    raise ValueError(f"protocol {self.name}: {name} has {one!r}; allowed: {', '.join(allowed)}")
+        for name in ("count", "seeds", "steps", "side", "resamples"):
+            if not isinstance(number := getattr(self, name), int) or number < 1:
+                raise ValueError(f"protocol {self.name}: {name} is {number!r}; it must be a whole number from 1 up")
+
+    @classmethod
+    def read(cls, name: str) -> Protocol:
+        """A protocol by its name, or from a JSON file.
+
+        Raises:
+            ValueError: there is none, or the file has fields that a protocol has not.
+        """
+        if name in PROTOCOLS:
+            return PROTOCOLS[name]
+        if not Path(name).is_file():
+            raise ValueError(f"no protocol {name!r}; give a JSON file, or one of: {', '.join(PROTOCOLS)}")
+        try:
+            return cls.of(json.loads(Path(name).read_text(encoding="utf-8")))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name} is no JSON file: {error}") from error
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Protocol:
+        """A protocol from plain JSON values."""
+        known = [f.name for f in fields(cls)]
+        if strange := set(values) - set(known):
+            raise ValueError(f"a protocol has no {', '.join(sorted(strange))}; its fields are {', '.join(known)}")
+        return cls(**values)
+
+    def plain(self) -> dict[str, Any]:
+        """Plain JSON values; `of` takes them."""
+        return asdict(self) | {"splits": list(self.splits), "features": list(self.features)}
+
+    def with_hashes(self, hashes: Mapping[str, str]) -> Protocol:
+        """This protocol with the networks that were found.
+
+        Raises:
+            ValueError: it names other ones.
+        """
+        for role, found in hashes.items():
+            if (wanted := self.hashes.get(role, found)) != found:
+                raise ValueError(
+                    f"protocol {self.name} was written for a {role} network with hash {wanted}; this one has {found}"
+                )
+        return replace(self, hashes=dict(hashes))
+
+    def differences(self, other: Protocol, but: Sequence[str] = ()) -> list[str]:
+        """What two protocols do not share, as `field: mine, other`; names and places do not count, hashes do."""
+        mine, theirs = self.plain(), other.plain()
+        names = [name for name in mine if name not in (*PLACES, *but) and mine[name] != theirs[name]]
+        return [f"{name}: {mine[name]}, {theirs[name]}" for name in names]
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("quick"),
+        Protocol("full", count=10_000, steps=50, resamples=1000),
+        Protocol("varied", splits=("pair-test",), seeds=4),
+    )
+}
+"""`quick`: minutes on two CPU cores. `full`: every held-out item. `varied`: four outputs an item."""

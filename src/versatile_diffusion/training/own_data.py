@@ -1,0 +1,150 @@
+"""Fine-tuning of a whole pipeline on pictures with captions of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from versatile_diffusion.data.encoded import INDEX, LATENTS, TOKENS, EncodedSet, encode_set
+from versatile_diffusion.data.sources import Report, open_source
+from versatile_diffusion.diffuser.groups import covered
+from versatile_diffusion.modalities.bank import ModalityBank
+from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.tasks import TASKS
+from versatile_diffusion.training.diffuser import STAGES, DiffuserObjective, DiffuserSettings
+from versatile_diffusion.training.loop import LoopSettings
+from versatile_diffusion.training.lora import LoraSettings
+from versatile_diffusion.training.pairs import Pairs
+
+LOOP = LoopSettings(steps=400, warmup=20, ema=0.99, eval_minutes=2, sample_minutes=4)
+"""Short: for a few hundred to a few thousand pictures."""
+
+SHARES = {"text-to-image": 3, "image-variation": 1, "image-to-text": 2, "text-variation": 1}
+HELD_OUT, MOST_HELD_OUT = 20, 256
+
+
+def own_data(
+    model: str,
+    data: Path,
+    out: Path,
+    device: torch.device,
+    *,
+    flows: Sequence[str] | None = None,
+    only: Sequence[str] = (),
+    lora: int | None = None,
+    lr: float | None = None,
+) -> tuple[DiffuserObjective, LoopSettings]:
+    """All flows of a model, trained further.
+
+    Args:
+        model: name of a shipped model, a folder, a checkpoint or a hub id; its codecs and context encoders stay.
+        data: pictures with captions (see `open_source`), which are encoded into `out/encoded`; or a folder that
+            `versatile data encode` wrote with this model. One item in twenty is held out, by its name.
+        out: folder of the run.
+        device: where to train.
+        flows: tasks to train; all that the model can do if left out.
+        only: groups and streams to train, the others stay as they are; all if left out (adapters: the contexts).
+        lora: train adapters of this rank in place of the weights.
+        lr: learning rate.
+
+    Raises:
+        ValueError: there is no such model or data, fewer than two items, or the set was encoded by another model.
+    """
+    pipe = VersatileDiffusionPipeline.from_pretrained(model, on_use=False)
+    bank = pipe.bank.to(device).eval()
+    encoded = encoded_set(data, bank, out / "encoded")
+    train, held_out = split(encoded, bank, device)
+    options = changed(settings_of(pipe), flows, only, lora, lr)
+    looks = encoded.looks()
+    return DiffuserObjective(
+        options,
+        train,
+        held_out,
+        bank,
+        {"image": [look.values["image"][0] for look in looks], "text": [look.values["text"][0] for look in looks]},
+        start=pipe.unet,
+        device=device,
+        model={"styles": pipe.config.styles, "defaults": pipe.config.defaults},
+    ), LOOP
+
+
+def changed(
+    options: DiffuserSettings, flows: Sequence[str] | None, only: Sequence[str], lora: int | None, lr: float | None
+) -> DiffuserSettings:
+    """The settings with the changes that `own_data` takes."""
+    changes: dict[str, Any] = {} if lr is None else {"lr": lr}
+    if flows is not None:
+        if unknown := [name for name in flows if name not in options.mixture]:
+            raise ValueError(f"the model has no flow {', '.join(unknown)}; allowed: {', '.join(options.mixture)}")
+        changes["mixture"] = {name: share if name in flows else 0 for name, share in options.mixture.items()}
+    streams = ["global", *options.streams]
+    chosen = covered(only, streams)
+    if lora is not None:
+        changes["lora"] = LoraSettings(tuple(only) or ("context",), lora)
+    elif only:
+        changes["multipliers"] = {stream: 0.0 for stream in streams if stream not in chosen}
+    return replace(options, **changes)
+
+
+def encoded_set(data: Path, bank: ModalityBank, out: Path) -> EncodedSet:
+    """The set in `data` if it is encoded; else its pictures and captions, encoded into `out` (once)."""
+    if (data / INDEX).is_file():
+        encoded = EncodedSet.open(data)
+    else:
+        report = Report()
+        with tqdm(desc="encoding", unit=" items", disable=None) as bar:
+            encoded = encode_set(
+                open_source(data), bank, out, report=report, progress=lambda done: bar.update(done - bar.n)
+            )
+    encoded.check(bank)
+    return encoded
+
+
+def split(encoded: EncodedSet, bank: ModalityBank, device: torch.device) -> tuple[Pairs, Pairs]:
+    """Items to train on, and those held out: a twentieth (at least one, at most 256), chosen by the items' names.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    if len(encoded) < 2:
+        raise ValueError(f"{encoded.folder} has {len(encoded)} item; training needs two or more, one to be held out")
+    pairs = Pairs(
+        len(encoded),
+        {m: encoded.rows(LATENTS, m, device) for m in bank.codecs},
+        {m: encoded.rows(TOKENS, m, device) for m in bank.encoders},
+    )
+    keys = encoded.keys
+    order = sorted(range(len(keys)), key=lambda item: hashlib.sha256(keys[item].encode()).digest())
+    count = min(max(1, len(keys) // HELD_OUT), MOST_HELD_OUT)
+    return pairs.only(sorted(order[count:])), pairs.only(sorted(order[:count]))
+
+
+def settings_of(pipe: VersatileDiffusionPipeline) -> DiffuserSettings:
+    """Settings that train all flows of a pipeline, with the objective that it was trained with.
+
+    Raises:
+        ValueError: it has none of the flows that are trained.
+    """
+    flows = tuple(name for name in STAGES["official"] if pipe.can(TASKS[name].flow))
+    if not flows:
+        raise ValueError(f"{pipe.model_name} has none of the flows {', '.join(STAGES['official'])}")
+    config = {name: value for name, value in pipe.unet.config.items() if not name.startswith("_")}
+    scheduler = pipe.scheduler.config
+    return DiffuserSettings(
+        stage=next(stage for stage, tasks in STAGES.items() if set(flows) <= set(tasks)),
+        data_streams=config.pop("data_streams"),
+        context_streams=config.pop("context_streams"),
+        unet=config,
+        mixture={name: SHARES[name] for name in flows},
+        batch={"image": 16, "text": 32},
+        prediction=scheduler.prediction_type,
+        zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr")),
+        flows=flows,
+        lr=2e-4,
+    )

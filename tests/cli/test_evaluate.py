@@ -1,0 +1,47 @@
+"""`versatile evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+DATA = Path(__file__).parents[1] / "data" / "emoji"
+SMALL = ("--count", 2, "--steps", 1, "--split", "pair-test")
+
+
+def test_a_model_is_measured_swept_and_compared(versatile, model) -> None:
+    answer = versatile("evaluate", "--model", model, "--data", DATA, *SMALL, "--task", "text-to-image", "--json")
+    assert answer.code == 0
+    result = json.loads(answer.out)
+    assert result["protocol"]["count"] == 2
+    assert "encoders/style" in result["tables"]["pair-test"]["text-to-image"]
+    assert Path("evaluation/report.html").is_file()
+    assert "no judge is given" in answer.err
+
+    wanted = ("--task", "text-variation", "--sweep", "guidance_scale=1,2", "--out", "swept")
+    assert versatile("evaluate", "--model", model, "--data", DATA, *SMALL, *wanted).code == 0
+    assert "<svg" in Path("swept/report.html").read_text()
+    files = sorted(Path("swept").glob("results-*.json"))
+    assert [file.name for file in files] == ["results-guidance_scale-1.0.json", "results-guidance_scale-2.0.json"]
+    same = versatile("evaluate", "--compare", files[0], "--compare", files[0])
+    assert same.code == 0
+    assert "text-variation: text/label" in same.out
+    other = versatile("evaluate", "--compare", files[0], "--compare", files[1])
+    assert other.code == 2
+    assert "guidance_scale: 1.0, 2.0" in other.err
+    along = versatile("evaluate", "--compare", files[0], "--compare", files[1], "--along", "guidance_scale")
+    assert "<svg" in Path(along.out.strip()).read_text()
+
+
+def test_mistakes_are_told_in_a_line(versatile, model) -> None:
+    for options, said in {
+        (): "--data is None",
+        ("--data", DATA, "--sweep", "colour=1,2"): "write it as field=1,2,4",
+        ("--data", DATA, "--sweep", "steps=few"): "write it as field=1,2,4",
+        ("--data", DATA, "--protocol", "slow"): "no protocol 'slow'",
+        ("--data", DATA, "--split", "tests"): "splits has 'tests'",
+    }.items():
+        answer = versatile("evaluate", "--model", model, *options)
+        assert answer.code == 2
+        assert said in answer.err
+        assert answer.err.count("\n") == 1

@@ -1,0 +1,119 @@
+"""`versatile train`: what is checked first, what is written, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_objectives import SHORT, Regression
+
+from tests.cli.conftest import Command
+from versatile_diffusion.training import launch as launching
+from versatile_diffusion.training.export import export
+from versatile_diffusion.training.posthoc_ema import reconstruct
+from versatile_diffusion.training.settings import SETTINGS
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[int, Any]:
+    """What happens when the batch of a step is drawn, in the objective `tiny`."""
+    happens: dict[int, Any] = {}
+    built = lambda data, out, device: (Regression(happens), SHORT)  # noqa: E731
+    monkeypatch.setitem(SETTINGS, "tiny", {"emoji": built})
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    (tmp_path / "set").mkdir()
+    return happens
+
+
+TINY = ("train", "tiny", "--data", "set", "--out", "run", "--device", "cpu")
+
+
+def test_a_run_and_its_export(versatile: Command, events: dict[int, Any]) -> None:
+    def stop(values: torch.Tensor) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return values
+
+    events[4] = stop
+    answer = versatile(*TINY, "--posthoc", "0.05,0.1", "--accumulate", 2)
+    assert (answer.code, "step=5, finished=False" in answer.out) == (0, True)
+    written = json.loads(Path("run/settings.json").read_text())
+    assert json.loads(answer.err[answer.err.index("{") : answer.err.rindex("}") + 1]) == written
+    assert (written["loop"]["posthoc"], written["loop"]["accumulate"]) == ([0.05, 0.1], 2)
+    assert (written["started"]["processes"], written["width"]) == (1, 6)
+    assert versatile("train", "--export", "run").out.strip() == "run/export-0000005"
+    exported = torch.load("run/export-0000005/model.pt", weights_only=True)
+    average = torch.load("run/checkpoint.pt", weights_only=True)["average"]
+    assert all(torch.equal(exported[name], value) for name, value in average.items())
+    events.clear()
+    assert "finished=True" in versatile(*TINY, "--posthoc", "0.05,0.1", "--accumulate", 2).out
+    export(Path("run"), Path("wider"), ema=0.08)
+    wider = torch.load("wider/model.pt", weights_only=True)
+    assert all(torch.equal(wider[name], value) for name, value in reconstruct(Path("run/posthoc"), 0.08).items())
+    Path("set").rmdir()
+    answer = versatile("train", "--export", "run", "--to", "moved")
+    assert answer.code == 2
+    assert "give --data" in answer.err
+
+
+def test_a_loss_that_is_not_a_number_is_told_in_a_line(versatile: Command, events: dict[int, Any]) -> None:
+    events[3] = lambda values: values * float("nan")
+    answer = versatile(*TINY)
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1].startswith("error: loss")
+    assert "last good checkpoint is kept in run" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--parallel", "tensor"], "ddp, fsdp"),
+        (["--clip", "0"], "clip is 0.0"),
+        (["--posthoc", "wide"], "--posthoc is 'wide'"),
+        (["--posthoc", "0.5"], "width is 0.5"),
+        (["--minutes", "0"], "--minutes is 0.0"),
+        (["--to", "there"], "go with --export"),
+        (["--device", "meta"], "cuda and cpu"),
+        (["--settings", "huge"], "settings of tiny are emoji"),
+        (["--data", "nowhere"], "nowhere, where there is no folder"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_built(
+    versatile: Command, events: dict[int, Any], monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+) -> None:
+    def never(*_: object) -> Any:
+        raise AssertionError("something was built")
+
+    monkeypatch.setitem(SETTINGS["tiny"], "emoji", never)
+    answer = versatile(*TINY, *words)
+    assert answer.code == 2
+    assert told in answer.err
+    assert answer.err.count("\n") == 1
+    assert not Path("run").exists()
+
+
+def test_what_holds_no_run_is_not_exported(versatile: Command, tmp_path: Path) -> None:
+    answer = versatile("train", "--export", tmp_path)
+    assert answer.code == 2
+    assert "holds no run with a checkpoint" in answer.err
+
+
+def test_several_processes_get_the_same_command(
+    versatile: Command, events: dict[int, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(launching, "launch", lambda command, count: started.append((command, count)) or 7)
+    answer = versatile(*TINY, "--nproc", 2, "--no-bf16", "--wandb", "--checkpoint-minutes", 5, "--parallel", "fsdp")
+    assert answer.code == 7
+    ((command, count),) = started
+    assert (command[:4], count) == ([sys.executable, "-m", "versatile_diffusion.train", "tiny"], 2)
+    assert "--nproc" not in command
+    told = " ".join(command[4:])
+    for part in ("--data set", "--out run", "--no-bf16", "--wandb", "--checkpoint-minutes 5.0", "--parallel fsdp"):
+        assert part in told
+    assert "None" not in told

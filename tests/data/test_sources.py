@@ -1,0 +1,166 @@
+"""Pictures with captions from folders, shards and parquet: the same from any position, and what is bad counted."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from versatile_diffusion.data.sources import Item, Position, Report, open_source
+
+COLOURS = ("red", "green", "blue", "orange", "purple")
+
+
+def picture(colour: str, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 12), colour).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def write_shard(path: Path, keys: list[str]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for key, colour in zip(keys, COLOURS, strict=False):
+            add(archive, f"{key}.jpg", picture(colour, "JPEG"))
+            if key.endswith("j"):
+                add(archive, f"{key}.json", json.dumps({"captions": [f"a {colour}", f"{colour} thing"]}).encode())
+            elif not key.endswith("n"):
+                add(archive, f"{key}.txt", f"a {colour}\n".encode())
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    for number in range(3):
+        write_shard(tmp_path / f"train-{number}.tar", [f"{number}/{letter}" for letter in "abjn"])
+    write_shard(tmp_path / "test-0.tar", ["t/a"])
+    return tmp_path
+
+
+def keys(found: list[tuple[Item, Position]]) -> list[str]:
+    return [item.key for item, _ in found]
+
+
+def test_a_folder_with_text_files(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    for name, text in (("a.png", "one\n\n two \n"), ("more/b.png", "three"), ("c.png", None), ("d.png", "four")):
+        (tmp_path / name).write_bytes(picture("red") if name != "d.png" else picture("red")[:50])
+        if text is not None:
+            (tmp_path / name).with_suffix(".txt").write_text(text)
+    report = Report()
+    items = [item for item, _ in open_source(tmp_path).read(report=report)]
+    assert [item.key for item in items] == ["a.png", "more/b.png"]
+    assert [item.values["text"] for item in items] == [["one", "two"], ["three"]]
+    assert items[0].values["image"][0].size == (20, 12)
+    assert (report.good, report.bad) == (2, Counter({"without a caption": 1, "bad pictures": 1}))
+    assert str(report) == "2 read, 1 without a caption, 1 bad pictures"
+
+
+def test_a_folder_with_metadata(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture("red"))
+    rows = [
+        json.dumps({"file_name": "a.png", "text": "an apple"}),
+        json.dumps({"file_name": "gone.png", "text": "nothing"}),
+        json.dumps({"text": "no picture"}),
+        "{not json",
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    report = Report()
+    (item,) = [item for item, _ in open_source(tmp_path).read(report=report)]
+    assert (item.key, item.values["text"]) == ("a.png", ["an apple"])
+    assert report.bad == {"bad pictures": 1, "without a picture": 2}
+
+
+def test_shards_by_folder_and_by_pattern(shards: Path) -> None:
+    assert len(open_source(shards).shards) == 4
+    source = open_source(shards / "train-*.tar")
+    report = Report()
+    found = list(source.read(report=report))
+    assert keys(found) == [f"{number}/{letter}" for number in range(3) for letter in "abj"]
+    assert found[2][0].values["text"] == ["a blue", "blue thing"]
+    assert report.bad == {"without a caption": 3}
+    assert report.shards == 3
+    assert keys(list(open_source(shards / "test-0.tar").read())) == ["t/a"]
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_reading_goes_on_exactly_from_every_position(shards: Path, seed: int | None) -> None:
+    source = open_source(shards / "train-*.tar")
+    whole = list(source.read(seed=seed, epochs=2))
+    assert len(whole) == 18
+    for count, (_, position) in enumerate(whole, 1):
+        assert keys(list(source.read(position, seed=seed, epochs=2))) == keys(whole)[count:]
+    if seed is not None:
+        assert keys(whole[:9]) != keys(whole[9:]) or keys(whole[:9]) != keys(list(source.read()))
+        assert sorted(keys(whole[:9])) == sorted(keys(whole[9:])) == keys(list(source.read()))
+
+
+def test_each_process_has_shards_of_its_own(shards: Path) -> None:
+    source = open_source(shards / "train-*.tar")
+    parts = [keys(list(source.part(rank, 2).read())) for rank in range(2)]
+    assert sorted(parts[0] + parts[1]) == keys(list(source.read()))
+    assert (len(parts[0]), len(parts[1])) == (6, 3)
+
+
+def test_what_a_broken_shard_still_holds_is_read_and_the_rest_counted(shards: Path) -> None:
+    path = shards / "train-1.tar"
+    path.write_bytes(path.read_bytes()[:3000])  # within the second sample
+    report = Report()
+    found = keys(list(open_source(shards / "train-*.tar").read(report=report)))
+    assert found == ["0/a", "0/b", "0/j", "1/a", "2/a", "2/b", "2/j"]
+    assert report.bad_shards.total() == 1
+    (shards / "train-2.tar").write_bytes(b"this is no archive" * 100)
+    with pytest.raises(ValueError, match=r"2 of 3 shards are bad; the last is .*train-2\.tar"):
+        list(open_source(shards / "train-*.tar").read())
+
+
+def test_too_many_bad_samples_stop_the_reading(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number:02d}.png").write_bytes(picture("red") if number % 2 else b"no picture")
+        (tmp_path / f"{number:02d}.txt").write_text("a thing")
+    with pytest.raises(ValueError, match=r"too many bad samples: .*5 bad pictures; the last is 08\.png"):
+        list(open_source(tmp_path).read(report=Report(allowed=0.1, few=4)))
+    assert len(list(open_source(tmp_path).read(report=Report(allowed=0.6)))) == 15
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        Report(allowed=2)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    images = [{"bytes": picture(colour), "path": None} for colour in COLOURS]
+    texts = [f"a {colour}" for colour in COLOURS[:4]] + [None]
+    parquet.write_table(pyarrow.table({"image": images, "text": texts}), tmp_path / "a.parquet")
+    report = Report()
+    found = list(open_source(tmp_path).read(report=report))
+    assert [item.values["text"] for item, _ in found] == [[text] for text in texts[:4]]
+    assert report.bad == {"without a caption": 1}
+    assert keys(list(open_source(tmp_path).read(found[1][1]))) == keys(found)[2:]
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 broken PAR1")
+    assert len(list(open_source(tmp_path).read(report=report))) == 4
+    assert report.bad_shards.total() == 1
+
+
+def test_parquet_says_what_it_needs(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ValueError, match="pip install pyarrow"):
+        open_source(tmp_path)
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    for path in (tmp_path, tmp_path / "missing", tmp_path / "*.tar"):
+        with pytest.raises(ValueError, match="no pictures with captions; allowed: a folder"):
+            open_source(path)

@@ -1,0 +1,125 @@
+"""A whole evaluation of a model of random weights: results, comparisons, pages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from versatile_diffusion.evaluation.evaluate import evaluate
+from versatile_diffusion.evaluation.measures import Bench, Made, measure
+from versatile_diffusion.evaluation.recognition import EncoderJudge, Items
+from versatile_diffusion.evaluation.report import share_of_real, write_report
+from versatile_diffusion.evaluation.results import Result, check_comparable, curves
+
+FIXTURE = Path(__file__).parents[1] / "data" / "emoji"
+TASKS = {"text-to-image", "image-variation", "image-to-text", "text-variation"}
+
+
+@pytest.fixture(scope="module")
+def found(subject, protocol):
+    return evaluate(subject, FIXTURE, protocol, samples_seen=7)
+
+
+@pytest.fixture(scope="module")
+def bench(networks, data) -> Bench:
+    real = {network.name: np.random.default_rng(0).normal(size=(9, 160)) for network in networks.features}
+    return Bench(networks, EncoderJudge.of(networks.encoders, data), real)
+
+
+def test_every_task_stands_beside_its_ceilings(found, protocol) -> None:
+    result, samples = found
+    table = result.tables["pair-test"]
+    assert set(table) == TASKS | {"given image", "given text", "image codec", "text codec"}
+    for way in ("text-to-image", "image-variation", "given image", "image codec"):
+        assert {"judge/concept top-5", "judge/style", "encoders/style", "judge/fid", "encoders/kid"} <= set(table[way])
+    assert {"psnr", "ssim"} <= set(table["image codec"])
+    assert {"text/CIDEr-D", "text/BLEU-4", "text/label", "agreement/image"} <= set(table["image-to-text"])
+    assert "text/differs" in table["text-variation"]
+    assert "text/differs" not in table["image-to-text"]
+    assert table["given text"]["text/label"].value == 1
+    assert all(m.low <= m.high for row in table.values() for m in row.values())
+    assert result.judge["pair-test"].keys() >= {"style", "concept_top1", "concept_top5"}
+    assert set(result.protocol.hashes) == {"judge", "encoders"}
+    assert {sample.way for sample in samples} == set(table)
+
+
+def test_it_is_repeatable(found, subject, protocol) -> None:
+    again, _ = evaluate(subject, FIXTURE, protocol, tasks=["text-to-image"])
+    assert again.tables["pair-test"]["text-to-image"] == found[0].tables["pair-test"]["text-to-image"]
+    assert TASKS & set(again.tables["pair-test"]) == {"text-to-image"}
+
+
+def test_an_unknown_task_is_refused(subject, protocol) -> None:
+    with pytest.raises(ValueError, match=r"not measured on dual-guided; it can: text-to-image"):
+        evaluate(subject, FIXTURE, protocol, tasks=["dual-guided"])
+
+
+def test_results_go_through_a_file_and_only_equal_protocols_are_compared(found, tmp_path) -> None:
+    result = found[0]
+    result.save(tmp_path / "results.json")
+    again = Result.load(tmp_path / "results.json")
+    assert again == result
+    check_comparable([result, replace(again, model={"name": "other"})])
+    longer = replace(again, protocol=replace(result.protocol, steps=50))
+    with pytest.raises(ValueError, match=r"two protocols and cannot be compared \(steps: 2, 50\)"):
+        check_comparable([result, longer])
+    (tmp_path / "no.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds no result"):
+        Result.load(tmp_path / "no.json")
+
+
+def test_curves_go_along_a_varied_field_or_a_number_of_the_model(found) -> None:
+    result = found[0]
+    longer = replace(result, protocol=replace(result.protocol, steps=50))
+    lines = curves([longer, result], "steps", "judge/style")
+    assert [x for x, _ in lines["text-to-image, pair-test"]] == [2, 50]
+    more = replace(result, model={**result.model, "samples": 9})
+    assert [x for x, _ in curves([result, more], "samples", "judge/style")["image codec, pair-test"]] == [7, 9]
+    with pytest.raises(ValueError, match="cannot be compared"):
+        curves([result, longer], "samples", "judge/style")
+    with pytest.raises(ValueError, match="says nothing of 'scheduler'"):
+        curves([result], "scheduler", "judge/style")
+
+
+def test_the_report_shows_numbers_and_samples(found, tmp_path) -> None:
+    result, samples = found
+    longer = replace(result, protocol=replace(result.protocol, steps=50))
+    page = write_report(tmp_path, [result, longer], samples, "steps").read_text()
+    assert page.count("<svg") >= 4
+    assert "judge/concept top-5" in page
+    assert (tmp_path / "pair-test-text-to-image.png").is_file()
+    value = result.tables["pair-test"]["text-to-image"]["encoders/concept top-5"]
+    assert f"{value.value:.3g} <small>[{value.low:.3g}, {value.high:.3g}]" in page
+
+
+def test_the_share_of_what_is_reached_on_real_pictures(found) -> None:
+    table = found[0].tables["pair-test"]
+    half = replace(table["text-to-image"]["judge/style"], value=0.3)
+    real = replace(half, value=0.6)
+    made = {"text-to-image": {"judge/style": half, "judge/fid": half}, "given image": {"judge/style": real}}
+    assert share_of_real(made, "text-to-image", "judge/style") == pytest.approx(0.5)
+    assert share_of_real(made, "text-to-image", "judge/fid") is None
+
+
+def test_texts_are_measured_by_what_they_say(bench, data) -> None:
+    items = Items.of(data, 4)
+    values = [items.labels[0], items.references[1][0], items.given["text"][2], "something else"]
+    row = measure(Made("text", values, items, "text"), bench, 10)["all"]
+    assert row["text/differs"].value == 3 / 4
+    assert row["text/is a caption"].value >= 2 / 4
+    assert 1 / 4 <= row["text/label"].value <= 3 / 4
+    assert row["text/label"].value <= row["text/label or synonym"].value
+    assert row["agreement/text"].value < 1
+    same = measure(Made("text", items.given["text"], items, "text"), bench, 10)["all"]
+    assert same["agreement/text"].value == pytest.approx(1, abs=1e-5)
+
+
+def test_several_texts_of_an_item_have_a_diversity(bench, data) -> None:
+    items = Items.of(data, 2)
+    row = measure(Made("text", ["a b", "a b", "c d", "e f"], items, "image"), bench, 10)["all"]
+    assert row["text/diversity"].value == pytest.approx(0.5)
+    assert row["text/distinct-1"].value == pytest.approx(6 / 8)
+    assert row["text/label"].count == 2

@@ -1,0 +1,50 @@
+"""Protocols: what they hold, and which differ."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from versatile_diffusion.evaluation.protocol import PROTOCOLS, Protocol
+
+
+def test_it_goes_through_a_file(tmp_path: Path) -> None:
+    protocol = Protocol("mine", splits=["pair-val"], guidance_scale=2.0, hashes={"judge": "abc"})
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(protocol.plain()))
+    assert Protocol.read(str(file)) == protocol
+    assert Protocol.read("quick") is PROTOCOLS["quick"]
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no protocol 'quik'; .*quick, full"):
+        Protocol.read("quik")
+    with pytest.raises(ValueError, match="has no sampels"):
+        Protocol.of({"name": "x", "sampels": 3})
+    with pytest.raises(ValueError, match=r"splits has 'test'; allowed: .*pair-test"):
+        Protocol("x", splits=["test"])
+    with pytest.raises(ValueError, match=r"scheduler has 'euler'; allowed: ddim"):
+        Protocol("x", scheduler="euler")
+    with pytest.raises(ValueError, match="count is 0"):
+        Protocol("x", count=0)
+    (file := tmp_path / "no.json").write_text("not json")
+    with pytest.raises(ValueError, match="is no JSON file"):
+        Protocol.read(str(file))
+
+
+def test_places_do_not_tell_protocols_apart_but_hashes_do() -> None:
+    protocol = Protocol("one", judge="here", hashes={"judge": "abc"})
+    assert protocol.differences(replace(protocol, name="two", judge="there")) == []
+    assert protocol.differences(replace(protocol, steps=50)) == ["steps: 20, 50"]
+    assert protocol.differences(replace(protocol, steps=50), but=["steps"]) == []
+    assert "def" in protocol.differences(replace(protocol, hashes={"judge": "def"}))[0]
+
+
+def test_another_network_than_the_one_named_is_refused() -> None:
+    protocol = Protocol("one", hashes={"judge": "abc"})
+    assert protocol.with_hashes({"judge": "abc", "encoders": "def"}).hashes == {"judge": "abc", "encoders": "def"}
+    with pytest.raises(ValueError, match=r"judge network with hash abc; this one has xyz"):
+        protocol.with_hashes({"judge": "xyz"})

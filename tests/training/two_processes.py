@@ -1,0 +1,136 @@
+"""Run by `test_distributed.py` in two processes that are joined over gloo: `python two_processes.py ROLE FOLDER`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tiny_objectives import SHORT, Flows, Regression
+
+from versatile_diffusion.training.contract import Objective
+from versatile_diffusion.training.distributed import World, joined
+from versatile_diffusion.training.loop import train
+
+SETTINGS = replace(SHORT, checkpoint_minutes=0)
+RANK = int(os.environ["RANK"])
+
+
+def _stop(values: Tensor) -> Tensor:
+    """One of the processes is told to stop."""
+    if RANK == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return values
+
+
+def _die(values: Tensor) -> Tensor:
+    if RANK == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return values
+
+
+def _hang(values: Tensor) -> Tensor:
+    if RANK == 1:
+        time.sleep(30)
+    return values
+
+
+def _refused(*arguments: object, error: type[Exception] = ValueError) -> str:
+    try:
+        train(*arguments)  # type: ignore[arg-type]
+    except error as raised:
+        return str(raised)
+    return ""
+
+
+def first(out: Path, world: World) -> None:
+    """Whole and broken runs, replicated and sharded; what is refused."""
+    for name, parallel, objective in (("ddp", "ddp", Regression), ("flows", "ddp", Flows), ("fsdp", "fsdp", Flows)):
+        settings = replace(SETTINGS, parallel=parallel, posthoc=(0.1,) if name != "ddp" else ())
+        train(objective(), settings, out / f"{name}-whole", world)
+        stopped = train(objective({4: _stop}), settings, out / f"{name}-broken", world)
+        assert (stopped.step, stopped.finished) == (5, False)
+        train(objective(), settings, out / f"{name}-broken", world)
+    half = replace(SETTINGS, parallel="fsdp", bf16=True)
+    train(Flows(), half, out / "fsdp-bf16", world)
+    assert "different settings" in _refused(Flows(width=5 + RANK), SETTINGS, out / "different", world)
+    assert "WORLD_SIZE" in _refused(Flows(), SETTINGS, out / "alone")
+    os.environ["WORLD_SIZE"] = "3"
+    try:
+        with joined(torch.device("cpu")):
+            raise AssertionError("a group of another size was taken")
+    except ValueError as error:
+        assert "is 3" in str(error)  # noqa: PT017
+    os.environ["WORLD_SIZE"] = "2"
+    broken = Flows({6: lambda values: values * float("nan") if RANK == 1 else values})
+    assert "not finite" in _refused(broken, SETTINGS, out / "nan", world, error=FloatingPointError)
+    train(Flows({5: _die}), SETTINGS, out / "killed", world)
+
+
+def second(out: Path, world: World) -> None:
+    """Goes on where a process was killed; then one does not answer."""
+    train(Flows(), SETTINGS, out / "killed", world)
+    message = _refused(Flows({4: _hang}), SETTINGS, out / "hung", world, error=ConnectionError)
+    if RANK == 0:
+        (out / "hung" / "message").write_text(message)
+    os._exit(0)
+
+
+def network(out: Path, world: World) -> None:
+    """The real diffuser, its memory format, mixed flows and Muon included."""
+    from versatile_diffusion.diffuser.context import Context
+    from versatile_diffusion.diffuser.unet import MultiFlowUNet
+    from versatile_diffusion.training.optimizer import split_parameters
+
+    class Diffuser(Flows):
+        name = "diffuser"
+
+        def build(self) -> MultiFlowUNet:
+            streams = {"image": {"channels": 4}, "text": {"width": 32, "positions": 4}}
+            contexts = {name: {"width": 24} for name in streams}
+            small = {"width": 16, "multipliers": (1, 2), "depth": 1, "attends": (True, False), "heads": 2}
+            unet = MultiFlowUNet(streams, contexts, norm_groups=4, **small)
+            return unet.to(memory_format=torch.channels_last)
+
+        def blocks(self, module: MultiFlowUNet) -> list[torch.nn.Module]:
+            return [block for group in (module.data, module.context) for stream in group.values() for block in stream]
+
+        def batch(self, step: int, generator: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
+            shapes = {"image": (2, 4, 8, 8), "text": (2, 32)}
+            draw = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
+            return {name: (draw(*shape), draw(2, 3, 24)) for name, shape in shapes.items()}
+
+        def pieces(self, batch: dict[str, tuple[Tensor, Tensor]]) -> list[tuple[str, tuple[Tensor, Tensor]]]:
+            return list(batch.items())
+
+        def loss(self, module: MultiFlowUNet, batch: tuple[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, dict]:
+            name, (latent, tokens) = batch
+            loss = (module(latent, 5, [Context(name, tokens)], data=name).float() - latent).square().mean()
+            return loss, {name: loss}
+
+        def optimizers(self, module: torch.nn.Module) -> list[torch.optim.Optimizer]:
+            return split_parameters(module).optimizers(lr=1e-3, weight_decay=0.01, muon_lr=0.01)
+
+        evaluate = Objective.evaluate  # type: ignore[assignment]
+
+    settings = replace(SETTINGS, steps=2, log_every=1, warmup=0, checkpoint_minutes=10, activation_checkpointing=True)
+    train(Diffuser(), replace(settings, activation_checkpointing=False), out / "unet-ddp", world)
+    train(Diffuser(), replace(settings, parallel="fsdp"), out / "unet-fsdp", world)
+    train(Diffuser(), replace(settings, parallel="fsdp", bf16=True), out / "unet-bf16", world)
+
+
+ROLES = {"first": first, "second": second, "network": network}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    role, folder = sys.argv[1], Path(sys.argv[2])
+    with joined(torch.device("cpu"), timedelta(seconds=6 if role == "second" else 300)) as world:
+        ROLES[role](folder, world)
