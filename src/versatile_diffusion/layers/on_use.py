@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial, wraps
+from functools import partial
+from os import PathLike
 from typing import Any, Self
 
 import torch
@@ -92,11 +93,19 @@ class LoadsOnUse(ModelMixin):
         """Where it computes."""
         return super().device if self._unread is None else self._home
 
-    @wraps(ModelMixin.save_pretrained)
-    def save_pretrained(self, *args: Any, **options: Any) -> None:
-        """Writes it, read as a whole; see diffusers."""
+    def save_pretrained(
+        self,
+        save_directory: str | PathLike[str],
+        *args: Any,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str = "10GB",
+        **options: Any,
+    ) -> None:
+        """Writes it, read as a whole; see diffusers, whose pipelines pass on what they find in this signature."""
         self.load_now()
-        super().save_pretrained(*args, **options)
+        named = {"safe_serialization": safe_serialization, "variant": variant, "max_shard_size": max_shard_size}
+        super().save_pretrained(save_directory, *args, **named, **options)
 
     def _fill_once(self, name: str, handles: list[Any], layer: nn.Module, _inputs: Any) -> None:
         self._fill(name, layer)

@@ -28,7 +28,7 @@ class CLIPHiddenTextContext(CLIPTextContext):
     @register_to_config
     def __init__(self, clip: Mapping[str, Any], tokenizer: CLIPTokenizer | None = None) -> None:
         ContextEncoder.__init__(self)
-        self.model = CLIPTextModel(CLIPTextConfig(**clip))
+        self.model = CLIPTextModel(CLIPTextConfig(**clip))  # type: ignore[assignment]
         self.tokenizer = tokenizer
 
     @torch.no_grad()

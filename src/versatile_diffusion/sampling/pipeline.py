@@ -205,7 +205,8 @@ class VersatileDiffusionPipeline(DiffusionPipeline):
         sources = seeds.generators(run.seeds)
         latent, states, guidance = begin(self, run, sources)
         final = self._consume(latent, states, run.total, callback_on_step_end)
-        values, ranking = final, ()
+        values: Any = final
+        ranking: tuple[Any, ...] = ()
         if output_type != "latent":
             decoded = self._decoded(run, final, sources)
             values = self.encode_context(decoded, data) if output_type == "context" else converted(decoded, output_type)
@@ -270,16 +271,18 @@ class VersatileDiffusionPipeline(DiffusionPipeline):
             ValueError: the latent has another shape, or belongs to another codec.
         """
         if isinstance(latent, Embeddings):
-            latent, modality = start_latents(self, latent.modality, latent), latent.modality
-        modality = modality or latent_modality(self.bank, latent)
+            given, modality = start_latents(self, latent.modality, latent), latent.modality
+        else:
+            given = latent
+        modality = modality or latent_modality(self.bank, given)
         codec = self.bank.codecs[modality]
         axes = len(codec.latent_shape())
-        if latent.ndim not in (axes, axes + 1):
-            raise ValueError(f"{modality} latents have {axes} axes, or one more for a batch; not {tuple(latent.shape)}")
-        batch = latent if latent.ndim > axes else latent[None]
+        if given.ndim not in (axes, axes + 1):
+            raise ValueError(f"{modality} latents have {axes} axes, or one more for a batch; not {tuple(given.shape)}")
+        batch = given if given.ndim > axes else given[None]
         sources = None if seed is None else seeds.generators(seeds.item_seeds(len(batch), seed))
         values = converted(codec.decode(batch, sources, **decoding), output_type)
-        return values if latent.ndim > axes else values[0]
+        return values if given.ndim > axes else values[0]
 
     def _decoded(self, run: Run, latents: Tensor, sources: Sequence[torch.Generator]) -> list[Any]:
         """Raw values, with what is kept of a start pasted over them."""

@@ -78,7 +78,7 @@ class Checkpoints:
         temporary = path.with_suffix(".tmp")
         try:
             with _HashedFile(temporary) as file:
-                torch.save(content, file)
+                torch.save(content, file)  # type: ignore[arg-type]
             _hash_file(path).write_text(f"{file.hash.hexdigest()}  {path.name}\n")
             os.replace(temporary, path)
         except (OSError, RuntimeError) as error:  # torch has its own error for a write that failed

@@ -170,7 +170,7 @@ class Pass(nn.Module):
         return loss, {name: part.detach() for name, part in parts.items()}
 
 
-def replicate(whole: Pass) -> DistributedDataParallel:
+def replicate(whole: nn.Module) -> DistributedDataParallel:
     """The whole model in every process; parameters that a flow leaves alone get no gradient, as in one process."""
     return DistributedDataParallel(whole, find_unused_parameters=True)
 
@@ -187,7 +187,7 @@ def shard(whole: nn.Module, blocks: Iterable[nn.Module], device: torch.device, b
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for p in whole.parameters():
         p.data = p.data.contiguous()  # FSDP takes no other memory format
-    half = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if bf16 else {}
+    half: dict[str, Any] = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if bf16 else {}
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=MixedPrecisionPolicy(**half))
     fully_shard(whole, mesh=mesh, mp_policy=MixedPrecisionPolicy(**half, cast_forward_inputs=False))

@@ -262,16 +262,16 @@ class _Run:
 
 
 def _seed(seed: int, step: int, number: int) -> int:
-    """Of a step's batch."""
-    if number == 0:
-        return (seed << 32) + step
+    """Of a step's batch. A generator on the CPU heeds the low 32 bits alone, so these must differ from seed to seed."""
+    if seed == 0 and number == 0:
+        return step
     return int.from_bytes(hashlib.sha256(f"{seed} {step} {number}".encode()).digest()[:8], "big")
 
 
 def _checkpoint_activations(module: nn.Module) -> None:
     if not hasattr(module, "enable_gradient_checkpointing"):
         raise ValueError(f"activation_checkpointing: {type(module).__name__} cannot; leave it out")
-    module.enable_gradient_checkpointing()
+    module.enable_gradient_checkpointing()  # type: ignore[operator]
 
 
 @contextmanager

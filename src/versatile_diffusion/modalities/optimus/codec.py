@@ -136,7 +136,7 @@ class Optimus(Codec):
             self.tokenization.save(Path(save_directory))
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Optimus:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Optimus:  # type: ignore[override]
         """Reads what `save_pretrained` wrote; tokenizers are taken from the same folder."""
         model = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         tokenizers = load_tokenizers(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
