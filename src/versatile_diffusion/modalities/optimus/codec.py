@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -129,7 +130,7 @@ class Optimus(Codec):
         """Normalised latents to what the decoder was trained on."""
         return latents.to(self.latent_mean) * self.latent_std + self.latent_mean
 
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Writes config, weights and tokenizers."""
         super().save_pretrained(save_directory, *args, **kwargs)
         if self.tokenization is not None:
