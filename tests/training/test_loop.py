@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,16 +69,25 @@ def _kill_while_writing(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """A forked process waits for ever on the threads that its parent had."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
 @pytest.mark.parametrize(("event", "kept"), [(_kill, 7), (_kill_while_writing, 7)])
-def test_a_killed_run_goes_on_exactly(tmp_path: Path, event: Any, kept: int) -> None:
+def test_a_killed_run_goes_on_exactly(tmp_path: Path, one_thread: None, event: Any, kept: int) -> None:
     settings = replace(SHORT, checkpoint_minutes=0)
     whole = train(Regression(), settings, tmp_path / "whole")
     killed = multiprocessing.get_context("fork").Process(
         target=train, args=(Regression({7: event}), settings, tmp_path / "killed")
     )
     killed.start()
-    killed.join()
+    killed.join(timeout=120)
     assert killed.exitcode == -signal.SIGKILL
     assert _checkpoint(tmp_path / "killed")["step"] == kept
     assert train(Regression(), settings, tmp_path / "killed") == whole
