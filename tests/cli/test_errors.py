@@ -73,7 +73,7 @@ def test_bad_pictures(versatile: Command, bad: Path, command: str, file: str, wo
         (("--out", "apple.png"), ("--out", "folder")),
         (("--out", "new.png"), ("--out", "folder")),
         (("--model", "nothing"), ("nothing", "folder", "hub id")),
-        (("--model", "."), ("model_index.json",)),
+        (("--model", "."), ("no checkpoint of a diffuser", "our layout")),
         (("--colour", "red"), ("--colour", "--help")),
     ],
     ids=lambda value: " ".join(map(str, value)),
