@@ -1,9 +1,11 @@
 """What of a picture its variations keep, by level of disentanglement (the paper's figure 9): concept and style.
 
-    python benchmarks/disentangle.py --data data/emoji [--count 64] [--convention paper] [--plot FILE.svg] [--json FILE]
+    python benchmarks/disentangle.py --data data/emoji [--count 64] [--convention paper] [--plot FILE.svg]
+        [--json FILE] [--markdown PAGE]
 
 Each held-out picture is varied at every level with the same noise. If the claim holds, the concept is recognised best
-at low levels and the style at high ones. The judge is independent of the model, the encoders are those that guide it.
+at low levels and the style at high ones; "standing" is the share of other concepts that are found less likely (50 by
+chance). The judge is independent of the model, the encoders are those that guide it.
 The last line has the real pictures.
 """
 
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from judging import Judges, Row, markdown, measured, write_json
+from judging import Judges, Row, measured, write_json, write_table
 from PIL import Image
 
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
@@ -54,6 +56,7 @@ def main(
     drop_global: Annotated[bool, typer.Option("--drop-global", help="Without the global token.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 16,
     json: Annotated[Path | None, typer.Option(help="File for all numbers.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Page with a place for the table.")] = None,
     svg: Annotated[Path | None, typer.Option("--plot", help="File for the plot.")] = None,
 ) -> None:
     """Measure style and concept by level."""
@@ -62,12 +65,16 @@ def main(
     judges, items = Judges.of(pipe, emoji, judge), Items.of(emoji, count)
     options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": scale}
     focuses = levels(convention, places, drop_global=drop_global)
-    rows = {f.level: measured(judges.hits(vary(pipe, items, f, batch, **options), items)) for f in focuses}
+    rows = {}
+    for focus in focuses:
+        made = vary(pipe, items, focus, batch, **options)
+        rows[focus.level] = measured(judges.hits(made, items) | judges.standings(made, items))
     table = {f"{level:g}": row for level, row in rows.items()}
-    table["real"] = measured(judges.hits(items.given["image"], items))
+    real = items.given["image"]
+    table["real"] = measured(judges.hits(real, items) | judges.standings(real, items))
     own = ", without the global token" if drop_global else ""
-    print(f"{len(items)} pictures of {split}, convention {convention}{own}, {steps} steps; per cent\n")
-    print(markdown(table, "level"))
+    told = f"{len(items)} pictures of {split}, convention {convention}{own}, {steps} steps; per cent"
+    write_table(f"disentangle {convention}", table, "level", told, markdown)
     if json is not None:
         settings = {"model": model, "split": split, "convention": convention, "drop_global": drop_global}
         write_json(json, settings | {"count": len(items), "steps": steps, "scale": scale}, table)

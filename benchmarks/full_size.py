@@ -2,6 +2,7 @@
 
     python benchmarks/full_size.py write /somewhere/roomy [--dtype float16]     # 13 GB as float16, 26 GB as float32
     python benchmarks/full_size.py run /somewhere/roomy [--compute float32] [--side 256]
+    python benchmarks/full_size.py convert /somewhere/roomy               # takes as much room again
 
 `run` measures each in a process of its own, one denoising step on the CPU, and prints a table:
 
@@ -10,12 +11,17 @@
 * peak: the most memory resident (VmHWM), in which mapped pages of files count although the system can drop them;
   anonymous: the most that it cannot drop (RssAnon, sampled). Both with Python and its libraries: the row "imports" is
   a process that only imports them.
+
+`convert` takes the written weights through every layout with `versatile convert`, from diffusers' to ours to the
+official one, and compares the last with the first, byte for byte.
 """
 
 from __future__ import annotations
 
 import argparse
+import filecmp
 import json
+import os
 import re
 import subprocess
 import sys
@@ -154,9 +160,27 @@ def run(arguments: argparse.Namespace) -> str:
     return table(rows)
 
 
+def convert(folder: Path) -> str:
+    """Time and memory of each conversion, and whether the weights came back."""
+    lines = ["| conversion | s | CPU, s | peak, GB |", "|---|---:|---:|---:|"]
+    for source, target, layout in (("diffusers", "ours", "ours"), ("ours", "back", "official")):
+        command = [sys.executable, "-m", "versatile_diffusion", "convert", folder / source, folder / target]
+        began = time.perf_counter()
+        process = subprocess.Popen([*map(str, command), "--to", layout], stdout=subprocess.DEVNULL)
+        _, code, used = os.wait4(process.pid, 0)
+        if code:
+            sys.exit(f"{source} to {layout} failed")
+        seconds = f"{time.perf_counter() - began:.0f} | {used.ru_utime + used.ru_stime:.0f}"
+        lines.append(f"| {source} to {layout} | {seconds} | {1024 * used.ru_maxrss / 1e9:.2f} |")
+    names = [file.relative_to(folder / "official") for file in (folder / "official").rglob("*.safetensors")]
+    equal, *others = filecmp.cmpfiles(folder / "official", folder / "back", map(str, names), shallow=False)
+    differ = f", others: {others}" if any(others) else ""
+    return "\n".join([*lines, "", f"{len(equal)} of {len(names)} files of weights are the same{differ}"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("write", "run", "measure"))
+    parser.add_argument("command", choices=("write", "run", "convert", "measure"))
     parser.add_argument("folder", type=Path, help="of the weights")
     parser.add_argument("--size", choices=("full", "tiny"), default="full", help="of the model that is written")
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the files")
@@ -168,6 +192,8 @@ def main() -> None:
         from full_size_files import write
 
         write(arguments.folder, arguments.size, getattr(torch, arguments.dtype))
+    elif arguments.command == "convert":
+        print(convert(arguments.folder))
     elif arguments.command == "measure":
         row = measure(arguments.what, arguments.folder, getattr(torch, arguments.compute), arguments.side)
         print(json.dumps(row))

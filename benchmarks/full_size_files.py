@@ -85,6 +85,8 @@ class Random(Mapping[str, Tensor]):
         shape = self.shapes[name]
         if len(shape) == 1 and name.endswith("weight"):  # of norms
             return torch.ones(shape, dtype=self.dtype)
+        if len(shape) == 4 and name.endswith("attn.bias"):  # Optimus' causal masks
+            return torch.ones(shape, dtype=self.dtype).tril()
         count, begin = torch.Size(shape).numel(), zlib.crc32(TIED.get(name, name).encode()) % 1000
         repeats = (begin + count) // len(self.numbers) + 1
         return self.numbers.repeat(repeats)[begin : begin + count].reshape(shape)

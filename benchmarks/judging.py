@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from PIL import Image
+from torch import Tensor
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.data.emoji import EmojiSet
 from versatile_diffusion.evaluation.intervals import Measured, bootstrap
-from versatile_diffusion.evaluation.networks import fitted, load_judge
-from versatile_diffusion.evaluation.recognition import EncoderJudge, Hits, Items, judged
+from versatile_diffusion.evaluation.networks import fitted, load_judge, pixels
+from versatile_diffusion.evaluation.recognition import EncoderJudge, Hits, Items, judged, vectors
 from versatile_diffusion.training.judge import PictureJudge
 from versatile_diffusion.version import __version__
 
@@ -37,11 +39,32 @@ class Judges:
         own = load_judge(str(folder), torch.device("cpu")) if (folder / "config.json").is_file() else None
         return cls(own, EncoderJudge.of(dict(pipe.bank.encoders.items()), data))
 
+    def standings(self, pictures: Sequence[Image.Image], items: Items) -> Hits:
+        """Share of the other concepts that each judge finds less likely than the item's, picture by picture: a half by
+        chance, 1 where the concept is found. It tells apart what top-5 does not."""
+        encoders, place = self.encoders, {number: row for row, number in enumerate(self.encoders.known.tolist())}
+        seen, _ = vectors(encoders.encoders["image"], pictures)
+        rows = torch.tensor([place[number] for number in items.concepts.tolist()])
+        found = {"encoders/standing": _standing((seen @ encoders.concepts.T).cpu(), rows)}
+        if self.own is None:
+            return found
+        with torch.no_grad():
+            scores = self.own(pixels(fitted(pictures, SIDE), self.own.device)).concept.cpu()
+        known = {name: row for row, name in enumerate(self.own.config.concepts)}
+        rows = torch.tensor([known.get(name, -1) for name in items.concept_keys])
+        return {"judge/standing": _standing(scores, rows)} | found
+
     def hits(self, pictures: Sequence[Image.Image], items: Items) -> Hits:
         """What is recognised, picture by picture."""
         pictures = fitted(pictures, SIDE)
         mine = {} if self.own is None else judged(self.own, pictures, items)
         return mine | self.encoders.hits("image", pictures, items)
+
+
+def _standing(scores: Float[Tensor, "n k"], rows: Int[Tensor, " n"]) -> Float[np.ndarray, " n"]:
+    """Share of the scores that are below that of each row's own place; NaN where there is none (-1)."""
+    below = (scores < scores.gather(1, rows.clamp(min=0)[:, None])).double().sum(1) / (scores.shape[1] - 1)
+    return np.where(rows < 0, np.nan, below)
 
 
 def reordered(items: Items, order: Sequence[int]) -> Items:
@@ -74,6 +97,24 @@ def markdown(table: Mapping[str, Mapping[str, Any]], first: str) -> str:
     for name, row in table.items():
         lines.append(f"| {name} | {' | '.join(_cell(row.get(column)) for column in columns)} |")
     return "\n".join(lines)
+
+
+def write_table(name: str, table: Mapping[str, Mapping[str, Any]], first: str, caption: str, page: Path | None) -> None:
+    """Prints a table with a line that says of what; with a page of Markdown, also puts it there between the marks
+    `<!-- NAME -->` and `<!-- /NAME -->`, in place of what was between them.
+
+    Raises:
+        ValueError: the page has no such marks.
+    """
+    text = f"{caption}\n\n{markdown(table, first)}\n"
+    print(text)
+    if page is None:
+        return
+    before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    if not begin or not end:
+        raise ValueError(f"{page} has no place for the table: two lines <!-- {name} --> and <!-- /{name} -->")
+    page.write_text(f"{before}{begin}{text}{end}{after}", encoding="utf-8")
 
 
 def _cell(value: Any) -> str:

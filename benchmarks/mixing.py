@@ -1,12 +1,12 @@
 """Attention-, layer- and model-level mixing (the paper's section 3.3): what is recognised of both contexts, and cost.
 
-    python benchmarks/mixing.py --data data/emoji [--count 64] [--steps 25] [--json FILE]
+    python benchmarks/mixing.py --data data/emoji [--count 64] [--steps 25] [--json FILE] [--markdown PAGE]
 
 Each picture is guided by the text of one held-out item and by the picture of another of a different concept. "Text's"
-and "picture's" say how often the concept of the one or the other is among the five that a judge finds the likeliest,
-"both" how often both are. The judge is independent of the model, the encoders are those that guide it. Beside the
-mixings stand each context alone and, as what could be reached, the real pictures. The cost is counted for one picture.
-The file has the styles, too.
+and "picture's" say how large a share of all other concepts a judge finds less likely in it than the concept of the one
+or the other (50 by chance), "both" the lesser of the two, picture by picture. The judge is independent of the model,
+the encoders are those that guide it. Beside the mixings stand each context alone and, as what could be reached, the
+real pictures. The cost is counted for one picture. The JSON has rates of recognition and the styles, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from judging import Judges, Row, markdown, measured, reordered, write_json
+from judging import Judges, Row, measured, reordered, write_json, write_table
 from PIL import Image
 
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
@@ -33,7 +33,8 @@ WAYS = {
     "model": ("model", 0.5),
 }
 """Name to the mixing and the weight of the text."""
-TOP = "concept top-5"
+JOINT = ("standing", "concept top-5")
+"""What of both concepts can be told of one picture."""
 
 
 def partners(items: Items) -> list[int]:
@@ -61,15 +62,16 @@ def make(
 
 
 def recognised(judges: Judges, made: list[Image.Image], texts: Items, pictures: Items) -> Row:
-    """How often each concept is found, and both, by each judge; styles beside them."""
-    hits = {"text's": judges.hits(made, texts), "picture's": judges.hits(made, pictures)}
+    """How much of each concept is found, and of both, by each judge."""
+    whose = {"text's": texts, "picture's": pictures}
+    found = {name: judges.standings(made, items) | judges.hits(made, items) for name, items in whose.items()}
     row = {}
-    for name in hits["text's"]:
-        judge, what = name.split("/")
-        if what in (TOP, "style"):
-            row |= {f"{judge}: {whose} {what.split()[0]}": found[name] for whose, found in hits.items()}
-        if what == TOP:
-            row[f"{judge}: both"] = np.minimum(*(found[name] for found in hits.values()))
+    for what in found["text's"]:
+        judge, kind = what.split("/")
+        told = f"{judge}:" if kind == "standing" else f"{judge} {kind}:"
+        row |= {f"{told} {name}": hits[what] for name, hits in found.items()}
+        if kind in JOINT:
+            row[f"{told} both"] = np.minimum(*(hits[what] for hits in found.values()))
     return measured(row)
 
 
@@ -83,6 +85,7 @@ def main(
     scale: Annotated[float | None, typer.Option(help="Guidance scale; the model's own.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pairs at a time.")] = 16,
     json: Annotated[Path | None, typer.Option(help="File for all numbers.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Page with a place for the table.")] = None,
 ) -> None:
     """Compare the three levels of mixing."""
     pipe, emoji = VersatileDiffusionPipeline.from_pretrained(model), EmojiSet.load(data, split)
@@ -99,9 +102,11 @@ def main(
         table[way] = {**recognised(judges, made, texts, pictures), **costs}
     table["real, of the text"] = dict(recognised(judges, texts.given["image"], texts, pictures))
     table["real, given"] = dict(recognised(judges, pictures.given["image"], texts, pictures))
-    print(f"{len(texts)} pairs of {split}, {steps} steps, guidance scale {scale:g}; per cent\n")
-    concepts = {way: {name: value for name, value in row.items() if "style" not in name} for way, row in table.items()}
-    print(markdown(concepts, "mixing"))
+    shown = ("judge:", "encoders:", "passes", "context blocks", "seconds")
+    brief = {way: {name: row[name] for name in row if name.startswith(shown)} for way, row in table.items()}
+    write_table(
+        "mixing", brief, "mixing", f"{len(texts)} pairs of {split}, {steps} steps, guidance scale {scale:g}", markdown
+    )
     if json is not None:
         write_json(json, {"model": model, "split": split, "count": len(texts), "steps": steps, "scale": scale}, table)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,7 @@ from torch import Tensor
 from versatile_diffusion import Condition, VersatileDiffusionPipeline, load_embeddings, save_embeddings
 from versatile_diffusion.cli.files import grid
 from versatile_diffusion.data.emoji import EmojiSet
+from versatile_diffusion.sampling.output import fingerprint
 from versatile_diffusion.tokens import match_statistics
 
 TARGETS = {"image tokens": ("context", "image"), "text tokens": ("context", "text"), "latent": ("latent", "image")}
@@ -154,6 +155,7 @@ def experiment(
     test: Stimuli,
     out: Path,
     *,
+    made: int = 24,
     shown: int = 8,
     voxels: int = 1500,
     noise: float = 1.0,
@@ -164,7 +166,8 @@ def experiment(
     """The whole of it; what it measured. Writes what is predicted (`*.safetensors`) and `sheet.png` to `out`.
 
     Args:
-        shown: how many of the test pictures are reconstructed.
+        made: how many of the test pictures are reconstructed.
+        shown: how many of these are on the sheet.
         voxels, noise: see `Signals`.
         penalty: see `Ridge`.
         options: of `generate`.
@@ -184,17 +187,27 @@ def experiment(
         save_embeddings(
             file, predicted, kind=kind, modality=modality, pipe=pipe, names=test.captions, normalisation="none"
         )
-        scaled[name] = match_statistics(load_embeddings(file, pipe).tensor, known)[:shown]
+        scaled[name] = match_statistics(load_embeddings(file, pipe).tensor, known)[:made]
     begin, images = reconstruct(pipe, scaled, seed=seed, **options)
-    true = test.embeddings["image tokens"][:shown]
+    true = test.embeddings["image tokens"][:made]
     for name, pictures in {"latents alone": begin, "reconstructions": images}.items():
         tokens = pipe.encode_context(pictures)
         measured[name] = {
             "identification": identification(tokens, true),
             "control": identification(tokens.roll(1, dims=0), true),
         }
-    grid([*test.pictures[:shown], *begin, *images], columns=shown).save(out / "sheet.png")
+    rows = (test.pictures, begin, images)
+    grid([picture for row in rows for picture in row[:shown]], columns=shown).save(out / "sheet.png")
     return measured
+
+
+def table(measured: Mapping[str, Mapping[str, float]]) -> str:
+    """What was measured, for people."""
+    columns = ("correlation", "identification", "control")
+    lines = [f"{'':18}" + "".join(f"{column:>16}" for column in columns)]
+    for name, row in measured.items():
+        lines.append(f"{name:18}" + "".join(f"{row[c]:16.3f}" if c in row else f"{'':16}" for c in columns).rstrip())
+    return "\n".join(lines)
 
 
 def main(
@@ -203,7 +216,8 @@ def main(
     model: Annotated[str, typer.Option(help="Name of a shipped model, a folder, or a hub id.")] = "emoji",
     train: Annotated[int, typer.Option(help="Pictures to learn from.")] = 2000,
     test: Annotated[int, typer.Option(help="Pictures to measure on (of pair-test).")] = 200,
-    shown: Annotated[int, typer.Option(help="Of these, how many to reconstruct.")] = 8,
+    made: Annotated[int, typer.Option(help="Of these, how many to reconstruct.")] = 24,
+    shown: Annotated[int, typer.Option(help="Of these, how many to show.")] = 8,
     voxels: Annotated[int, typer.Option(help="How many numbers a signal has.")] = 1500,
     noise: Annotated[float, typer.Option(help="Noise in the signals; 1: as strong as what they say.")] = 1.0,
     steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 20,
@@ -215,16 +229,20 @@ def main(
     seen = Stimuli.of(pipe, EmojiSet.load(data, "train"), train, seed)
     unseen = Stimuli.of(pipe, EmojiSet.load(data, "pair-test"), test, seed)
     out.mkdir(parents=True, exist_ok=True)
-    settings = {"shown": shown, "voxels": voxels, "noise": noise, "seed": seed, "num_inference_steps": steps}
+    settings = {
+        "made": made,
+        "shown": shown,
+        "voxels": voxels,
+        "noise": noise,
+        "seed": seed,
+        "num_inference_steps": steps,
+    }
     measured = experiment(pipe, seen, unseen, out, **settings)
-    (out / "measured.json").write_text(
-        json.dumps({**settings, "measured": measured}, indent=2) + "\n", encoding="utf-8"
-    )
-    columns = ("correlation", "identification", "control")
-    print(f"{'':18}" + "".join(f"{column:>16}" for column in columns))
-    for name, row in measured.items():
-        print(f"{name:18}" + "".join(f"{row[column]:16.3f}" if column in row else f"{'':16}" for column in columns))
-    print(f"{time.perf_counter() - started:.0f} s in all, {time.process_time():.0f} s of processor time")
+    facts = {"model": pipe.model_name, "fingerprint": fingerprint(pipe.unet, pipe.bank), **settings}
+    facts |= {"seconds": round(time.process_time()), "measured": measured}
+    (out / "measured.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    print(table(measured))
+    print(f"{time.perf_counter() - started:.0f} s in all, {facts['seconds']} s of processor time")
     print(f"{out / 'sheet.png'}: seen, latents alone, reconstructed")
 
 

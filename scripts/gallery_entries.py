@@ -8,10 +8,12 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from gallery_page import Entry, Pictures, Shown, entry
 
 from versatile_diffusion import Condition
 from versatile_diffusion.applications.disentangle import levels, restyle, strip
+from versatile_diffusion.applications.joint import joint
 from versatile_diffusion.applications.round_trip import edit
 from versatile_diffusion.applications.variation import METHODS, in_colours_of
 from versatile_diffusion.evaluation.text_statistics import statistics
@@ -207,12 +209,14 @@ def disentanglement(pipe: Pipe, picture: Pictures) -> Shown:
 
 @show("Other conventions, and without the global token", "versatile disentangle tiger-face.png --convention pca")
 def conventions(pipe: Pipe, picture: Pictures) -> Shown:
-    """Plain PCA, the dial of 2023 from 0 (what is shown) to 1 (style), and the paper's levels without the global
-    token."""
+    """Plain PCA, the dial of 2023 from 0 (what is shown) to 1 (style), the paper's levels without the global token, and
+    with the null context treated likewise (the grey picture of 2022)."""
+    grey = {"null": "2022"}
     rows = {"pca": levels("pca"), "2023": levels("2023"), "no global": levels("paper", drop_global=True)}
     strips = {name: strip(pipe, picture["tiger-face"], focuses, seed=0) for name, focuses in rows.items()}
+    strips["null, too"] = strip(pipe, picture["tiger-face"], levels("paper", on_null=True), seed=0, **grey)
     columns = ["semantics", "", "neutral", "", "style"]
-    return Shown([step.output.images[0] for steps in strips.values() for step in steps], columns, list(rows))
+    return Shown([step.output.images[0] for steps in strips.values() for step in steps], columns, list(strips))
 
 
 @show("The style of one with the semantics of another", "versatile disentangle tiger-face.png --style-of cactus.png")
@@ -270,14 +274,49 @@ def captions(pipe: Pipe, picture: Pictures) -> Shown:
     "Texts from texts and pictures", 'versatile blend --text "blue@0.5" --image automobile.png@0.5 --to text --seed 0'
 )
 def texts(pipe: Pipe, picture: Pictures) -> Shown:
-    """Other words for a text, and texts from a picture and a text together; 0.7 is the temperature of decoding."""
-    variations = pipe.text_variation("a yellow smiling face", num_outputs=4, temperature=0.7, seed=0)
+    """Other words for a text, sampled and as the likeliest (at most five word pieces and both ends); and texts from a
+    picture and a text together."""
+    given = "a yellow smiling face"
+    sampled = pipe.text_variation(given, num_outputs=4, temperature=0.7, seed=0)
+    likeliest = pipe.text_variation(given, num_outputs=4, temperature=0.0, max_length=7, seed=0)
     both = [Condition("text", "blue"), Condition("image", picture["automobile"])]
     short = {"num_inference_steps": 25, "guidance_scale": 3, "num_outputs": 4, "seed": 0}
     mixed = {how: pipe.generate("text", both, mixing=how, **short) for how in ("attention", "layer", "model")}
-    lines = [f"a yellow smiling face: {'; '.join(f'“{text}”' for text in variations.texts)}"]
+    lines = [f"{given}, temperature 0.7: {'; '.join(f'“{text}”' for text in sampled.texts)}"]
+    lines += [f"{given}, the likeliest: {'; '.join(f'“{text}”' for text in likeliest.texts)}"]
     lines += [f"automobile and blue, {how}: {'; '.join(f'“{t}”' for t in o.texts)}" for how, o in mixed.items()]
     return Shown([check_image(picture["automobile"])], ["automobile"], text=lines)
+
+
+@show("The best of several", 'versatile text-to-image "a red apple" --candidates 8 --count 4 --rank --seed 0')
+def candidates(pipe: Pipe, picture: Pictures) -> Shown:
+    """Of eight candidates for each item the one is kept that agrees best with the text, as the model's own encoders see
+    it. The first candidate is what stands in the first row."""
+    choices = {"as it came": 1, "best of 8": 8}
+    same = {"num_outputs": 4, "rank": True, "seed": 0}
+    made = {name: pipe.text_to_image("a red apple", candidates=n, **same) for name, n in choices.items()}
+    scores = {name: [row.score for row in output.ranking] for name, output in made.items()}
+    return Shown(
+        [image for output in made.values() for image in output.images],
+        [f"seed {seed}" for seed in range(4)],
+        list(made),
+        [f"{name}: mean agreement {sum(found) / len(found):.2f}" for name, found in scores.items()],
+    )
+
+
+@show("A picture and its caption, together", 'versatile joint --text "a red heart" --count 4 --seed 0')
+def together(pipe: Pipe, picture: Pictures) -> Shown:
+    """Both from noise alone, from a text, and from a picture; each is a context of the other."""
+    whale, heart = Condition("image", picture["whale"]), Condition("text", "a red heart")
+    given = {"noise": [], "red heart": [heart], "whale": [whale], "both": [heart, whale]}
+    same = {"captioning": {"temperature": 0.0}, "num_outputs": 4, "seed": 0}
+    made = {name: joint(pipe, conditions, **same) for name, conditions in given.items()}
+    return Shown(
+        [image for both in made.values() for image in both.picture.images],
+        [f"seed {seed}" for seed in range(4)],
+        list(made),
+        [f"{name}: {'; '.join(f'“{text}”' for text in both.caption.texts)}" for name, both in made.items()],
+    )
 
 
 @show("A sweep", 'versatile sweep text-to-image "a red apple" --over guidance_scale=1:13:3 --over seed=0:5')
@@ -299,6 +338,29 @@ def replay(pipe: Pipe, picture: Pictures) -> Shown:
     apart = float((batch.latents[2] - alone.latents[0]).abs().max())
     lines = [f"replayed: {'the same' if same else 'NOT the same'}", f"alone: latents differ by at most {apart:.1e}"]
     return Shown([batch.images[2], again.images[0], alone.images[0]], ["of a batch", "replayed", "alone"], text=lines)
+
+
+@show("What is refused", 'versatile blend --text "a cat@0" --seed 0')
+def refusals(pipe: Pipe, picture: Pictures) -> Shown:
+    """What cannot be is said before any sampling, each in one line."""
+    face, none = picture["tiger-face"], np.zeros((64, 64))
+    mistakes = {
+        "a mask of another shape": lambda: [Condition("image", face, mask=np.ones((10, 64)))],
+        "a mask that keeps nothing": lambda: [Condition("image", face, mask=none)],
+        "a region with nothing in it": lambda: [Condition("text", "a cat", region=none)],
+        "a negative weight": lambda: [Condition("text", "a cat", weight=-1)],
+        "no weight at all": lambda: [Condition("text", "a cat", weight=0), Condition("image", face, weight=0)],
+        "an end before the start": lambda: [Condition("text", "a cat", start=0.8, end=0.2)],
+        "a context that is none": lambda: [Condition("sound", "a bell")],
+        "no tokens": lambda: [Condition("text", tokens=torch.zeros(0, 192))],
+    }
+    said = {}
+    for name, conditions in mistakes.items():
+        try:
+            pipe.generate("image", conditions())
+        except ValueError as error:
+            said[name] = str(error)
+    return Shown([], [], text=[f"{name}: {said[name]}" for name in mistakes])
 
 
 @show("Pictures that the model has never seen", held_out=True)

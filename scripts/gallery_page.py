@@ -20,7 +20,7 @@ Pictures = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Shown:
-    """What came of a part: pictures row by row with labels of columns and rows, and lines of text below them."""
+    """What came of a part: pictures (or none) row by row, labels of columns and rows, and lines of text below them."""
 
     images: Sequence[Image.Image]
     columns: Sequence[Any]
@@ -68,11 +68,11 @@ class Entry:
         return textwrap.dedent("\n".join(source.splitlines()[first.lineno - 1 : last.lineno - 1]))
 
     def markdown(self, shown: Shown, picture: str) -> str:
-        """The part of the page; `picture` is where its sheet lies."""
+        """The part of the page; `picture` is where its sheet lies, if there is one."""
         words = " ".join((inspect.getdoc(self.run) or "").split())
         blocks = [f"## {self.title}", words, f"```python\n{self.code()}\n```"]
         blocks += [f"```\n{self.command}\n```"] if self.command else []
-        blocks += [f"![{self.title}]({picture})"]
+        blocks += [f"![{self.title}]({picture})"] if shown.images else []
         blocks += ["\n".join(f"* {line}" for line in shown.text)] if shown.text else []
         return "\n\n".join(blocks) + "\n"
 

@@ -31,6 +31,14 @@ that stands there: nothing is chosen among several. `pipe` is the model, `pictur
 name{steps}. The model was trained on none of these pictures. [controls.md](controls.md) explains the controls,
 [applications.md](applications.md) the applications.
 """
+TAIL = """## Measured
+
+How much [the levels of mixing](applications.md#levels-of-mixing) keep of both contexts,
+[the levels of disentanglement](applications.md#what-a-level-keeps) of concept and style, and how well
+[a picture and its caption](applications.md#how-well-they-agree) agree that were made together.
+
+![Concept and style by level of disentanglement](images/disentangle.svg)
+"""
 
 
 def build(
@@ -66,12 +74,13 @@ def build(
         started = time.perf_counter()
         shown = entry.run(pipe, held_out if entry.held_out else picture)
         file = PICTURES / f"{entry.name}.webp"
-        shown.sheet().save(folder / file, quality=80, method=6)
+        if shown.images:
+            shown.sheet().save(folder / file, quality=80, method=6)
         parts.append(entry.markdown(shown, file.as_posix()))
-        size = (folder / file).stat().st_size
+        size = (folder / file).stat().st_size if shown.images else 0
         total += size
         yield entry.name, time.perf_counter() - started, size
-    (folder / PAGE).write_text("\n".join(parts), encoding="utf-8")
+    (folder / PAGE).write_text("\n".join([*parts, TAIL]), encoding="utf-8")
     if total > MOST_BYTES:
         raise ValueError(f"the pictures are {total:,} bytes together; at most {MOST_BYTES:,} are allowed")
 

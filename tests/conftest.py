@@ -41,6 +41,21 @@ def tiny_pipeline() -> VersatileDiffusionPipeline:
 
 
 @pytest.fixture
+def idle_pipeline(
+    tiny_pipeline: VersatileDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> VersatileDiffusionPipeline:
+    """`tiny_pipeline`, which fails the test as soon as it encodes a context or predicts noise."""
+
+    def heavy(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("heavy work began")
+
+    for encoder in tiny_pipeline.bank.encoders.values():
+        monkeypatch.setattr(encoder, "encode", heavy)
+    monkeypatch.setattr(type(tiny_pipeline.unet), "forward", heavy)
+    return tiny_pipeline
+
+
+@pytest.fixture
 def picture() -> Image.Image:
     """An RGB picture of 24 x 20 pixels."""
     levels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)

@@ -49,24 +49,34 @@ def tiny_optimus(tokenizer: Tokenizer) -> Optimus:
     return codec.set_tokenizers(tokenizer, tokenizer)
 
 
+def tiny_unet(
+    latent: int,
+    context: int,
+    data: tuple[str, ...] = ("image", "text"),
+    contexts: tuple[str, ...] = ("image", "text"),
+) -> MultiFlowUNet:
+    """A diffuser of two levels, for text latents of `latent` numbers and context tokens of `context`."""
+    data_streams = {"image": {"channels": 4}, "text": {"width": latent, "positions": 4}}
+    return MultiFlowUNet(
+        data_streams={name: data_streams[name] for name in data},
+        context_streams={name: {"width": context} for name in contexts},
+        width=16,
+        multipliers=(1, 2),
+        depth=1,
+        attends=(True, False),
+        heads=2,
+        norm_groups=4,
+    )
+
+
 def build_tiny_pipeline(
     data: tuple[str, ...] = ("image", "text"), contexts: tuple[str, ...] = ("image", "text")
 ) -> VersatileDiffusionPipeline:
     """A pipeline with the streams, codecs and context encoders named; the same weights every time."""
-    data_streams = {"image": {"channels": 4}, "text": {"width": LATENT, "positions": 4}}
     tokenizer = tiny_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        unet = MultiFlowUNet(
-            data_streams={name: data_streams[name] for name in data},
-            context_streams={name: {"width": 192} for name in contexts},
-            width=16,
-            multipliers=(1, 2),
-            depth=1,
-            attends=(True, False),
-            heads=2,
-            norm_groups=4,
-        )
+        unet = tiny_unet(LATENT, 192, data, contexts)
         for weight in unet.parameters():  # some begin at zero, and would hide mistakes
             if weight.abs().sum() == 0:
                 torch.nn.init.normal_(weight, std=0.05)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from versatile_diffusion.choices import unknown
+
 if TYPE_CHECKING:  # as in flow.py: the command line must not wait for torch
     from jaxtyping import Float
     from torch import Tensor
@@ -84,7 +86,7 @@ def normalised(
     if how is None:
         return tokens
     if how not in NORMALISATIONS:
-        raise ValueError(f"unknown normalisation {how!r}; allowed: {', '.join(NORMALISATIONS)}")
+        raise ValueError(unknown("normalisation", how, NORMALISATIONS))
     batch = tokens if tokens.ndim == 3 else tokens[None]
     if reference is not None:
         reference = _as_tensor(reference)

@@ -105,6 +105,24 @@ def test_texts_from_a_blend_are_ranked(versatile: Command, model: str, apple: Pa
     assert "self-similarity" in printed.err
 
 
+def test_a_printed_layer_plan_is_taken_back(versatile: Command, model: str, apple: Path, tmp_path: Path) -> None:
+    given = ("--text", "a cat", "--image", apple, "--model", model)
+    run = ("blend", *given, "--mixing", "layer", "--steps", 3, "--seed", 1)
+    drawn = versatile(*run, "--layer-seed", 7, "--show-plan")
+    plan = tmp_path / "plan.txt"
+    plan.write_text("\n".join(drawn.out.splitlines()[1:]))
+    again = versatile(*run, "--layer-plan", plan, "--show-plan")
+    assert again.out.splitlines()[1:] == drawn.out.splitlines()[1:], again.err
+    first, second = (np.asarray(Image.open(tmp_path / "out" / f"blend-{k:04d}.png")) for k in (1, 2))
+    assert np.array_equal(first, second)
+    assert versatile("replay", tmp_path / "out" / "blend-0002.png").code == 0
+    for text, words in (("0 x", "no layer plan"), ("0 1", "one list of"), ("", "one list of")):
+        plan.write_text(text)
+        refused = versatile(*run, "--layer-plan", plan)
+        assert (refused.code != 0, words in refused.err) == (True, True), refused.err
+    assert "no such file" in versatile(*run, "--layer-plan", tmp_path / "none.txt").err
+
+
 def test_mistakes_are_one_line(versatile: Command, model: str, apple: Path) -> None:
     for arguments, words in (
         ((), "nothing to blend"),

@@ -64,6 +64,45 @@ def test_style_of_another(versatile: Command, model: str, apple: Path, tmp_path:
     assert np.abs(first.astype(int) - second).max() <= 1
 
 
+@pytest.mark.parametrize("colours", [(), ("--match-colours", "histogram")])
+def test_style_of_another_is_replayed_from_its_files(
+    versatile: Command, model: str, apple: Path, tmp_path: Path, colours: tuple
+) -> None:
+    other = tmp_path / "other.png"
+    Image.fromarray(255 - pixels(apple)).save(other)
+    made = versatile("disentangle", apple, "--style-of", other, "--count", 2, *colours, "--model", model, *FEW)
+    files = [tmp_path / file for file in made.out.split()]
+    assert len(files) == 3, made.err
+    for file in files[1:]:
+        answer = versatile("replay", file)
+        assert (answer.code, answer.out[:9]) == (0, "identical"), answer
+    Image.fromarray(pixels(apple)).save(other)
+    assert "has changed" in versatile("replay", files[0]).err
+
+
+def test_colours_of_a_strip_and_of_an_edit(versatile: Command, model: str, apple: Path, tmp_path: Path) -> None:
+    options = ("--match-colours", "simple", "--model", model, *FEW)
+    sheets = [pixels(tmp_path / versatile("disentangle", apple, *more).out.strip()) for more in (options, options[2:])]
+    assert not np.array_equal(*sheets)
+    assert versatile("replay", tmp_path / "out" / "disentangle-strip.png").code == 0
+    for more in (options, options[2:]):
+        assert versatile("edit", apple, "--caption", "a green pear", *more).code == 0
+    edits = [pixels(tmp_path / "out" / f"edit-{k:04d}.png") for k in (1, 2)]
+    assert not np.array_equal(*edits)
+    assert versatile("replay", tmp_path / "out" / "edit-0001.png").code == 0
+
+
+def test_a_mask_of_a_strip(versatile: Command, model: str, apple: Path, tmp_path: Path) -> None:
+    mask = tmp_path / "mask.png"
+    half = np.zeros((pixels(apple).shape[0], pixels(apple).shape[1]), np.uint8)
+    half[:, : half.shape[1] // 2] = 255
+    Image.fromarray(half).save(mask)
+    run = ("--levels", 3, "--convention", "pca", "--model", model, *FEW)
+    sheets = [pixels(tmp_path / versatile("disentangle", apple, *m, *run).out.strip()) for m in ((), ("--mask", mask))]
+    assert not np.array_equal(*sheets)
+    assert versatile("replay", tmp_path / "out" / "disentangle-strip-2.png").code == 0
+
+
 def test_edit_shows_every_stage(versatile: Command, model: str, apple: Path, tmp_path: Path) -> None:
     found = versatile("edit", apple, "--count", 2, "--json", "--model", model, *FEW)
     before = json.loads(found.out)["before"]
@@ -90,6 +129,9 @@ def test_edit_in_own_words(versatile: Command, model: str, apple: Path) -> None:
         (("disentangle", "--level", 5), "takes -2 to 2"),
         (("disentangle", "--convention", "magic"), "unknown convention"),
         (("disentangle", "--style-of", "no.png"), "no such image file"),
+        (("disentangle", "--style-of", "apple.png", "--mask", "apple.png"), "does not go with --style-of"),
+        (("disentangle", "--match-colours", "magic"), "unknown method of colour matching"),
+        (("edit", "--caption", "a", "--match-colours", "magic"), "unknown method of colour matching"),
         (("edit", "--caption", "a", "--add", "b"), "not both"),
         (("image-variation", "--null", "2021"), "unknown null"),
     ],

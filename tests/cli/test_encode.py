@@ -72,10 +72,13 @@ def test_latents_go_there_and_back(versatile: Command, model: str, folder: Path,
     texts = codecs["text"].decode(codecs["text"].encode(["a red apple", "a cat"]))
     assert [Path(file).read_text(encoding="utf-8").rstrip("\n") for file in made[2:]] == texts
     Path(made[1]).unlink()
+    whole = Path(made[0]).read_bytes()
     Path(made[0]).write_bytes(b"kept")
     again = json.loads(versatile("decode", "latents", "--out", "back", "--model", model, "--json").out)
     assert again == {"files": [made[1]], "kept": [made[0], *made[2:]]}
     assert Path(made[0]).read_bytes() == b"kept"
+    assert versatile("decode", "latents", "--out", "back", "--model", model, "--overwrite").out.split() == made
+    assert Path(made[0]).read_bytes() == whole
     assert not [file for file in Path("back").rglob("*") if file.name.endswith(".part")]
 
 
@@ -94,6 +97,15 @@ def test_tokens_are_decoded_by_a_task(versatile: Command, model: str, folder: Pa
     assert refused.err == (
         "error: with text context embeddings alone these tasks can be done: text-to-image, text-variation\n"
     )
+
+
+def test_what_was_made_from_tokens_is_replayed_with_their_file(versatile: Command, model: str, folder: Path) -> None:
+    versatile("encode", folder / "words.txt", "--out", "tokens", "--model", model)
+    made = versatile("decode", "tokens", "--task", "text-to-image", "--steps", 2, "--model", model).out.split()[1]
+    alone = versatile("replay", made)
+    assert alone.code == 2
+    assert "give their file with --embeddings" in alone.err
+    assert versatile("replay", made, "--embeddings", "tokens").out.startswith("identical: ")
 
 
 def test_tasks_take_files_of_tokens(versatile: Command, model: str, apple: Path, tiny_pipeline: Any) -> None:
@@ -142,7 +154,7 @@ def test_one_bad_file_does_not_stop_the_others(versatile: Command, model: str, f
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("encode", "a", "--as", "tokens"), "--as is 'tokens'; allowed: context, latent"),
+        (("encode", "a", "--as", "tokens"), "unknown --as 'tokens'; allowed: context, latent"),
         (("encode", "no.png"), "no.png: no such file"),
         (("encode", "empty"), "empty holds no pictures and no texts"),
         (("encode", "twice"), "would share one file"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from versatile_diffusion.evaluation.results import Result
+
 DATA = Path(__file__).parents[1] / "data" / "emoji"
 SMALL = ("--count", 2, "--steps", 1, "--split", "pair-test")
 
@@ -31,6 +33,18 @@ def test_a_model_is_measured_swept_and_compared(versatile, model) -> None:
     assert "guidance_scale: 1.0, 2.0" in other.err
     along = versatile("evaluate", "--compare", files[0], "--compare", files[1], "--along", "guidance_scale")
     assert "<svg" in Path(along.out.strip()).read_text()
+
+
+def test_a_model_beside_another_on_a_page(versatile, model) -> None:
+    wanted = ("--task", "text-variation", "--against", model, "--page", "docs/mine.md")
+    Path("docs").mkdir()
+    answer = versatile("evaluate", "--model", model, "--data", DATA, *SMALL, *wanted)
+    assert answer.code == 0, answer.err
+    value = str(Result.load(Path("evaluation/results.json")).tables["pair-test"]["text-variation"]["agreement/text"])
+    row = f"| text-variation | agreement/text | {value} | {value} | 100 % | {Path(model).name} |"
+    assert row in Path("docs/mine.md").read_text()
+    assert "Beside other models" in Path("evaluation/report.html").read_text()
+    assert Path("evaluation", f"results-{Path(model).name}.json").is_file()
 
 
 def test_mistakes_are_told_in_a_line(versatile, model) -> None:

@@ -35,7 +35,7 @@ def test_encode_then_train_then_use(versatile, model: str, pictures: Path) -> No
         "train", "--from", model, "--data", "encoded", "--out", "run", "--steps", "2", "--only", "context"
     )
     assert trained.code == 0, trained.err
-    assert "finished=True" in trained.out
+    assert "finished; " in trained.out
     assert versatile("text-to-image", "a dog", "--model", "run/export", "--steps", "2", "--out", "out").code == 0
 
 
@@ -47,6 +47,8 @@ def test_mistakes_are_told_in_a_line(versatile, model: str, pictures: Path) -> N
         (["train", "--from", model, "--out", "run"], "--data"),
         (["data", "encode", "missing", "--model", model, "--out", "encoded"], "no pictures with captions"),
         (["data", "encode", pictures, "--model", model, "--out", "encoded", "--bad", "7"], "from 0 to 1"),
+        (["data", "encode", pictures, "--model", model, "--out", "encoded", "--aspect", "0.5"], "from 1 up"),
+        (["train", "diffuser", "--aspect", "2", "--data", pictures, "--out", "run"], "go with --from"),
     ):
         answer = versatile(*words)
         assert answer.code != 0

@@ -80,7 +80,7 @@ def test_controls_of_a_condition_and_texts(versatile: Command, model: str, apple
         (("text-to-image", "a", "--over", "seed"), "--over is 'seed'"),
         (("text-to-image", "a", "--over", "seed=4:4"), "nothing between"),
         (("text-to-image", "a", "--over", "seed=0:300"), "at most 2 settings and 256 cells"),
-        (("text-to-image", "a", "--over", "colour=1,2"), "no setting 'colour'"),
+        (("text-to-image", "a", "--over", "colour=1,2"), "unknown setting 'colour'"),
         (("text-to-image", "a", "--over", "image.weight=1,2"), "no 'image.weight'"),
         (("text-to-image", "a", "--over", "guidance_scale=-3,1"), "guidance_scale is -3"),
         (("text-to-image", "a", "--over", "seed=0:2", "--set", "style=a,b"), "one is allowed"),

@@ -41,7 +41,7 @@ def test_a_run_and_its_export(versatile: Command, events: dict[int, Any]) -> Non
 
     events[4] = stop
     answer = versatile(*TINY, "--posthoc", "0.05,0.1", "--accumulate", 2)
-    assert (answer.code, "step=5, finished=False" in answer.out) == (0, True)
+    assert (answer.code, "run: step 5, stopped" in answer.out) == (0, True)
     written = json.loads(Path("run/settings.json").read_text())
     assert json.loads(answer.err[answer.err.index("{") : answer.err.rindex("}") + 1]) == written
     assert (written["loop"]["posthoc"], written["loop"]["accumulate"]) == ([0.05, 0.1], 2)
@@ -51,7 +51,7 @@ def test_a_run_and_its_export(versatile: Command, events: dict[int, Any]) -> Non
     average = torch.load("run/checkpoint.pt", weights_only=True)["average"]
     assert all(torch.equal(exported[name], value) for name, value in average.items())
     events.clear()
-    assert "finished=True" in versatile(*TINY, "--posthoc", "0.05,0.1", "--accumulate", 2).out
+    assert "finished; " in versatile(*TINY, "--posthoc", "0.05,0.1", "--accumulate", 2).out
     export(Path("run"), Path("wider"), ema=0.08)
     wider = torch.load("wider/model.pt", weights_only=True)
     assert all(torch.equal(wider[name], value) for name, value in reconstruct(Path("run/posthoc"), 0.08).items())

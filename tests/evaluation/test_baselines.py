@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,6 +52,12 @@ def diffuser_parts() -> dict:
     return {"unet": unet, "vae": vae, "scheduler": scheduler, "safety_checker": None}
 
 
+def saved(folder: Path, kind: type, **readers: Any) -> str:
+    """A pipeline of diffusers in a folder."""
+    kind(**diffuser_parts(), **readers, requires_safety_checker=False).save_pretrained(folder)
+    return str(folder)
+
+
 def small_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -62,12 +69,9 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
 def stable_diffusion(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("stable-diffusion")
     text = CLIPTextModel(CLIPTextConfig(**LAYER, vocab_size=len(WORDS), max_position_embeddings=12, eos_token_id=3))
-    pipe = StableDiffusionPipeline(
-        **diffuser_parts(), text_encoder=text, tokenizer=small_tokenizer(), feature_extractor=None,
-        requires_safety_checker=False,
-    )  # fmt: skip
-    pipe.save_pretrained(folder)
-    return str(folder)
+    return saved(
+        folder, StableDiffusionPipeline, text_encoder=text, tokenizer=small_tokenizer(), feature_extractor=None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +79,8 @@ def image_variations(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("image-variations")
     seen = CLIPVisionConfig(**LAYER, image_size=32, patch_size=16, projection_dim=16)
     read = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    pipe = StableDiffusionImageVariationPipeline(
-        **diffuser_parts(), image_encoder=CLIPVisionModelWithProjection(seen), feature_extractor=read,
-        requires_safety_checker=False,
-    )  # fmt: skip
-    pipe.save_pretrained(folder)
-    return str(folder)
+    encoder = CLIPVisionModelWithProjection(seen)
+    return saved(folder, StableDiffusionImageVariationPipeline, image_encoder=encoder, feature_extractor=read)
 
 
 @pytest.fixture(scope="module")

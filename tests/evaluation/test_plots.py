@@ -21,6 +21,16 @@ def test_every_curve_has_its_points_and_a_name() -> None:
     assert heights[1] < heights[0] == heights[2]  # upwards is smaller
 
 
+def test_long_curves_have_round_ticks_no_dots_and_dashed_marks() -> None:
+    curve = [(x / 7, Measured(0.5, 0.5, 0.5, 1)) for x in range(100)]
+    plot = line_plot({"loss": curve}, "loss", "steps", marks=[3, 9])
+    assert plot.count("stroke-dasharray") == 2
+    assert "<circle" not in plot
+    assert "<polygon" not in plot  # there is no interval
+    assert [f">{x}<" in plot for x in (0, 5, 10)] == [True] * 3
+    assert f">{99 / 7:g}<" not in plot
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (-3.0, 250.0), (0.011, 0.012)])
 def test_ticks_reach_over_the_range(low: float, high: float) -> None:
     plot = line_plot({"x": [(1.0, Measured(low, low, high, 1))]}, "t", "x")

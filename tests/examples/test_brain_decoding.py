@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -49,14 +50,14 @@ def _numbers(seed: int) -> torch.Generator:
 
 def test_what_was_seen_is_found_in_the_signals(example: ModuleType, tiny_pipeline: Any, tmp_path: Path) -> None:
     train, test = stimuli(example, tiny_pipeline, 120, 0), stimuli(example, tiny_pipeline, 20, 1)
-    options = {"shown": 3, "voxels": 100, "num_inference_steps": 2}
+    options = {"made": 3, "shown": 2, "voxels": 100, "num_inference_steps": 2}
     measured = example.experiment(tiny_pipeline, train, test, tmp_path, noise=0.5, **options)
     for name in example.TARGETS:
         row = measured[name]
         assert row["correlation"] > 0.9, name
         assert row["identification"] > 0.9, name
         assert 0.2 < row["control"] < 0.8, name
-    assert Image.open(tmp_path / "sheet.png").size == (3 * 194 - 2, 3 * 194 - 2)
+    assert Image.open(tmp_path / "sheet.png").size == (2 * 194 - 2, 3 * 194 - 2)
     predicted = load_embeddings(tmp_path / "predicted.text-context.safetensors", tiny_pipeline)
     assert (len(predicted), predicted.names, predicted.normalisation) == (20, tuple(test.captions), "none")
     lost = example.experiment(tiny_pipeline, train, test, tmp_path, noise=1000.0, **options)
@@ -87,8 +88,26 @@ def test_the_command_writes_its_numbers(
 ) -> None:
     monkeypatch.setattr(example.EmojiSet, "load", lambda folder, split, load=EmojiSet.load: load(EMOJI, "train"))
     monkeypatch.setattr(example.VersatileDiffusionPipeline, "from_pretrained", lambda name: tiny_pipeline)
-    example.main(EMOJI, tmp_path / "new", train=40, test=6, shown=2, voxels=50, steps=1, noise=1.0, seed=0, model="x")
+    example.main(
+        EMOJI, tmp_path / "new", train=40, test=6, made=3, shown=2, voxels=50, steps=1, noise=1.0, seed=0, model="x"
+    )
     measured = json.loads((tmp_path / "new" / "measured.json").read_text(encoding="utf-8"))["measured"]
     assert set(measured) == {*example.TARGETS, "latents alone", "reconstructions"}
     printed = capsys.readouterr().out
     assert f"{measured['latent']['correlation']:.3f}" in printed
+    docs = tmp_path / "docs"
+    (docs / "images").mkdir(parents=True)
+    (docs / "brain_decoding.md").write_text("before\n<!-- measured -->\nold\n<!-- end -->\nafter\n", encoding="utf-8")
+    page_maker(monkeypatch).renew(tmp_path / "new", docs)
+    page = (docs / "brain_decoding.md").read_text(encoding="utf-8")
+    assert page.startswith("before\n<!-- measured -->\n```\n")
+    assert page.endswith("processor time.\n<!-- end -->\nafter\n")
+    assert "old" not in page
+    assert example.table(measured) in page
+    assert Image.open(docs / "images" / "brain-decoding.jpg").width == 1033
+
+
+def page_maker(monkeypatch: Any) -> ModuleType:
+    """The script that puts the numbers into the docs."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module("make_brain_decoding")

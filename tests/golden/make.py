@@ -12,7 +12,7 @@ FILE = ROOT / "tests" / "data" / "golden" / "golden.safetensors"
 if __name__ == "__main__":
     from safetensors.torch import load_file, save_file
 
-    sys.path.insert(0, str(ROOT))
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     from tests.golden.models import build
     from tests.golden.parts import PARTS, libraries, moved, run
 

@@ -12,9 +12,9 @@ from string import ascii_lowercase
 import numpy as np
 import torch
 from PIL import Image
+from tiny import tiny_unet
 from torch import Tensor, nn
 
-from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.modalities.autokl import AutoKLCodec
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.modalities.clip import CLIPImageContext, CLIPTextContext, load_tokenizer
@@ -105,16 +105,7 @@ def build(folder: Path) -> Models:
     bank = ModalityBank(
         {"image": AutoKLCodec(vae | {"layers_per_block": 1}), "text": optimus}, {"image": image, "text": text}
     )
-    unet = MultiFlowUNet(
-        data_streams={"image": {"channels": 4}, "text": {"width": LATENT, "positions": 4}},
-        context_streams={"image": {"width": WIDTH}, "text": {"width": WIDTH}},
-        width=16,
-        multipliers=(1, 2),
-        depth=1,
-        attends=(True, False),
-        heads=2,
-        norm_groups=4,
-    )
+    unet = tiny_unet(LATENT, WIDTH)
     for name, part in {**bank.parts, "unet": unet}.items():
         filled(part, name)
     pipe = VersatileDiffusionPipeline(unet, bank.eval(), SCHEDULERS["ddim"]())

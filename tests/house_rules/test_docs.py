@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -9,10 +10,14 @@ import pytest
 
 import versatile_diffusion
 from versatile_diffusion.cli import main
+from versatile_diffusion.cli.mistakes import EXIT_CODES
+from versatile_diffusion.cli.verbs import every_verb
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(versatile_diffusion.__file__).parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+COMMAND = re.compile(r"^(versatile .+)$", re.MULTILINE)
+COMMANDING = [path for path in DOCUMENTS if COMMAND.search(path.read_text(encoding="utf-8"))]
 CODE = {path: path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")}
 
 
@@ -37,13 +42,29 @@ def test_the_paper_map_names_what_is_defined_there() -> None:
     assert unknown == []
 
 
-def test_commands_of_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each `versatile` line names a command and options that there are (what they do is tested elsewhere)."""
-    lines = re.findall(r"^versatile (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(lines) > 5
-    for line in lines:
-        command = re.match(r"(?:data )?[a-z-]+", line)
-        words = [word for word in (command.group() if command else "").split() if not word.startswith("-")]
-        assert main([*words, "--help"]) == 0, line
+def test_the_page_of_the_command_line_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    page = importlib.import_module("command_page")
+    written = page.PAGE.read_text(encoding="utf-8")
+    assert written == page.page(), "run `.venv/bin/python scripts/command_page.py`"
+    missing = [code for code in EXIT_CODES if f"| {code} |" not in written]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", COMMANDING, ids=lambda path: path.name)
+def test_commands_of_documents_exist(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each `versatile` line names a verb and options that there are (what they do is tested elsewhere)."""
+    calls = sorted((words for words, verb in every_verb() if verb.load), key=len, reverse=True)
+    for line in COMMAND.findall(document.read_text(encoding="utf-8")):
+        if line.startswith("versatile -"):
+            continue
+        call = next((call for call in calls if f"{line} ".startswith(f"{call} ")), "")
+        assert call, f"there is no such verb: {line}"
+        assert main([*call.split()[1:], "--help"]) == 0, line
         known = capsys.readouterr().out
-        assert [option for option in re.findall(r"--[a-z-]+", line) if option not in known] == [], line
+        options = re.findall(r" (--[a-z0-9-]+)", line.partition(" #")[0].partition(" | jq")[0])
+        assert [option for option in options if option not in known] == [], line
+
+
+def test_documents_have_commands() -> None:
+    assert len(COMMANDING) > 5

@@ -22,6 +22,8 @@ FILE_LINES, FUNCTION_LINES, FORWARD_LINES = 400, 60, 40
 # What a package may import stands before it; `docs/architecture.md` has the same list.
 LAYERS = (
     "version",
+    "choices",
+    "shipped",
     "layers",
     "tokens",
     "flow",

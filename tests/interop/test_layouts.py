@@ -18,6 +18,7 @@ from versatile_diffusion.interop.keymap import to_official
 from versatile_diffusion.interop.layouts import CHECKPOINTS, recognise
 from versatile_diffusion.interop.official_files import load_official
 from versatile_diffusion.interop.unet_names import BASIC_2022, DUAL_CONTEXT_2022, FOUR_FLOW_2022, STABLE_DIFFUSION
+from versatile_diffusion.interop.verify import verify
 
 BIG = "vd-four-flow-v1-0.pth"
 ALL = ("data.image", "data.text", "context.image", "context.text")
@@ -129,6 +130,22 @@ def test_optimus_beside_the_hub_repository(files, states, tmp_path):
     tiny_layouts.link(files, folder, BIG, "kl-f8.pth", "clip-vit-large-patch14")
     codec = load_official(folder, config={"text-codec": CONFIG["text-codec"]})["bank"].codecs["text"]
     assert torch.equal(codec.load_now().encoder.to_moments.weight, states["text-codec"]["encoder.linear.weight"])
+
+
+def test_optimus_without_its_vocabularies_is_left_aside(files, tmp_path):
+    """As the hub repository has it: the files of 2023 in a folder of their own, without what came with the code."""
+    folder = tiny_layouts.write_diffusers(files, tmp_path / "hub")
+    (folder / "pretrained_pth").mkdir()
+    (folder / "pretrained_pth" / "optimus-vae.pth").symlink_to(files / "optimus-vae.pth")
+    pipe = VersatileDiffusionPipeline.from_official(folder)
+    assert [task.name for task in pipe.tasks()] == ["text-to-image", "image-variation", "dual-guided"]
+    report = verify(folder, numbers=False)
+    assert report.ok
+    (finding,) = [finding for part in report.parts for finding in part.findings]
+    assert str(finding).startswith("(unusual) lacks bert-base-cased-vocab.txt or ")
+    (folder / "pretrained_pth" / "gpt2-merges.txt").symlink_to(files / "gpt2-merges.txt")
+    with pytest.raises(ValueError, match=r"lacks: bert-base-cased-vocab\.txt .*; gpt2-vocab\.json or "):
+        load_official(folder, parts=["text-codec"])
 
 
 def test_half_a_hub_repository(files, states, tmp_path):

@@ -127,8 +127,16 @@ def test_a_lacking_weight_is_named(files, states, tmp_path):
     link(files, tmp_path, *(file.name for file in files.iterdir() if file.name != "kl-f8.pth"))
     damaged = {name: value for name, value in states["image-codec"].items() if name != "quant_conv.bias"}
     torch.save(damaged, tmp_path / "kl-f8.pth")
-    with pytest.raises(ValueError, match=r"quant_conv\.bias"):
+    with pytest.raises(
+        ValueError, match=r"the image-codec of .* cannot be used: .*quant_conv\.bias is missing.*verify"
+    ):
         load_official(tmp_path, config=CONFIG)
+
+
+def test_it_says_what_it_found(files, caplog):
+    with caplog.at_level("INFO", "versatile_diffusion"):
+        load_official(files, parts=[], config=CONFIG)
+    assert "Versatile Diffusion, names of 2023 (official-2023): streams data image, data text, context" in caplog.text
 
 
 def test_wrong_arguments(files, tmp_path):

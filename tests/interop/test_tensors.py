@@ -135,6 +135,23 @@ def test_a_cut_safetensors_file_names_what_is_lost(tmp_path):
         open_tensors(file)
 
 
+def test_a_cut_zip_names_what_is_lost(tmp_path):
+    state = {"first": torch.ones(50), "second": torch.ones(4000), "part": None, "third": torch.ones(9000)}
+    state["part"] = state["second"][:7]
+    torch.save({"state_dict": state}, tmp_path / "x.pth")
+    whole = (tmp_path / "x.pth").read_bytes()
+    for kept, lost in ((4000, "second, part, third"), (30000, "third")):
+        (tmp_path / "x.pth").write_bytes(whole[:kept])
+        with pytest.raises(ValueError, match=rf"cut short by more than [\d,]+ bytes; incomplete are {lost}$"):
+            open_tensors(tmp_path / "x.pth")
+
+
+def test_texts_in_place_of_weights_are_shown(tmp_path):
+    (tmp_path / "x.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    with pytest.raises(ValueError, match=r"a text that begins with .version https://git-lfs\.github\.com/spec/v1."):
+        open_tensors(tmp_path / "x.safetensors")
+
+
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 cut short", b"\x02\0\0\0\0\0\0\0{}"])
 def test_what_is_no_file_of_weights(tmp_path, name, content):

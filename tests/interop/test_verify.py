@@ -97,6 +97,16 @@ def test_files_that_are_missing_or_cut(files):
         verify(files / "nowhere")
 
 
+def test_what_cannot_be_read_is_said_once(files, capsys):
+    (files / DIFFUSER).write_bytes((files / DIFFUSER).read_bytes()[:5000])
+    assert main(["verify", str(files)]) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith(
+        f"{files}: not recognised\n\nfiles: {files / DIFFUSER} cannot be read as weights: it is cut"
+    )
+    assert shown.count("cannot be") == 1
+
+
 def test_our_layout(tmp_path, tiny_pipeline, capsys):
     tiny_pipeline.save_pretrained(tmp_path)
     assert main(["verify", str(tmp_path)]) == 0

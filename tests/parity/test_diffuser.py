@@ -13,23 +13,12 @@ from versatile_diffusion.diffuser.context import Context, MixByLayer
 from versatile_diffusion.diffuser.groups import parameter_counts, parameter_groups
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.interop.keymap import to_official, to_ours
-from versatile_diffusion.interop.official import diffuser_config
+from versatile_diffusion.interop.official import FULL_SIZE, diffuser_config
 from versatile_diffusion.layers.timestep import sinusoid
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 
 SINGLE_CALL = 2e-5
 FLOWS = [(data, context) for data in ("image", "text") for context in ("image", "text")]
-FULL_SIZE = {  # the original's numbers at full size, in the form of the reference's config.json
-    "image_channels": 4,
-    "model_channels": 320,
-    "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4],
-    "with_attn": [True, True, True, False],
-    "second_dim": [4, 4, 4, 4],
-    "num_heads": 8,
-    "context_dim": 768,
-    "text_channels": 768,
-}
 OUR_GROUP = {
     "diffuser_image_global": "global",
     "diffuser_global": "global",

@@ -14,6 +14,7 @@ from PIL import Image
 from versatile_diffusion import Condition
 from versatile_diffusion.sampling.focus import Focus
 from versatile_diffusion.sampling.guidance import MIXINGS
+from versatile_diffusion.sampling.seeds import candidates
 
 FAST: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 2.0, "seed": 0}
 
@@ -215,17 +216,9 @@ IMAGE = Image.new("RGB", (24, 20), "red")
         (lambda: Condition("sound", "x"), "cannot be guided by 'sound'"),
     ],
 )
-def test_mistakes_are_refused_before_any_work(
-    tiny_pipeline: Any, monkeypatch: Any, condition: Any, message: str
-) -> None:
-    def heavy(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("heavy work began")
-
-    for encoder in tiny_pipeline.bank.encoders.values():
-        monkeypatch.setattr(encoder, "encode", heavy)
-    monkeypatch.setattr(type(tiny_pipeline.unet), "forward", heavy)
+def test_mistakes_are_refused_before_any_work(idle_pipeline: Any, condition: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        tiny_pipeline.generate("image", [condition()], **FAST)
+        idle_pipeline.generate("image", [condition()], **FAST)
 
 
 @pytest.mark.parametrize(
@@ -288,3 +281,36 @@ class TestRanking:
         with pytest.raises(ValueError, match="at most 24"):
             judge.embed([words])
         assert torch.equal(judge.compare([words]), judge.compare(["red apple " * 60]))
+
+
+class TestCandidates:
+    def test_the_best_of_an_items_candidates_is_kept(self, tiny_pipeline: Any) -> None:
+        """It is what its seed alone gives, and no other candidate agrees better."""
+        prompts = ["a cat", "a red apple"]
+        out = tiny_pipeline.text_to_image(prompts, num_outputs=2, candidates=3, **FAST | {"seed": 5})
+        assert (len(out), len(out.settings["seeds"])) == (4, 4)
+        seeds = candidates(out.settings["seeds"], 3)
+        every = tiny_pipeline.text_to_image(prompts, num_outputs=6, rank=True, **FAST | {"seed": seeds})
+        scores = dict(sorted((item, row.score) for row in every.ranking for item in row.items))
+        kept = [max(range(k, k + 3), key=scores.__getitem__) for k in range(0, 12, 3)]
+        assert out.settings["kept"] == [seeds[k] for k in kept]
+        assert torch.equal(out.latents, every.latents[kept])
+        assert out.cost == every.cost * 3
+        alone = tiny_pipeline.text_to_image("a red apple", candidates=3, **FAST | {"seed": 8})
+        assert torch.allclose(alone.latents[0], out.latents[3], atol=1e-5)
+        assert tiny_pipeline.text_to_image("a cat", **FAST).cost * 3 == out.cost
+
+    def test_texts_have_them_and_they_are_replayed(self, tiny_pipeline: Any, picture: Image.Image) -> None:
+        out = tiny_pipeline.image_to_text(picture, num_outputs=2, candidates=4, **FAST)
+        again = tiny_pipeline.replay(out[1].settings, lambda _: picture)
+        assert again.texts == out.texts[1:]
+        assert torch.equal(again.latents, out.latents[1:])
+
+    def test_one_is_the_item_itself(self, tiny_pipeline: Any) -> None:
+        plain, one = (tiny_pipeline.text_to_image("a cat", **n, **FAST) for n in ({}, {"candidates": 1}))
+        assert torch.equal(plain.latents, one.latents)
+        assert "kept" not in one.settings
+
+    def test_what_cannot_be_compared_is_refused(self, tiny_pipeline: Any) -> None:
+        with pytest.raises(ValueError, match="cannot be compared"):
+            tiny_pipeline.generate("image", [Condition("text", tokens=torch.zeros(5, 192))], candidates=2, **FAST)

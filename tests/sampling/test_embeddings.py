@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from versatile_diffusion import Condition, Embeddings, load_embeddings, save_embeddings
-from versatile_diffusion.sampling.embeddings import embeddings_of, maker_of
+from versatile_diffusion.sampling.embeddings import OtherLibraries, embeddings_of, maker_of
 from versatile_diffusion.sampling.metadata import KEY
+from versatile_diffusion.tasks import TASKS
 
 FAST: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 2.0, "seed": 0}
 VALUES = {"image": Image.new("RGB", (20, 20), "red"), "text": "a red apple"}
@@ -82,30 +84,62 @@ def test_latents_of_unknown_form_are_refused(tiny_pipeline: Any) -> None:
     assert tiny_pipeline.decode_latent(torch.zeros(4, 4, 4), output_type="pt").shape == (3, 16, 16)
 
 
-@pytest.mark.parametrize("data", ["image", "text"])
-def test_tokens_latents_and_values_are_interchangeable(tiny_pipeline: Any, picture: Image.Image, data: str) -> None:
-    bank = tiny_pipeline.bank
-    tokens = tiny_pipeline.encode_context(picture)
-    plain = tiny_pipeline.generate(data, [Condition("image", picture)], **FAST)
-    for given in (tokens, tokens[None], embeddings_of(bank, "context", "image", tokens[None])):
-        assert torch.equal(tiny_pipeline.generate(data, [Condition("image", given)], **FAST).latents, plain.latents)
-    latent = tiny_pipeline.encode_latent([picture])
-    decoded = tiny_pipeline.generate(data, [Condition("image", tiny_pipeline.decode_latent(latent)[0])], **FAST)
-    fed = tiny_pipeline.generate(data, [Condition("image", embeddings_of(bank, "latent", "image", latent))], **FAST)
-    assert torch.equal(fed.latents, decoded.latents)
-    assert torch.equal(
-        tiny_pipeline.text_variation(tiny_pipeline.encode_context("a dog"), **FAST).latents,
-        tiny_pipeline.text_variation("a dog", **FAST).latents,
-    )
+def forms(pipe: Any, modality: str, values: list[Any]) -> dict[str, Any]:
+    """The values in every form in which a task takes them."""
+    tokens, latents = pipe.encode_context(values, modality), pipe.encode_latent(values, modality)
+    return {
+        "raw": values,
+        "tokens": tokens,
+        "embeddings": embeddings_of(pipe.bank, "context", modality, tokens),
+        "decoded": pipe.decode_latent(latents, modality),
+        "latents": embeddings_of(pipe.bank, "latent", modality, latents),
+    }
 
 
-def test_results_come_as_values_latents_or_tokens(tiny_pipeline: Any) -> None:
-    values = tiny_pipeline.text_to_image(["a dog", "a cat"], **FAST)
-    latents = tiny_pipeline.text_to_image(["a dog", "a cat"], output="latent", **FAST)
-    tokens = tiny_pipeline.text_to_image(["a dog", "a cat"], output="context", **FAST)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_takes_every_form_of_one_value_and_of_several(tiny_pipeline: Any, task: str) -> None:
+    flow, run = TASKS[task].flow, FAST | {"num_inference_steps": 2}
+    every = {"image": [VALUES["image"], Image.new("RGB", (9, 14), "blue")], "text": ["a dog", "a cat"]}
+
+    def made(batch: slice, **chosen: str) -> torch.Tensor:
+        given = {m: forms(tiny_pipeline, m, every[m][batch])[chosen.get(m, "raw")] for m in flow.contexts}
+        conditions = [Condition(modality, value) for modality, value in given.items()]
+        return tiny_pipeline.generate(flow.data, conditions, **run | {"seed": [7] * len(every["text"][batch])}).latents
+
+    for batch in (slice(1), slice(2)):
+        plain = made(batch)
+        for modality in flow.contexts:
+            for form, same in (
+                ("tokens", plain),
+                ("embeddings", plain),
+                ("latents", made(batch, **{modality: "decoded"})),
+            ):
+                assert torch.equal(made(batch, **{modality: form}), same), (batch, modality, form)
+    one = [Condition(modality, every[modality][0]) for modality in flow.contexts]
+    without_batch = [
+        Condition(modality, tiny_pipeline.encode_context(every[modality][0], modality)) for modality in flow.contexts
+    ]
+    assert torch.equal(*(tiny_pipeline.generate(flow.data, given, **run).latents for given in (one, without_batch)))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_gives_values_latents_or_tokens(tiny_pipeline: Any, task: str) -> None:
+    flow, run = TASKS[task].flow, FAST | {"num_inference_steps": 2}
+    conditions = [Condition(modality, [VALUES[modality]] * 2) for modality in flow.contexts]
+    values = tiny_pipeline.generate(flow.data, conditions, **run)
+    latents = tiny_pipeline.generate(flow.data, conditions, output="latent", **run)
+    tokens = tiny_pipeline.generate(flow.data, conditions, output="context", **run)
     assert torch.equal(latents.values, values.latents)
-    assert torch.equal(tokens.values, tiny_pipeline.encode_context(values.images))
-    assert tiny_pipeline.text_variation("a dog", output="context", **FAST).values.shape == (1, 25, 192)
+    assert latents.values.shape == (2, *tiny_pipeline.bank.codecs[flow.data].latent_shape())
+    assert torch.equal(tokens.values, tiny_pipeline.encode_context(values.values, flow.data))
+    begun = [
+        tiny_pipeline.generate(flow.data, conditions, init_latent=start, strength=0.5, **run).latents
+        for start in (values.values[0], tiny_pipeline.encode_latent(values.values[0], flow.data))
+    ]
+    assert torch.equal(*begun)
+
+
+def test_what_to_begin_from_has_one_name(tiny_pipeline: Any) -> None:
     with pytest.raises(ValueError, match="init_latent is another name of start"):
         tiny_pipeline.text_to_image("a dog", start=torch.zeros(1), init_latent=torch.zeros(1))
 
@@ -275,6 +309,18 @@ def test_another_encoder_is_refused_unless_told(tiny_pipeline: Any, tmp_path: Pa
     monkeypatch.setattr(type(encoder), "preprocessing", 2)
     with pytest.raises(ValueError, match="made with preprocessing 1 of text values, now it is 2"):
         load_embeddings(file, tiny_pipeline)
+
+
+def test_another_release_of_a_library_is_told(tiny_pipeline: Any, tmp_path: Path, recwarn: Any) -> None:
+    made = embeddings_of(tiny_pipeline.bank, "context", "text", tiny_pipeline.encode_context(["a dog"]))
+    version = made.libraries["transformers"]
+    same = ".".join(version.split(".")[:2]) + ".99"  # a correction of the same release
+    file = replace(made, libraries={**made.libraries, "transformers": same}).save(tmp_path / "same.safetensors")
+    assert torch.equal(load_embeddings(file, tiny_pipeline).tensor, made.tensor)
+    assert not recwarn.list
+    file = replace(made, libraries={**made.libraries, "transformers": "4.9.1"}).save(tmp_path / "old.safetensors")
+    with pytest.warns(OtherLibraries, match=rf"old.safetensors was made with transformers 4.9.1 \(here {version}\)"):
+        assert torch.equal(load_embeddings(file, tiny_pipeline).tensor, made.tensor)
 
 
 def test_half_precision_is_the_same_encoder(tiny_pipeline: Any) -> None:

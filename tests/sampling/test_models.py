@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import versatile_diffusion
-from versatile_diffusion import VersatileDiffusionPipeline
+from versatile_diffusion import VersatileDiffusionPipeline, shipped
 from versatile_diffusion.sampling import models
 
 FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 0}
@@ -87,22 +87,22 @@ def test_a_fresh_process_loads_it(folder: Path) -> None:
 def test_shipped_models_are_found_by_name(folder: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "brings_a_model", type(sys)("brings_a_model"))
     sys.modules["brings_a_model"].FOLDER = folder  # type: ignore[attr-defined]
-    point = EntryPoint("pocket", "brings_a_model:FOLDER", models.MODELS_GROUP)
-    monkeypatch.setattr(models, "entry_points", lambda group: [point] if group == models.MODELS_GROUP else [])
-    assert models.shipped_models()["pocket"] == folder
+    point = EntryPoint("pocket", "brings_a_model:FOLDER", shipped.MODELS_GROUP)
+    monkeypatch.setattr(shipped, "entry_points", lambda group: [point] if group == shipped.MODELS_GROUP else [])
+    assert shipped.shipped_models()["pocket"] == folder
     assert loaded("pocket").model_name == "pocket"
 
 
 def test_a_checkout_counts_too(folder: Path, monkeypatch: Any, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "pocket" / "src" / "weights")
-    monkeypatch.setattr(models, "CHECKOUT", tmp_path)
-    monkeypatch.setattr(models, "entry_points", lambda group: [])
+    monkeypatch.setattr(shipped, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(shipped, "entry_points", lambda group: [])
     assert models.find_model("pocket") == str(tmp_path / "pocket" / "src" / "weights")
 
 
 def test_unknown_models(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(models, "shipped_models", lambda: {"emoji": tmp_path})
-    with pytest.raises(ValueError, match="no model 'nonsense'; shipped models: emoji"):
+    with pytest.raises(ValueError, match="unknown model 'nonsense'; allowed: emoji; else"):
         models.find_model("nonsense")
     with pytest.raises(ValueError, match=r"no checkpoint of a diffuser .*Known are checkpoints .*our layout"):
         loaded(tmp_path)

@@ -287,7 +287,7 @@ TEXT = [Condition("text", "a dog")]
         ({"scheduler": "euler"}, "unknown scheduler 'euler'; allowed: ddim"),
         ({"scheduler": "unipc", "eta": 0.5}, "adds no noise"),
         ({"eta": 2}, "from 0 to 1"),
-        ({"style": "oil"}, "unknown style 'oil'; this model has: noto, fluent"),
+        ({"style": "oil"}, "unknown style 'oil'; allowed: noto, fluent"),
         ({"style": "noto", "conditions": [Condition("image", Image.new("RGB", (8, 8)))]}, "no condition is one"),
         (
             {"negative_prompt": "x", "conditions": [Condition("image", Image.new("RGB", (8, 8)))]},
@@ -308,17 +308,9 @@ TEXT = [Condition("text", "a dog")]
         ({"output_type": "jpg"}, "unknown output_type 'jpg'; allowed: pil, np, pt, latent"),
     ],
 )
-def test_mistakes_are_refused_before_any_work(
-    tiny_pipeline: Any, monkeypatch: Any, options: dict[str, Any], message: str
-) -> None:
-    def heavy(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("heavy work began")
-
-    for encoder in tiny_pipeline.bank.encoders.values():
-        monkeypatch.setattr(encoder, "encode", heavy)
-    monkeypatch.setattr(type(tiny_pipeline.unet), "forward", heavy)
+def test_mistakes_are_refused_before_any_work(idle_pipeline: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        tiny_pipeline.generate(**{"data": "image", "conditions": TEXT, **options})
+        idle_pipeline.generate(**{"data": "image", "conditions": TEXT, **options})
 
 
 def test_strength_of_the_text_is_a_share(tiny_pipeline: Any, picture: Image.Image) -> None:

@@ -65,6 +65,13 @@ def test_mixed_conditions_again(tiny_pipeline: Any, picture: Image.Image, tmp_pa
         tiny_pipeline.replay(settings)
 
 
+def test_latents_to_begin_from_again(tiny_pipeline: Any, picture: Image.Image) -> None:
+    latent = tiny_pipeline.encode_latent(picture)
+    made = tiny_pipeline.text_to_image("a dog", init_latent=latent, strength=0.6, **FAST)
+    again = tiny_pipeline.replay(through_json(made.settings), lambda record: latent)
+    assert torch.equal(again.latents, made.latents)
+
+
 def test_masks_and_starts_again(tiny_pipeline: Any, picture: Image.Image) -> None:
     mask = np.eye(20, 24, dtype=np.uint8) * 255
     made = tiny_pipeline.image_variation(picture, mask=mask, start=picture, fidelity=0.34, **FAST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from versatile_diffusion.sampling.seeds import generators, item_seeds, normal
+from versatile_diffusion.sampling.seeds import candidates, generators, item_seeds, normal
 
 
 def test_seeds_count_up() -> None:
@@ -21,6 +21,15 @@ def test_item_equals_item_alone() -> None:
     batch = normal((2, 3), generators(item_seeds(4, 10)))
     for k in range(4):
         assert torch.equal(batch[k : k + 1], normal((2, 3), generators(item_seeds(1, 10 + k))))
+
+
+def test_candidates_of_an_item_do_not_depend_on_the_others() -> None:
+    seeds = candidates((7, 8), 4)
+    assert (seeds[0], seeds[4]) == (7, 8)
+    assert len(set(seeds)) == 8
+    assert seeds[4:] == candidates((8,), 4)
+    assert candidates((7, 8), 1) == (7, 8)
+    assert candidates((7,), 3) == seeds[:3]
 
 
 def test_a_generator_moves_on() -> None:

@@ -12,9 +12,10 @@ from tiny import LATENT, build_tiny_pipeline
 
 from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.tasks import TASKS
-from versatile_diffusion.training.diffuser import STAGES, DiffuserObjective, DiffuserSettings, null_tokens, take_over
+from versatile_diffusion.training.diffuser import STAGES, DiffuserObjective, DiffuserSettings, null_tokens
 from versatile_diffusion.training.loop import LoopSettings, train
 from versatile_diffusion.training.pairs import Pairs
+from versatile_diffusion.training.promotion import promote
 
 TEXTS = [["red apple", "an apple"], ["blue house", "a house", "the house"], ["green dog", "dog"], ["a cat", "red cat"]]
 SMALL = DiffuserSettings(
@@ -75,7 +76,7 @@ def test_a_stage_takes_over_the_one_before_exactly(objective) -> None:
     later = dual.state_dict()
     assert all(torch.equal(later[name], weight) for name, weight in basic.state_dict().items())
     with pytest.raises(ValueError, match="lacks"):
-        take_over(basic, dual)
+        promote(basic, dual)
 
 
 def test_unknown_stage() -> None:
@@ -119,6 +120,24 @@ def test_the_right_answer_has_no_loss(objective, prediction: str) -> None:
     loss, parts = what.loss(lambda *_, **__: answer, [batch])
     assert float(loss) == 0
     assert [name.split("/")[0] for name in parts] == [batch.task.name] * 5
+
+
+def test_a_weight_on_a_loss_is_of_the_training_alone(objective) -> None:
+    plain, weighed = objective(), objective(loss_weights={"text": 0.15})
+    torch.manual_seed(0)
+    unet = plain.build()
+    for step in range(len(plain.turns)):
+        (one,), (other,) = (what.batch(step, torch.Generator().manual_seed(0)) for what in (plain, weighed))
+        (loss, parts), (less, same) = plain.loss(unet, [one]), weighed.loss(unet, [other])
+        assert float(less) / float(loss) == pytest.approx(0.15 if one.task.flow.data == "text" else 1.0)
+        assert float(parts[one.task.name]) == float(same[one.task.name])  # what the log tells is not weighed
+    with torch.no_grad():
+        assert plain.evaluate(unet) == weighed.evaluate(unet)
+
+
+def test_runs_from_before_there_were_weights_on_losses_go_on(objective) -> None:
+    assert "loss_weights" not in objective().settings()
+    assert objective(loss_weights={"text": 0.15}).settings()["loss_weights"] == {"text": 0.15}
 
 
 def test_a_joint_step_adds_the_gradients_of_all_flows_with_their_weights(objective) -> None:

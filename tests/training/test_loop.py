@@ -137,6 +137,22 @@ def test_batches_are_added_up(tmp_path: Path) -> None:
     assert _lines(tmp_path)[0]["loss"] == pytest.approx(sum(loss.item() for loss in losses) / 2)
 
 
+def test_gradients_are_clipped_to_a_norm(tmp_path: Path) -> None:
+    """With plain gradient descent the first step is no longer than the rate times the limit, and not without one."""
+    moved = {}
+    for limit in (None, 0.01):
+        flows = Flows()
+        flows.optimizers = lambda module: [torch.optim.SGD(module.parameters(), lr=1.0)]  # type: ignore[method-assign]
+        train(flows, replace(SHORT, steps=1, warmup=0, clip=limit, log_every=1), tmp_path / str(limit))
+        torch.manual_seed(SHORT.seed)
+        before = flows.build().state_dict()
+        after = _checkpoint(tmp_path / str(limit))["module"]
+        moved[limit] = sum(float(((after[name] - before[name]) ** 2).sum()) for name in before) ** 0.5
+        assert _lines(tmp_path / str(limit))[0]["grad_norm"] == pytest.approx(moved[None], rel=1e-4)  # before clipping
+    assert moved[None] > 0.1
+    assert moved[0.01] == pytest.approx(0.01, rel=1e-3)
+
+
 def test_compiling_changes_no_more_than_rounding(tmp_path: Path) -> None:
     train(Regression(), SHORT, tmp_path / "plain")
     train(Regression(), replace(SHORT, compile="aot_eager"), tmp_path / "compiled")

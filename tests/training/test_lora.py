@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import tiny_unet
 
 pytest.importorskip("peft")
 
@@ -24,16 +25,7 @@ from versatile_diffusion.training.lora import (
 
 
 def diffuser() -> MultiFlowUNet:
-    unet = MultiFlowUNet(
-        data_streams={"image": {"channels": 4}, "text": {"width": 24}},
-        context_streams={"image": {"width": 12}, "text": {"width": 12}},
-        width=16,
-        multipliers=(1, 2),
-        depth=1,
-        attends=(True, False),
-        heads=2,
-        norm_groups=4,
-    )
+    unet = tiny_unet(latent=24, context=12)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in unet.parameters():

@@ -32,6 +32,15 @@ def test_a_joint_step_takes_all_flows_with_their_weights() -> None:
     assert mixture.items == 10
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_losses_are_weighed_by_flow_or_by_what_is_generated(joint: bool) -> None:
+    mixture = Mixture(WEIGHTS, SIZES, joint, loss_weights={"text": 0.15, "image-variation": 0.5})
+    taken = {task.name: weight for step in range(6) for task, weight in mixture.at(step)}
+    times = {name: share if joint else 1 for name, share in WEIGHTS.items()}
+    expected = {"text-to-image": 1.0, "image-variation": 0.5, "image-to-text": 0.15}
+    assert taken == pytest.approx({name: weight * times[name] for name, weight in expected.items()})
+
+
 def test_sizes_by_flow_come_before_those_by_what_is_generated() -> None:
     mixture = Mixture(WEIGHTS, SIZES)
     assert {task.name: mixture.size(task) for task in mixture.tasks} == {
@@ -50,6 +59,8 @@ def test_sizes_by_flow_come_before_those_by_what_is_generated() -> None:
         ({"weights": {"text-to-image": 0}}, "above 0"),
         ({"weights": {"text-to-image": -1}, "joint": True}, "above 0"),
         ({"sizes": {"image": 4}}, "nothing for image-to-text"),
+        ({"loss_weights": {"words": 0.5}}, "words.*by text-to-image"),
+        ({"loss_weights": {"text": 0}}, "above 0"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:

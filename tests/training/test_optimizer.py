@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -157,6 +158,26 @@ def test_optimizers_by_name() -> None:
         if kind != "adamw-8bit":
             (optimizer,) = groups.optimizers(1e-3, 0.25, kind=kind)
             assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25, 0.0]
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_adamw_is_fused_on_a_gpu(monkeypatch, on_gpu: bool) -> None:
+    given = {}
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, **options: given.update(options))
+    monkeypatch.setattr(torch.Tensor, "is_cuda", on_gpu)
+    split_parameters(nn.Linear(2, 2), muon=False).optimizers(1e-3, 0.0)
+    assert given["fused"] is (True if on_gpu else None)
+
+
+def test_8_bit_takes_the_place_of_adamw(monkeypatch) -> None:
+    class AdamW8bit(torch.optim.AdamW):
+        """In place of that of bitsandbytes."""
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", SimpleNamespace(AdamW8bit=AdamW8bit))
+    (optimizer,) = split_parameters(nn.Linear(2, 2), muon=False).optimizers(1e-3, 0.25, kind="adamw-8bit")
+    assert isinstance(optimizer, AdamW8bit)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25, 0.0]
 
 
 def test_8_bit_says_what_it_needs(monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from versatile_diffusion.data.encoded import encode_set
 from versatile_diffusion.data.sources import open_source
 from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.training.export import export
-from versatile_diffusion.training.own_data import changed, own_data, settings_of
+from versatile_diffusion.training.mixture import STAGES
+from versatile_diffusion.training.own_data import buckets_of, changed, own_data, settings_of
 from versatile_diffusion.training.run import run
 
 CPU = torch.device("cpu")
@@ -50,7 +52,10 @@ def test_a_run_on_own_data_makes_a_model(model: Path, data: Path, tmp_path: Path
     outcome = run("own-data", str(model), data, tmp_path / "run", steps=4, device="cpu", options=options)
     assert outcome.finished
     logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert {"eval/text-to-image", "eval/text-variation"} <= set(logged[-1])
+    losses, agreement = logged[-2:]
+    assert {"eval/text-to-image", "eval/text-variation"} <= set(losses)
+    assert {f"sample/{name}/agreement" for name in STAGES["official"]} <= set(agreement)
+    assert all(-1 <= value <= 1 for name, value in agreement.items() if name != "step")
     pipe = VersatileDiffusionPipeline.from_pretrained(tmp_path / "run" / "export")
     assert pipe.config.styles == build_tiny_pipeline().config.styles
     assert len(pipe.text_to_image("a red house", num_inference_steps=2, seed=0).images) == 1
@@ -112,3 +117,58 @@ def test_one_picture_is_too_few(model: Path, tmp_path: Path) -> None:
     (tmp_path / "data" / "a.txt").write_text("black")
     with pytest.raises(ValueError, match="two or more"):
         own_data(str(model), tmp_path / "data", tmp_path / "run", CPU)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> Path:
+    """Three wide pictures, six square ones, three tall ones."""
+    folder = tmp_path_factory.mktemp("shapes")
+    for number in range(12):
+        size = {0: (40, 10), 1: (10, 40)}.get(number % 4, (20, 20))
+        Image.new("RGB", size, (20 * number, 90, 200)).save(folder / f"{number:02d}.png")
+        (folder / f"{number:02d}.txt").write_text("a house\n")
+    return folder
+
+
+def test_each_batch_has_pictures_of_one_shape(model: Path, shapes: Path, tmp_path: Path) -> None:
+    what, _ = own_data(str(model), shapes, tmp_path / "one", CPU, flows=["text-to-image"], aspect=4)
+    again, _ = own_data(str(model), shapes, tmp_path / "other", CPU, flows=["text-to-image"], aspect=4)
+    seen = Counter()
+    for step in range(60):
+        (batch,), (same,) = (o.batch(step, torch.Generator().manual_seed(step)) for o in (what, again))
+        assert torch.equal(batch.latent, same.latent)
+        assert torch.equal(batch.noise, same.noise)
+        seen[tuple(batch.latent.shape[2:])] += 1
+    assert set(seen) == {(2, 8), (4, 4), (8, 2)}
+    assert seen[4, 4] > max(seen[2, 8], seen[8, 2])  # there are twice as many
+    sizes = [len(numbers) for numbers in what.train_pairs.latents["image"].alike]
+    assert sum(sizes) == what.train_pairs.count == 11
+
+
+def test_a_run_on_pictures_of_several_shapes(model: Path, shapes: Path, tmp_path: Path) -> None:
+    outcome = run("own-data", str(model), shapes, tmp_path / "run", steps=4, device="cpu", options={"aspect": 4})
+    assert outcome.finished
+    assert all(0 < value < 10 for value in outcome.metrics.values())
+    pipe = VersatileDiffusionPipeline.from_pretrained(tmp_path / "run" / "export")
+    assert pipe.text_to_image("a house", height=8, width=32, num_inference_steps=1, seed=0).images[0].size == (32, 8)
+    with pytest.raises(ValueError, match="another shapes"):
+        own_data(str(model), shapes, tmp_path / "run", CPU)
+    with pytest.raises(ValueError, match="its shapes are settled"):
+        own_data(str(model), tmp_path / "run" / "encoded", tmp_path / "next", CPU, aspect=4)
+    with pytest.raises(ValueError, match="makes no pictures"):
+        buckets_of(build_tiny_pipeline(data=("text",)), 2)
+
+
+def test_the_loss_on_held_out_items_is_over_all_shapes(model: Path, shapes: Path, tmp_path: Path) -> None:
+    """As the mean over its shapes, each measured alone."""
+    what, _ = own_data(str(model), shapes, tmp_path, CPU, flows=["text-to-image"], aspect=4)
+    what.held_out = what.train_pairs
+    unet, task = what.build(), what.mixture.tasks[0]
+    parts = what._measured(task)
+    assert sorted(len(part) for part in parts)[-1] < sum(map(len, parts)) == 64
+    generator, total = torch.Generator().manual_seed(0), 0.0
+    with torch.no_grad():
+        for items in parts:
+            batch = what._of(task, what.held_out, items, generator, lambda _: 0.0)
+            total += len(items) * float(what._loss(unet, batch)[0])
+        assert what.evaluate(unet)["text-to-image"] == pytest.approx(total / 64)

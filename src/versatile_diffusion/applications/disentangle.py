@@ -3,21 +3,25 @@ semantics of another."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from versatile_diffusion.choices import unknown
 from versatile_diffusion.flow import Condition
+from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.sampling.focus import CONVENTIONS, Focus, Weights, weighed
-from versatile_diffusion.sampling.output import Output
+from versatile_diffusion.sampling.output import Output, record_of
+from versatile_diffusion.sampling.replay import Resolve, arguments_of, value_of
 
 if TYPE_CHECKING:
     from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
 
+RESTYLE = "restyle"
 LEVELS = 5
 """Variations in a strip: from all semantics over the plain variation to all style."""
 
@@ -42,7 +46,7 @@ def levels(convention: str = "paper", count: int = LEVELS, **options: Any) -> li
         ValueError: no such convention, fewer than 2, or levels that it has not.
     """
     if convention not in CONVENTIONS:
-        raise ValueError(f"unknown convention {convention!r} of focus; allowed: {', '.join(CONVENTIONS)}")
+        raise ValueError(unknown("convention", convention, CONVENTIONS))
     if count < 2:
         raise ValueError(f"a strip has 2 levels or more, not {count}")
     least, most = CONVENTIONS[convention].levels
@@ -55,6 +59,7 @@ def strip(
     image: Any,
     focuses: Sequence[Focus] | None = None,
     *,
+    mask: Any = None,
     seed: int | None = None,
     **options: Any,
 ) -> list[Step]:
@@ -64,13 +69,14 @@ def strip(
         pipe: with the flow from image to image.
         image: the picture.
         focuses: one per place; the paper's five levels where left out.
+        mask: which part of the picture counts, as in `Condition`.
         seed: of every place alike; drawn afresh if left out.
         options: as in `VersatileDiffusionPipeline.generate`.
     """
     made: list[Step] = []
     for focus in levels() if focuses is None else focuses:
         seeds = made[0].output.settings["seeds"] if made else seed
-        output = pipe.generate("image", [Condition("image", image, focus=focus)], seed=seeds, **options)
+        output = pipe.generate("image", [Condition("image", image, mask=mask, focus=focus)], seed=seeds, **options)
         made.append(Step(focus, output))
     return made
 
@@ -90,7 +96,7 @@ def recombine(
         ValueError: no such convention, or less than one component.
     """
     if convention not in CONVENTIONS:
-        raise ValueError(f"unknown convention {convention!r} of focus; allowed: {', '.join(CONVENTIONS)}")
+        raise ValueError(unknown("convention", convention, CONVENTIONS))
     if components < 1:
         raise ValueError(f"components is {components}; it must be 1 or more")
     centre = CONVENTIONS[convention].centre
@@ -116,6 +122,23 @@ def restyle(
         components, convention: see `recombine`.
         options: as in `VersatileDiffusionPipeline.generate`.
     """
-    look, shown = (pipe.encode_context([picture], "image") for picture in (style, content))
+    pictures = {"style": style, "content": content}
+    raw = {name: MODALITIES["image"].check(picture) for name, picture in pictures.items()}
+    look, shown = (pipe.encode_context([picture], "image") for picture in raw.values())
     combined = recombine(look, shown, components, convention)
-    return pipe.generate("image", [Condition("image", tokens=combined)], **options)
+    output = pipe.generate("image", [Condition("image", tokens=combined)], **options)
+    records = {name: record_of(given, raw[name]) for name, given in pictures.items()}
+    record = {"name": RESTYLE, **records, "components": components, "convention": convention}
+    return replace(output, settings=output.settings | {"conditions": [], "application": record})
+
+
+def restyle_again(
+    pipe: VersatileDiffusionPipeline, settings: Mapping[str, Any], resolve: Resolve | None = None
+) -> Output:
+    """What settings of `restyle` describe, all items; `applications.again.replay` calls it."""
+    record = dict(settings["application"])
+    del record["name"]
+    pictures = {name: value_of(record.pop(name), MODALITIES["image"].check, resolve) for name in ("style", "content")}
+    taken = ("data", "conditions", "style")  # style words are for texts, and there is none
+    arguments = {name: value for name, value in arguments_of(settings, resolve).items() if name not in taken}
+    return restyle(pipe, **pictures, **record, **arguments)

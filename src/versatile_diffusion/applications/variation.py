@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +12,16 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
+from versatile_diffusion.choices import unknown
+from versatile_diffusion.modalities.image import check_image
+from versatile_diffusion.sampling.output import Output, record_of
+from versatile_diffusion.sampling.replay import Resolve, value_of
+
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 Channel = Float[np.ndarray, " n"]
 Levels = Float[np.ndarray, "n 3"]
 
+COLOURS = "match_colours"
 BINS = 600
 _MARGIN = 1e-6  # so that the outermost levels fall inside the outermost bins
 
@@ -81,7 +89,7 @@ def match_colours(picture: Pixels, reference: Pixels, method: str = "simple", ke
         ValueError: the method is unknown, or `keep` is out of range.
     """
     if method not in METHODS:
-        raise ValueError(f"unknown method of colour matching {method!r}; allowed: {', '.join(METHODS)}")
+        raise ValueError(unknown("method of colour matching", method, METHODS))
     if not 0 <= keep <= 1:
         raise ValueError(f"keep is {keep}; it must be from 0 to 1")
     levels, wanted = (_levels(array) for array in (picture, reference))
@@ -91,6 +99,20 @@ def match_colours(picture: Pixels, reference: Pixels, method: str = "simple", ke
 
 def _levels(array: Shaped[np.ndarray, "h w 3"]) -> Levels:
     return array.reshape(-1, 3).astype(np.float64)
+
+
+def matched(output: Output, picture: Any, method: str = "simple") -> Output:
+    """The pictures of an output in the colours of another picture; its settings say so."""
+    reference = check_image(picture)
+    values = [in_colours_of(value, reference, method) for value in output.images]
+    record = {"method": method, "picture": record_of(picture, reference)}
+    return replace(output, values=values, settings=output.settings | {COLOURS: record})
+
+
+def matched_again(output: Output, settings: Mapping[str, Any], resolve: Resolve | None = None) -> Output:
+    """The same for an output that was made again; `applications.again.replay` calls it."""
+    record = settings[COLOURS]
+    return matched(output, value_of(record["picture"], check_image, resolve), record["method"])
 
 
 def in_colours_of(

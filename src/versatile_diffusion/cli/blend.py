@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from versatile_diffusion.cli.generate import given, produce
+from versatile_diffusion.choices import unknown
+from versatile_diffusion.cli.generate import Job, given, produce
 from versatile_diffusion.cli.options import Options, numbers, parameters, part
 from versatile_diffusion.flow import Condition
 
@@ -56,7 +57,7 @@ def condition(modality: str, spec: str) -> Condition:
     for control in filter(None, match["controls"].split(",")):
         name, _, text = control.partition("=")
         if name not in CONTROLS:
-            raise ValueError(f"unknown control {name!r} in {spec!r}; allowed: {', '.join(CONTROLS)}")
+            raise ValueError(unknown("control", name, CONTROLS, f"; in {spec!r}"))
         field, read = CONTROLS[name]
         controls[field] = read(text, f"{name} in {spec!r}")
     return Condition(modality, given(match["value"]), weight=float(match["weight"]), **controls)
@@ -74,10 +75,10 @@ def blend(**named: Any) -> None:
     specs = {modality: named.pop(modality) for modality in CONTEXTS}
     data, conditions = named.pop("to"), [condition(m, spec) for m, specs in specs.items() for spec in specs or ()]
     if data not in OUTPUTS:
-        raise ValueError(f"--to is {data!r}; allowed: {', '.join(OUTPUTS)}")
+        raise ValueError(unknown("--to", data, OUTPUTS))
     if not conditions:
         raise ValueError("nothing to blend; give --text and --image, each as often as you like")
-    produce("blend", data, conditions, Options(**named))
+    produce("blend", data, [Job(conditions)], Options(**named))
 
 
 CONTEXTS = {
@@ -93,7 +94,7 @@ _TAKEN = [
         default="image",
         annotation=Annotated[str, typer.Option(help="What to make: image or text.")],
     ),
-    *parameters(None, without=frozenset({"mask", "focus"})),
+    *parameters(None, without=frozenset({"mask", "focus", "overwrite"})),
 ]
 blend.__signature__ = inspect.Signature(_TAKEN)  # type: ignore[attr-defined]
 blend.__annotations__ = {parameter.name: parameter.annotation for parameter in _TAKEN}

@@ -1,37 +1,17 @@
-"""What people see: progress and remarks on stderr, results on stdout, errors in one line."""
+"""What people see: progress and remarks on stderr, results on stdout."""
 
 from __future__ import annotations
 
 import json
-import os
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rich.console import Console
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-stdout = Console(highlight=False, soft_wrap=True)
-LONGEST = 300
+stderr = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+stdout = Console(highlight=False, emoji=False, soft_wrap=True)
 T = TypeVar("T")
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message in one line, its middle left out where it quotes much of the input."""
-    usage = getattr(error, "format_message", None)  # errors of the command line parser have it
-    message = " ".join((usage() if usage else str(error)).split()) or type(error).__name__
-    if len(message) > LONGEST:
-        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
-    return f"{message.rstrip('.')}; `versatile --help` says what is allowed" if usage else message
-
-
-def quiet_libraries() -> None:
-    """Keep the advice that libraries give to programmers away from people who only run the command."""
-    for variable in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
-        os.environ.setdefault(variable, "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.simplefilter("ignore")
 
 
 def note(message: str) -> None:
@@ -40,13 +20,18 @@ def note(message: str) -> None:
 
 
 def show(message: str) -> None:
-    """A result, on stdout."""
-    stdout.print(message, markup=False)
+    """A result, on stdout as it is."""
+    print(message, flush=True)
 
 
 def show_json(value: Any) -> None:
     """A result for programs, on stdout."""
     print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def show_json_line(value: Any) -> None:
+    """One of several results for programs, on stdout at once."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
 @contextmanager
@@ -59,8 +44,17 @@ def working(message: str) -> Iterator[None]:
         yield
 
 
-def tracked(items: Sequence[T], message: str) -> Iterable[T]:
+def tracked(items: Sequence[T], message: str) -> Iterator[T]:
     """The items one by one, with a progress bar on stderr; nothing is shown where stderr is not a terminal."""
-    from rich.progress import track
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return track(items, message, console=stderr, transient=True, disable=not stderr.is_terminal)
+    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(
+        *columns,
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+        redirect_stdout=stdout.is_terminal,  # else results would go where the bar goes
+    )
+    with bar:
+        yield from bar.track(items, description=message)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from versatile_diffusion.cli.console import note, show, show_json, working
+from versatile_diffusion.cli.options import Json
+from versatile_diffusion.cli.verify import LAYOUT_HELP
 
 if TYPE_CHECKING:
     from versatile_diffusion.interop.convert import Written
@@ -40,13 +42,21 @@ class Format(StrEnum):
 def convert(
     source: Annotated[str, typer.Argument(help="A checkpoint, a folder in any layout, a shipped model, or a hub id.")],
     out: Annotated[Path, typer.Argument(help="The folder to make; it must not exist.")],
-    to: Annotated[Target, typer.Option(help="The layout to write.")] = Target.OURS,
+    to: Annotated[
+        Target,
+        typer.Option(
+            help="The layout to write: this library's own, the official file set with the names of 2023, or the "
+            "folders of diffusers (image_unet, text_unet, vae, ...)."
+        ),
+    ] = Target.OURS,
     dtype: Annotated[Precision | None, typer.Option(help="Precision on disk; as in the source if left out.")] = None,
-    file_format: Annotated[Format, typer.Option("--format", help="Of official files.")] = Format.SAFETENSORS,
-    layout: Annotated[str | None, typer.Option(help="Of the source, where its names do not tell.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    file_format: Annotated[
+        Format, typer.Option("--format", help="Of the files that --to official writes; others are safetensors.")
+    ] = Format.SAFETENSORS,
+    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
+    json: Json = False,
 ) -> None:
-    """Write a model in another layout; the new folder appears when it is whole."""
+    """Write a model in another layout, whichever it is in now. The new folder appears when everything is in it."""
     import torch
 
     from versatile_diffusion import VersatileDiffusionPipeline
@@ -85,7 +95,7 @@ def facts_of(source: str, written: Written) -> dict[str, Any]:
 def show_summary(written: Written) -> None:
     """For people."""
     for name, size in written.sizes.items():
-        show(f"{size / 1e6:10.1f} MB  {name}")
-    show(f"{sum(written.sizes.values()) / 1e6:10.1f} MB  in all; {written.folder} is now {written.found}")
+        show(f"{size:>14,}  {name}")
+    show(f"{sum(written.sizes.values()):>14,}  bytes in all; {written.folder} is now {written.found}")
     if written.left_out:
         note(f"left out, since the layout has no place for it: {', '.join(written.left_out)}")

@@ -14,6 +14,7 @@ def encode(
     model: Annotated[str, typer.Option(help="Whose codecs and encoders: a name, a folder, a hub id.")] = "emoji",
     part: Annotated[int, typer.Option(min=1, help="Items per file.")] = 4096,
     batch: Annotated[int, typer.Option(min=1, help="Values that are encoded together.")] = 32,
+    aspect: Annotated[float | None, typer.Option(help="Keep pictures' shapes, up to this : 1.")] = None,
     bad: Annotated[float, typer.Option(help="Share of samples and shards that may be bad, from 0 to 1.")] = 0.05,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the GPU where there is one.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -28,14 +29,17 @@ def encode(
     from versatile_diffusion.cli.model import load
     from versatile_diffusion.data.encoded import encode_set
     from versatile_diffusion.training.distributed import place
+    from versatile_diffusion.training.own_data import buckets_of
 
-    bank = load(model).bank.to(place(device)).eval()
+    pipe = load(model)
+    bank = pipe.bank.to(place(device)).eval()
     encoded = encode_set(
         source,
         bank,
         out,
         part=part,
         batch=batch,
+        buckets=None if aspect is None else buckets_of(pipe, aspect),
         report=report,
         progress=lambda items: note(f"{items} items"),
     )

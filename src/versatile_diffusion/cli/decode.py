@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
+from versatile_diffusion.choices import unknown
 from versatile_diffusion.cli.console import note, show, show_json, tracked
+from versatile_diffusion.cli.options import Device, Json, Model, Overwrite, Steps, tasks
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.tasks import TASKS, Task
 
@@ -30,28 +32,33 @@ class Item:
 
 
 def decode(
-    inputs: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of embeddings, or folders of them.")],
-    task: Annotated[str | None, typer.Option(help="For tokens: what to do with them; a variation if left out.")] = None,
-    model: Annotated[str, typer.Option(help="Name of a shipped model, a folder, or a hub id.")] = "emoji",
+    inputs: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files of embeddings, or folders of them.")],
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", autocompletion=tasks, help="For tokens: what to do; a variation if left out."),
+    ] = None,
+    model: Model = "emoji",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out/decoded"),
     seed: Annotated[int, typer.Option(min=0, help="Item k of a file has seed + k.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Steps of the sampler.")] = None,
+    steps: Steps = None,
     guidance_scale: Annotated[float | None, typer.Option(help="How closely to follow the tokens.")] = None,
     any_encoder: Annotated[bool, typer.Option("--any-encoder", help="Take those of other encoders, too.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    overwrite: Overwrite = False,
+    device: Device = None,
+    json: Json = False,
 ) -> None:
     """Turn latents back into pictures and texts, or generate from context tokens. Called again, it goes on where it
     stopped: what is there already is kept."""
-    from versatile_diffusion.cli.files import check_folder
+    from versatile_diffusion.cli.files import check_folder, save_at_once
     from versatile_diffusion.cli.model import load
 
     check_folder(out)
     chosen = None if task is None else TASKS.get(task)
     if task is not None and chosen is None:
-        raise ValueError(f"unknown task {task!r}; allowed: {', '.join(TASKS)}")
+        raise ValueError(unknown("task", task, TASKS))
     items = list(items_of(inputs, any_encoder))
     tasks = [task_for(item.embeddings, chosen) for item in items]
-    pipe = load(model)
+    pipe = load(model, device)
     for made in {item.embeddings.made_as: item.embeddings for item in items}.values():
         made.check(pipe.bank)
     options = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
@@ -59,7 +66,7 @@ def decode(
     written, kept = [], []
     for item, its_task in tracked(list(zip(items, tasks, strict=True)), "decoding"):
         target = out / f"{item.stem}{SUFFIXES[its_task.flow.data if its_task else item.embeddings.modality]}"
-        if target.exists():
+        if target.exists() and not overwrite:
             kept.append(str(target))
             continue
         write = generated(pipe, item, its_task, model, seed, options) if its_task else decoded(pipe, item)
@@ -138,15 +145,3 @@ def writer(value: Any, record: dict[str, Any] | None = None) -> Callable[[Binary
     if record is None:
         return lambda stream: value.save(stream, format="PNG")
     return lambda stream: save_png(value, stream, record)
-
-
-def save_at_once(target: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """A file that is either whole or not there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.part")
-    try:
-        with unfinished.open("wb") as stream:
-            write(stream)
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from versatile_diffusion.cli.console import note, show, stdout
+from versatile_diffusion.cli.console import note, show, show_json, stdout
+from versatile_diffusion.cli.options import Device, Json, Model, Steps
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,9 +49,11 @@ class Section:
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out/demo"),
-    model: Annotated[str, typer.Option(help="Name of a shipped model, a folder, or a hub id.")] = "emoji",
+    model: Model = "emoji",
     pictures: Annotated[Path | None, typer.Option(help="Folder of pictures to vary and caption.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Steps of the sampler.")] = None,
+    steps: Steps = None,
+    device: Device = None,
+    json: Json = False,
 ) -> None:
     """Run all four flows of a model with fixed seeds; writes the pictures and a page that shows them."""
     from versatile_diffusion.cli.demo_page import write_page
@@ -62,14 +65,18 @@ def demo(
     if (out / "index.html").exists():
         note(f"{out} holds an earlier demo, which is written anew")
     out.mkdir(parents=True, exist_ok=True)
-    pipe = load(model)
+    pipe = load(model, device)
     started = time.perf_counter()
     sections = []
     for section in Demo(pipe, model, out, steps).sections(samples):
-        print_section(section)
         sections.append(section)
-    write_page(out / "index.html", model, sections)
-    show(f"\n{time.perf_counter() - started:.0f} s in all; open {out / 'index.html'}")
+        if not json:
+            print_section(section)
+    write_page(page := out / "index.html", model, sections)
+    seconds = time.perf_counter() - started
+    if json:
+        return show_json({"page": str(page), "seconds": round(seconds, 2), "sections": [asdict(s) for s in sections]})
+    show(f"\n{seconds:.0f} s in all; open {page}")
 
 
 def sample_pictures(model: str, folder: Path | None) -> list[Path]:

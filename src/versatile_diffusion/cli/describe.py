@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from versatile_diffusion.cli.console import show_json, stdout
+from versatile_diffusion.cli.options import Json, Model
 
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
 
 
 def describe(
-    model: Annotated[str, typer.Option(help="Name of a shipped model, a folder, or a hub id.")] = "emoji",
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    model: Model = "emoji",
+    json: Json = False,
 ) -> None:
     """Show what a model holds: tasks, streams, parameters by group, styles, sizes on disk."""
     from versatile_diffusion.cli.model import load
     from versatile_diffusion.sampling.models import find_model
 
-    facts = facts_of(load(model), Path(find_model(model)))
+    facts = facts_of(load(model, "cpu"), Path(find_model(model)))
     if json:
         return show_json(facts)
     show_tables(facts)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from versatile_diffusion.cli.console import note, show, show_json
-from versatile_diffusion.cli.generate import ARGUMENTS, given, produce
+from versatile_diffusion.cli import colours
+from versatile_diffusion.cli.console import note, show_json
+from versatile_diffusion.cli.generate import Job, argument, given, produce
 from versatile_diffusion.cli.options import Options, parameters
 from versatile_diffusion.flow import Condition, Flow
 
@@ -81,69 +82,81 @@ def disentangle(**named: Any) -> None:
     options = Options(**named)
     choice.check()
     if (focus := choice.one()) is not None:
-        return produce(NAME, "image", [Condition("image", given(picture), mask=options.mask, focus=focus)], options)
-    return (draw_strip if choice.style_of is None else take_style)(picture, choice, options)
+        condition = Condition("image", given(picture), mask=options.mask, focus=focus)
+        produce(NAME, "image", [Job([condition])], options)
+    else:
+        (draw_strip if choice.style_of is None else take_style)(picture, choice, options)
 
 
 def draw_strip(picture: str, choice: Choice, options: Options) -> None:
     """The levels side by side in one picture; with --count a row for each seed."""
     from versatile_diffusion.applications.disentangle import levels, strip
+    from versatile_diffusion.cli.results import Result
     from versatile_diffusion.cli.sweep import Axis, save
 
     shared = {"components": choice.components, "drop_global": choice.drop_global}
     focuses = levels(choice.convention or "paper", choice.levels, **shared)
-    pipe, folder, seed = _ready([picture], options)
-    steps = strip(pipe, given(picture), focuses, seed=seed, **options.arguments())
-    rows = zip(*(step.output for step in steps), strict=True)  # item by item
+    if options.to_stdout:
+        raise ValueError("--out - (stdout) is for a single picture, with --level, --focus or --style-of; give a folder")
+    pipe, seed = _ready([picture], options)
+    conditions = [Condition("image", given(picture))]
+    steps = strip(pipe, conditions[0].value, focuses, mask=options.mask, seed=seed, **options.arguments())
+    outputs = [colours.matched(step.output, conditions, options.match_colours) for step in steps]
+    rows = zip(*outputs, strict=True)  # item by item
     axes = [Axis("level", tuple(focus.level for focus in focuses))]
     if options.count > 1:
         axes.insert(0, Axis("seed", tuple(steps[0].output.settings["seeds"])))
-    file = save([item for row in rows for item in row], axes, options.model, folder, f"{NAME}-strip")
+    file = save(
+        [item for row in rows for item in row], axes, options.model, options.out or Path("out"), f"{NAME}-strip"
+    )
     if options.json:
-        cells = [step.output.settings for step in steps]
+        cells = [output.settings for output in outputs]
         return show_json({"task": NAME, "levels": list(axes[-1].values), "files": [str(file)], "cells": cells})
-    show(str(file))
+    Result(files=(file,)).show(options.preview)
     note(f"{len(steps)} levels, --seed {seed} makes them again")
 
 
 def take_style(picture: str, choice: Choice, options: Options) -> None:
     """Pictures with the style of one and all else of another."""
     from versatile_diffusion.applications.disentangle import restyle
-    from versatile_diffusion.cli.results import KINDS
+    from versatile_diffusion.cli.results import KINDS, Place
 
     assert choice.style_of is not None
-    pipe, folder, seed = _ready([picture, choice.style_of], options)
+    if options.mask is not None:
+        raise ValueError("--mask does not go with --style-of, which takes both pictures whole")
+    pipe, seed = _ready([picture, choice.style_of], options)
     convention, components = choice.convention or "paper", choice.components or 2
     own = {"components": components, "convention": convention, "seed": seed, **options.arguments()}
     output = restyle(pipe, choice.style_of, picture, **own)
-    result = KINDS["image"].write(NAME, output, options.model, folder)
+    output = colours.matched(output, [Condition("image", choice.style_of)], options.match_colours)
+    result = KINDS["image"].write(Place(options.out, NAME), output, options.model)
     if options.json:
         return show_json({"task": NAME, **result.as_json(), "settings": output.settings})
-    for file in (*result.files, *([result.grid] if result.grid else [])):
-        show(str(file))
+    result.show(options.preview)
     note(f"{len(output)} made; --seed {seed} makes them again")
 
 
-def _ready(pictures: list[str], options: Options) -> tuple[Any, Path, int]:
-    """The model, the folder to write to and the seed, after what can be refused has been."""
-    from versatile_diffusion.cli.files import check_folder
+def _ready(pictures: list[str], options: Options) -> tuple[Any, int]:
+    """The model and the seed, after what can be refused has been."""
     from versatile_diffusion.cli.model import load
-    from versatile_diffusion.modalities import MODALITIES
+    from versatile_diffusion.cli.results import check_place
+    from versatile_diffusion.sampling.conditions import GivenCondition
     from versatile_diffusion.sampling.request import Request
 
     Request("image", tuple(Condition("image", picture) for picture in pictures), **options.arguments())
+    colours.check(options.match_colours, [Condition("image", picture) for picture in pictures])
     for picture in pictures:
-        MODALITIES["image"].check(picture)
-    check_folder(folder := options.out or Path("out"))
-    return load(options.model), folder, secrets.randbelow(2**32) if options.seed is None else options.seed
+        GivenCondition.check(Condition("image", picture, mask=options.mask))
+    check_place(options, "image")
+    return load(options.model, options.device), secrets.randbelow(2**32) if options.seed is None else options.seed
 
 
 def _parameters() -> list[inspect.Parameter]:
     hints = get_type_hints(Choice, include_extras=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
     own = [inspect.Parameter(f.name, keyword, default=f.default, annotation=hints[f.name]) for f in fields(Choice)]
-    first = inspect.Parameter("image", keyword, annotation=ARGUMENTS["image"])
-    return [first, *own, *parameters(Flow("image", ("image",)), without=frozenset({"focus"}))]
+    first = inspect.Parameter("image", keyword, annotation=argument("image"))
+    return [first, *own, *parameters(Flow("image", ("image",)), without=frozenset({"focus", "overwrite", "rank"}))]
 
 
 disentangle.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]

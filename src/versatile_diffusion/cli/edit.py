@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import secrets
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from versatile_diffusion.cli import colours
 from versatile_diffusion.cli.console import note, show, show_json
-from versatile_diffusion.cli.generate import ARGUMENTS
+from versatile_diffusion.cli.generate import argument
 from versatile_diffusion.cli.options import Options, parameters
 from versatile_diffusion.flow import Condition, Flow
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NAME = "edit"
 FIRST_PASS = ("num_inference_steps", "guidance_scale", "scheduler", "null")
 """Settings that both passes share."""
+WITHOUT = frozenset({"focus", "mask", "rank", "overwrite"})
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def edit(**named: Any) -> None:
     """
     from versatile_diffusion.applications.round_trip import describe
     from versatile_diffusion.applications.round_trip import edit as edit_picture
-    from versatile_diffusion.cli.files import check_folder
     from versatile_diffusion.cli.model import load
+    from versatile_diffusion.cli.results import check_place
     from versatile_diffusion.modalities import MODALITIES
     from versatile_diffusion.sampling.request import Request
 
@@ -67,9 +68,10 @@ def edit(**named: Any) -> None:
     options = Options(**named)
     arguments = options.arguments()
     Request("image", (Condition("image", picture),), **arguments)
+    colours.check(options.match_colours, [Condition("image", picture)])
     MODALITIES["image"].check(picture)
-    check_folder(folder := options.out or Path("out"))
-    pipe = load(options.model)
+    check_place(options, "image")
+    pipe = load(options.model, options.device)
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
     first = {name: arguments[name] for name in FIRST_PASS if name in arguments}
     if change.nothing:
@@ -80,14 +82,15 @@ def edit(**named: Any) -> None:
             show(text)
         return note('change it with --remove WORDS and --add WORDS, or with --caption "..." of your own')
     result = edit_picture(pipe, picture, seed=seed, captioning=first, **change.arguments(), **arguments)
-    return _tell(result, options, folder, seed)
+    matched = colours.matched(result.picture, [Condition("image", picture)], options.match_colours)
+    return _tell(replace(result, picture=matched), options, seed)
 
 
-def _tell(result: EditResult, options: Options, folder: Path, seed: int) -> None:
+def _tell(result: EditResult, options: Options, seed: int) -> None:
     """Every stage, and the pictures."""
-    from versatile_diffusion.cli.results import KINDS
+    from versatile_diffusion.cli.results import KINDS, Place
 
-    written = KINDS["image"].write(NAME, result.picture, options.model, folder)
+    written = KINDS["image"].write(Place(options.out, NAME), result.picture, options.model)
     before = [] if result.before is None else result.before.texts
     if options.json:
         stages = {"before": before, "after": list(result.after)}
@@ -95,8 +98,7 @@ def _tell(result: EditResult, options: Options, folder: Path, seed: int) -> None
     for name, texts in (("before", before), ("after", result.after)):
         for text in texts:
             note(f"{name}: {text}")
-    for file in (*written.files, *([written.grid] if written.grid else [])):
-        show(str(file))
+    written.show(options.preview)
     note(f"{len(result)} made; --seed {seed} makes them again")
 
 
@@ -104,8 +106,12 @@ def _parameters() -> list[inspect.Parameter]:
     hints = get_type_hints(Change, include_extras=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
     own = [inspect.Parameter(f.name, keyword, default=f.default, annotation=hints[f.name]) for f in fields(Change)]
-    first = inspect.Parameter("image", keyword, annotation=ARGUMENTS["image"])
-    return [first, *own, *parameters(Flow("image", ("image",)), without=frozenset({"focus", "mask", "rank"}))]
+    first = inspect.Parameter("image", keyword, annotation=argument("image"))
+    return [
+        first,
+        *own,
+        *parameters(Flow("image", ("image",)), without=WITHOUT),
+    ]
 
 
 edit.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from versatile_diffusion.cli.console import note, one_line, show, show_json, tracked
+from versatile_diffusion.choices import unknown
+from versatile_diffusion.cli.console import note, show, show_json, tracked
+from versatile_diffusion.cli.inputs import READERS, files_in, lines_of, name_of
+from versatile_diffusion.cli.mistakes import one_line
+from versatile_diffusion.cli.options import Device, Json, Model, Overwrite
 
 if TYPE_CHECKING:
     from versatile_diffusion import Embeddings, VersatileDiffusionPipeline
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-READERS = dict.fromkeys(PICTURES, "image") | {".txt": "text"}
-"""Endings of the files that are read, and the modality of what is in them."""
 KINDS = ("context", "latent")
 AT_ONCE = 16
 
@@ -63,22 +62,29 @@ class Source:
 
 
 def encode(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, .txt files, folders; or texts.")],
-    kind: Annotated[str, typer.Option("--as", help="context (tokens, which guide) or latent.")] = "context",
-    model: Annotated[str, typer.Option(help="Name of a shipped model, a folder, or a hub id.")] = "emoji",
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT", help="Pictures, .txt files (a text a line), folders of these; or texts."),
+    ],
+    kind: Annotated[
+        str, typer.Option("--as", help="context: tokens, which guide; latent: what is generated.")
+    ] = "context",
+    model: Model = "emoji",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out/embeddings"),
     size: Annotated[int | None, typer.Option(min=1, help="Fit pictures to a square of so many pixels first.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    overwrite: Overwrite = False,
+    device: Device = None,
+    json: Json = False,
 ) -> int:
     """Turn pictures and texts into context tokens or latents. Called again, it goes on where it stopped."""
     from versatile_diffusion.cli.files import check_folder
     from versatile_diffusion.cli.model import load
 
     if kind not in KINDS:
-        raise ValueError(f"--as is {kind!r}; allowed: {', '.join(KINDS)}")
+        raise ValueError(unknown("--as", kind, KINDS))
     check_folder(out)
     sources = list(sources_of(inputs))
-    encoding = Encoding(load(model), kind, size)
+    encoding = Encoding(load(model, device), kind, size, overwrite)
     started = time.perf_counter()
     written: list[str] = []
     kept: list[str] = []
@@ -110,6 +116,7 @@ class Encoding:
     pipe: VersatileDiffusionPipeline
     kind: str
     size: int | None
+    overwrite: bool = False
     known: dict[str, Embeddings] = field(default_factory=dict)
 
     def write(self, source: Source, target: Path) -> bool:
@@ -118,7 +125,7 @@ class Encoding:
         Raises:
             ValueError: the source cannot be read, or the target was made by another model.
         """
-        if self._is_done(source, target):
+        if not self.overwrite and self._is_done(source, target):
             return False
         values, names = source.values(self.size)
         tensor = self._encode(source.modality, values)
@@ -179,10 +186,8 @@ def sources_of(inputs: Sequence[str]) -> Iterator[Source]:
 
 def _sources_in(given: str) -> Iterator[Source]:
     if os.path.isdir(given):  # unlike pathlib's, these take any string
-        folder = Path(given)
-        for file in sorted(folder.rglob("*")):
-            if file.suffix.lower() in READERS and not file.name.startswith("."):
-                yield Source(READERS[file.suffix.lower()], file.relative_to(folder).with_suffix("").as_posix(), file)
+        for file in files_in(Path(given)):
+            yield Source(READERS[file.suffix.lower()], file.relative_to(given).with_suffix("").as_posix(), file)
     elif (suffix := os.path.splitext(given)[1].lower()) in READERS or os.path.isfile(given):
         if not os.path.isfile(given):
             raise ValueError(f"{given}: no such file")
@@ -190,16 +195,4 @@ def _sources_in(given: str) -> Iterator[Source]:
             raise ValueError(f"{given} is neither a picture nor a text ({', '.join(READERS)})")
         yield Source(READERS[suffix], Path(given).stem, Path(given))
     else:
-        words = re.sub(r"[^a-z0-9]+", "-", given.lower()).strip("-")[:40]
-        yield Source("text", f"{words}-{sha256(given.encode()).hexdigest()[:8]}", text=given)
-
-
-def lines_of(file: Path) -> list[str]:
-    """The texts of a file, one a line; blank lines are left out."""
-    try:
-        texts = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not a text in UTF-8 ({error.reason})") from error
-    if not any(texts):
-        raise ValueError(f"{file} holds no text")
-    return [text for text in texts if text]
+        yield Source("text", name_of(given), text=given)

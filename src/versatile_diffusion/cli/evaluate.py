@@ -34,6 +34,8 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(min=0, help="The first.")] = None,
     sweep: Annotated[str | None, typer.Option(help="Vary one thing: guidance_scale=1,2,4 or steps=5,10,20.")] = None,
     samples: Annotated[int | None, typer.Option(help="Training samples that the model saw, for plots.")] = None,
+    against: Annotated[list[str] | None, typer.Option(help="Other models to measure alike, and compare with.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write a Markdown page too, its pictures below images/.")] = None,
     compare: Annotated[list[Path] | None, typer.Option(help="Results to set side by side; measures nothing.")] = None,
     along: Annotated[str | None, typer.Option(help="With --compare: draw against samples, steps, ...")] = None,
     out: Annotated[Path, typer.Option(help="Folder for results.json, report.html and sheets.")] = Path("evaluation"),
@@ -41,7 +43,7 @@ def evaluate(
 ) -> None:
     """Measure a model on held-out items; or compare results measured under one protocol."""
     if compare:
-        return drawn(compare, along, out) if along else side_by_side(compare, json)
+        return drawn(compare, along, out, json) if along else side_by_side(compare, json)
     if data is None or not data.is_dir():
         raise ValueError(f"--data is {data}; it must be the folder of a data set (`versatile data emoji --out DIR`)")
     from versatile_diffusion.evaluation.protocol import Protocol
@@ -52,7 +54,14 @@ def evaluate(
     }  # fmt: skip
     asked = replace(Protocol.read(protocol), **{name: value for name, value in changes.items() if value is not None})
     field, protocols = swept(asked, sweep)
-    results = measured(model, data, protocols, task or [], samples, out, field)
+    results, made = measured(model, data, protocols, task or [], samples, out, field)
+    others = [measured_alike(name, model, data, results[-1], task or [], out) for name in against or []]
+    from versatile_diffusion.evaluation.markdown import write_page
+    from versatile_diffusion.evaluation.report import write_report
+
+    write_report(out, results, made, field, others)
+    if page is not None:
+        write_page(page, results, made, others, field)
     if json:
         show_json([result.plain() for result in results] if field else results[-1].plain())
     else:
@@ -85,15 +94,14 @@ def measured(
     samples: int | None,
     out: Path,
     field: str | None,
-) -> list[Result]:
-    """A result for each protocol; all written to `out`."""
+) -> tuple[list[Result], list[Sample]]:
+    """A result for each protocol, written to `out`, and what was made under the last one."""
     with working(f"loading {model}"):
         from diffusers.utils import logging as diffusers_logging
         from transformers.utils import logging as transformers_logging
 
         from versatile_diffusion.evaluation.baselines import find_subject
         from versatile_diffusion.evaluation.evaluate import evaluate as run
-        from versatile_diffusion.evaluation.report import write_report
 
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
@@ -109,20 +117,43 @@ def measured(
         result, made = run(subject, data, protocol, tasks, samples)
         result.save(out / (f"results-{field}-{protocol.plain()[field]}.json" if field else "results.json"))
         results.append(result)
-    write_report(out, results, made, field)
-    return results
+    return results, made
 
 
-def drawn(files: list[Path], along: str, out: Path) -> None:
+def measured_alike(name: str, model: str, data: Path, result: Result, tasks: list[str], out: Path) -> Result:
+    """Another model under the protocol of a result, by the same networks, on the tasks that both can do.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    from versatile_diffusion.evaluation.baselines import find_subject
+    from versatile_diffusion.evaluation.evaluate import evaluate as run
+    from versatile_diffusion.evaluation.protocol import OWN
+
+    with working(f"loading {name}"):
+        subject = find_subject(name)
+    protocol = result.protocol
+    if protocol.encoders == OWN:
+        protocol = replace(protocol, encoders=model)
+    ours = {way for table in result.tables.values() for way in table}
+    shared = [task.name for task in subject.tasks if task.name in ours]
+    if not shared:
+        raise ValueError(f"{name} can do none of the tasks that {model} was measured on: {', '.join(tasks or ours)}")
+    found, _ = run(subject, data, protocol, shared)
+    found.save(out / f"results-{subject.name}.json")
+    return found
+
+
+def drawn(files: list[Path], along: str, out: Path, json: bool) -> None:
     """Plots of several results against a field of the protocol, or against a number that their models have."""
     from versatile_diffusion.evaluation.report import page, plots
     from versatile_diffusion.evaluation.results import Result
 
-    body = plots([Result.load(file) for file in files], along)
+    body = "".join(plots([Result.load(file) for file in files], along).values())
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"against-{along}.html"
     file.write_text(page(f"Measured against {along}", body), encoding="utf-8")
-    show(str(file))
+    show_json({"file": str(file)}) if json else show(str(file))
 
 
 def side_by_side(files: list[Path], json: bool) -> None:

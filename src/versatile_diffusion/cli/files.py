@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,6 +19,8 @@ FILE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".txt", ".json"})
 
 def check_folder(path: Path) -> None:
     """ValueError unless `path` is a folder, or can become one."""
+    if str(path) == "-":
+        raise ValueError("--out - (stdout) is for a single picture; give a folder")
     if path.exists() and not path.is_dir():
         raise ValueError(f"--out is {path}, which is a file; it must be a folder (a new one is made)")
     if not path.exists() and path.suffix.lower() in FILE_SUFFIXES:
@@ -37,6 +39,18 @@ def free_path(path: Path) -> Path:
         return path
     candidates = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
     return next(candidate for candidate in candidates if not candidate.exists())
+
+
+def save_at_once(target: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """A file that is either whole or not there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.part")
+    try:
+        with unfinished.open("wb") as stream:
+            write(stream)
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import Parameter
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from versatile_diffusion.flow import Flow
+from versatile_diffusion.tasks import TASKS
 
 NAMED_PARTS: Mapping[str, tuple[float, float, float, float]] = {
     "left": (0, 0, 0.5, 1),
@@ -19,17 +20,76 @@ NAMED_PARTS: Mapping[str, tuple[float, float, float, float]] = {
     "bottom": (0, 0.5, 1, 1),
     "middle": (0.25, 0.25, 0.75, 0.75),
 }
+CHOICES: Mapping[str, Sequence[str]] = {
+    "scheduler": ("ddim", "dpm++", "unipc"),
+    "mixing": ("attention", "layer", "model", "join"),
+    "null": ("2023", "2022"),
+    "match_colours": ("simple", "histogram"),
+    "focus": ("0", "0.5", "1"),
+}
+"""Names that an option takes, for the shell's completion, which must not wait for the modules that have the tables."""
 PART = "left, right, top, bottom, middle, a box as LEFT:TOP:RIGHT:BOTTOM in shares of the canvas, or a mask (file)"
+
+
+def among(name: str) -> Callable[[str], list[str]]:
+    """Completes the names that an option takes."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in CHOICES[name] if choice.startswith(incomplete)]
+
+    return complete
+
+
+def models(incomplete: str) -> list[str]:
+    """Completes the names of shipped models."""
+    from versatile_diffusion.shipped import shipped_models
+
+    return [name for name in shipped_models() if name.startswith(incomplete)]
+
+
+def tasks(incomplete: str) -> list[str]:
+    """Completes the names of tasks."""
+    return [name for name in TASKS if name.startswith(incomplete)]
+
+
+def styles(context: typer.Context, incomplete: str) -> list[str]:
+    """Completes the styles of the model that is named before."""
+    from versatile_diffusion.shipped import styles_of
+
+    return [style for style in styles_of(context.params.get("model") or "emoji") if style.startswith(incomplete)]
+
+
+Model = Annotated[
+    str, typer.Option(metavar="NAME", help="Name of a shipped model, a folder, or a hub id.", autocompletion=models)
+]
+Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, ...; the GPU where there is one.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Of several inputs, make again what is done already.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Steps of the sampler: more is finer.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="ddim, dpm++ or unipc; the model's own if left out.", autocompletion=among("scheduler")
+    ),
+]
+Preview = Annotated[
+    bool | None,
+    typer.Option("--preview/--no-preview", help="Draw pictures in the terminal; where it can, if left out."),
+]
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of every command that generates. Those named as the pipeline's arguments are handed on to it."""
 
-    model: Annotated[str, typer.Option(help="Name of a shipped model, a folder, or a hub id.")] = "emoji"
+    model: Model = "emoji"
     count: Annotated[int, typer.Option(min=1, max=256, help="How many to make.")] = 1
+    candidates: Annotated[
+        int,
+        typer.Option(min=1, max=256, help="Make so many for each, and keep the one that agrees best with what guides."),
+    ] = 1
     seed: Annotated[int | None, typer.Option(min=0, help="Item k has seed + k; drawn afresh if left out.")] = None
-    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Steps of the sampler: more is finer.")] = None
+    steps: Steps = None
     guidance_scale: Annotated[float | None, typer.Option(help="How closely to follow what guides; 1: no more.")] = None
     guidance_interval: Annotated[
         str | None,
@@ -38,21 +98,39 @@ class Options:
     guidance_rescale: Annotated[
         float | None, typer.Option(help="Against burnt colours at a high guidance scale: 0 (off) to 1; try 0.7.")
     ] = None
-    scheduler: Annotated[str | None, typer.Option(help="ddim, dpm++ or unipc; the model's own if left out.")] = None
+    scheduler: Scheduler = None
     null: Annotated[
-        str | None, typer.Option(help="What no guidance means, by release: 2023 (nothing, or black) or 2022 (grey).")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What no guidance means, by release: 2023 (nothing, or black) or 2022 (grey).",
+            autocompletion=among("null"),
+        ),
     ] = None
-    style: Annotated[str | None, typer.Option(help="A style of the model, such as noto.")] = None
+    style: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A style of the model, such as noto.", autocompletion=styles)
+    ] = None
     negative_prompt: Annotated[str | None, typer.Option(help="A text to keep away from.")] = None
     mask: Annotated[str | None, typer.Option(metavar="FILE", help="What of the picture counts: white does.")] = None
     focus: Annotated[
         float | None, typer.Option(help="What of the picture counts: 0 what is shown, 0.5 all, 1 its style.")
     ] = None
     mixing: Annotated[
-        str | None, typer.Option(help="How several act together: attention, layer, model (each whole) or join.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How several act together: attention, layer, model (each whole) or join.",
+            autocompletion=among("mixing"),
+        ),
     ] = None
     layer_seed: Annotated[int | None, typer.Option(min=0, help="Draws who guides which block, with layer.")] = None
-    show_plan: Annotated[bool, typer.Option(help="Print who guided which block, step by step, with layer.")] = False
+    show_plan: Annotated[
+        bool, typer.Option("--show-plan", help="Print who guided which block, step by step, with layer.")
+    ] = False
+    layer_plan: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="In place of drawing: a plan as --show-plan prints it."),
+    ] = None
     height: Annotated[int | None, typer.Option(min=1, help="Of the picture, in pixels.")] = None
     width: Annotated[int | None, typer.Option(min=1, help="Of the picture, in pixels.")] = None
     start: Annotated[str | None, typer.Option(metavar="FILE", help="A picture to begin from.")] = None
@@ -62,7 +140,12 @@ class Options:
         typer.Option(metavar="PART", help=f"The only part of the start that is made anew (white of a mask): {PART}."),
     ] = None
     match_colours: Annotated[
-        str | None, typer.Option(metavar="METHOD", help="Give it the colours of the picture: simple or histogram.")
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="Give it the colours of the picture: simple or histogram.",
+            autocompletion=among("match_colours"),
+        ),
     ] = None
     temperature: Annotated[
         float | None, typer.Option(help="How freely words are chosen: 0 the likeliest always, 1 as learnt.")
@@ -73,8 +156,23 @@ class Options:
     rank: Annotated[
         bool, typer.Option("--rank", help="Best first, by how well it agrees with what guides; the same once.")
     ] = False
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; pictures go to ./out if left out.")] = None
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; pictures go to ./out if left out, and with - to stdout.")
+    ] = None
+    overwrite: Overwrite = False
+    device: Device = None
+    preview: Preview = None
+    json: Json = False
+
+    @property
+    def to_stdout(self) -> bool:
+        return self.out == STDOUT
+
+    def asked(self) -> dict[str, Any]:
+        """Everything given that a result depends on, plain JSON."""
+        given = {option.name: getattr(self, option.name) for option in fields(self) if option.name not in PRESENTATION}
+        defaults = {option.name: option.default for option in fields(self)}
+        return {name: value for name, value in given.items() if value != defaults[name]}
 
     def arguments(self) -> dict[str, Any]:
         """For `VersatileDiffusionPipeline.generate`, those that were given."""
@@ -82,12 +180,18 @@ class Options:
         given |= {"num_inference_steps": self.steps, "num_outputs": self.count, "rank": self.rank or None}
         if self.guidance_interval is not None:
             given["guidance_interval"] = numbers(self.guidance_interval, 2, "--guidance-interval", "START:END")
+        if self.layer_plan is not None:
+            given["layer_plan"] = plan(self.layer_plan)
         if self.repaint is not None:
             given["repaint"] = part(self.repaint)
         return {name: value for name, value in given.items() if value is not None}
 
 
+STDOUT = Path("-")
+PRESENTATION = ("out", "overwrite", "device", "preview", "json", "show_plan")
+"""Options on which no result depends."""
 HANDED_ON = (
+    "candidates",
     "guidance_scale",
     "guidance_rescale",
     "scheduler",
@@ -134,7 +238,7 @@ def _to_texts(flow: Flow) -> bool:
 BELONGS: Mapping[Callable[[Flow], bool], frozenset[str]] = {
     _from_texts: frozenset({"style", "negative_prompt"}),
     _from_pictures: frozenset({"mask", "focus"}),
-    _from_several: frozenset({"mixing", "layer_seed", "show_plan"}),
+    _from_several: frozenset({"mixing", "layer_seed", "layer_plan", "show_plan"}),
     _to_pictures: frozenset({"height", "width", "start", "fidelity", "repaint"}),
     _pictures_to_pictures: frozenset({"match_colours"}),
     _to_texts: frozenset({"temperature", "top_k", "top_p", "max_length"}),
@@ -162,6 +266,17 @@ def numbers(text: str, count: int, name: str, form: str) -> tuple[float, ...]:
     if len(found) != count:
         raise ValueError(f"{name} is {text!r}; it must be {form}, numbers divided by colons")
     return found
+
+
+def plan(file: str) -> list[list[int]]:
+    """A layer plan: a line for each step (or one for all), in it the number of the condition that each block takes."""
+    if not Path(file).is_file():
+        raise ValueError(f"--layer-plan is {file}, and there is no such file")
+    try:
+        rows = [[int(number) for number in line.split()] for line in Path(file).read_text("utf-8").splitlines()]
+    except ValueError as error:
+        raise ValueError(f"{file} is no layer plan, which has a line of numbers for each step ({error})") from error
+    return [row for row in rows if row]
 
 
 def part(text: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from versatile_diffusion.cli.console import note, show, show_json
+from versatile_diffusion.cli.options import Device, Json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,8 +33,12 @@ class Saved:
 def replay(
     file: Annotated[Path, typer.Argument(help="What a `versatile` command saved: a picture, a grid, texts, a sweep.")],
     model: Annotated[str | None, typer.Option(help="In place of the model that the file names.")] = None,
+    embeddings: Annotated[
+        list[Path] | None, typer.Option(help="Files (or folders) of the tokens and latents that it was made from.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; the file's own if left out.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    device: Device = None,
+    json: Json = False,
 ) -> int:
     """Make a saved output again from its settings; exit code 1 if it is not the same, to the pixel or the word."""
     import torch
@@ -46,11 +51,11 @@ def replay(
     before = read(file)
     record = before.record
     try:
-        pipe = load(model or record.get("from_pretrained") or record["model"]["name"])
+        pipe = load(model or record.get("from_pretrained") or record["model"]["name"], device)
         torch.set_num_threads(
             min(max(int(record["threads"]), 1), MOST_THREADS)
         )  # rounding depends on how sums are split
-        after = again(pipe, record, finder(file.parent))
+        after = again(pipe, record, finder(file.parent, known_embeddings(embeddings or ())))
     except (KeyError, TypeError) as error:
         raise ValueError(f"the record of {file} is incomplete or damaged ({error})") from error
     if isinstance(before.content, list) or isinstance(after, list):
@@ -62,17 +67,17 @@ def again(
     pipe: VersatileDiffusionPipeline, record: dict[str, Any], resolve: Callable[[dict[str, Any]], Any]
 ) -> Image.Image | list[str]:
     """What the record tells of: a picture, a grid, a sheet, or texts."""
-    from versatile_diffusion.cli import colours
+    from versatile_diffusion.applications import again as applications
     from versatile_diffusion.cli.files import grid
     from versatile_diffusion.cli.results import one_line
     from versatile_diffusion.cli.sweep import Axis, sheet
 
     if "sweep" in record:
-        outputs = [pipe.replay(cell["settings"], resolve=resolve) for cell in record["cells"]]
+        outputs = [applications.replay(pipe, cell["settings"], resolve) for cell in record["cells"]]
         if "texts" in record["cells"][0]:
             return [text for output in outputs for text in output.texts]
         return sheet(outputs, [Axis(name, tuple(values)) for name, values in record["sweep"]])
-    output = colours.again(pipe.replay(record, resolve=resolve), record, resolve)
+    output = applications.replay(pipe, record, resolve)
     if output.data == "text":
         return [one_line(text) for text in output.texts]
     return output.images[0] if "index" in record else grid(output.images)
@@ -136,12 +141,28 @@ def compared_pictures(
     return int(largest != 0)
 
 
-def finder(folder: Path) -> Callable[[dict[str, Any]], Any]:
-    """Finds an input file of a record: where it was, or beside the output."""
+def known_embeddings(places: Sequence[Path]) -> dict[str, Any]:
+    """The tokens and latents in files and folders, whole files and their items, by the hash that records have."""
+    from versatile_diffusion.sampling.embeddings import SUFFIX, load_embeddings
+    from versatile_diffusion.sampling.output import record_of
 
-    def find(value: dict[str, Any]) -> str:
+    files = [file for place in places for file in (sorted(place.rglob(f"*{SUFFIX}")) if place.is_dir() else [place])]
+    held = [load_embeddings(file, any_encoder=True) for file in files]
+    forms = [form for one in held for form in (one.tensor, *one.tensor, *(item.tensor for item in one))]
+    return {record_of(None, form)["sha256"]: form for form in forms}
+
+
+def finder(folder: Path, embeddings: Mapping[str, Any]) -> Callable[[dict[str, Any]], Any]:
+    """Finds an input of a record: among `embeddings` by its hash, or its file where it was or beside the output."""
+
+    def find(value: dict[str, Any]) -> Any:
+        if value["sha256"] in embeddings:
+            return embeddings[value["sha256"]]
         if "file" not in value:
-            raise ValueError(f"the record names no file for its input {json_format.dumps(value)}, so it has no replay")
+            raise ValueError(
+                f"an input of shape {tuple(value['shape'])} came from no file that the record names; if these are "
+                f"tokens or latents, give their file with --embeddings (sha256 {value['sha256'][:12]})"
+            )
         places = [Path(value["file"]), folder / value["file"], folder / Path(value["file"]).name]
         found = next((place for place in places if place.is_file()), None)
         if found is None:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from versatile_diffusion.choices import unknown
 from versatile_diffusion.cli.console import note, show, show_json, tracked
 from versatile_diffusion.cli.generate import given
+from versatile_diffusion.cli.options import Device, Json, Model, Preview, tasks
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.tasks import TASKS
 
@@ -93,8 +95,8 @@ def cell(conditions: Sequence[Condition], choices: Sequence[tuple[str, Any]]) ->
 
 
 def sweep(
-    task: Annotated[str, typer.Argument(help="A task, such as text-to-image.")],
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="What guides it: a text, a file.")],
+    task: Annotated[str, typer.Argument(autocompletion=tasks, help="A task, such as text-to-image.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="What guides it: a text, a file.")],
     over: Annotated[
         list[str],
         typer.Option(metavar="NAME=VALUES", help="guidance_scale=1:12:2, seed=0:4, style=a,b, image.focus=0,0.5,1 ..."),
@@ -103,9 +105,11 @@ def sweep(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting that all cells share.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all cells, unless it is gone over.")] = 0,
-    model: Annotated[str, typer.Option(help="Name of a shipped model, a folder, or a hub id.")] = "emoji",
+    model: Model = "emoji",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out"),
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    device: Device = None,
+    preview: Preview = None,
+    json: Json = False,
 ) -> None:
     """Run a task over one setting (a row) or two (rows and columns), and draw what comes of it as a labelled sheet.
 
@@ -114,6 +118,7 @@ def sweep(
     """
     from versatile_diffusion.cli.files import check_folder
     from versatile_diffusion.cli.model import load
+    from versatile_diffusion.cli.results import Result
 
     axes = [axis(text) for text in over]
     conditions, base = task_inputs(task, inputs), [one for text in fixed or () for one in _fixed(axis(text))]
@@ -124,7 +129,7 @@ def sweep(
     for changed, arguments in runs:
         check(data, changed, arguments)
     check_folder(out)
-    pipe = load(model)
+    pipe = load(model, device)
     outputs = [pipe.generate(data, changed, **arguments) for changed, arguments in tracked(runs, f"{len(cells)} cells")]
     file = save(outputs, axes, model, out)
     if json:
@@ -133,14 +138,14 @@ def sweep(
     for choices, output in zip(cells, outputs, strict=True):
         if output.data == "text":
             show(f"{', '.join(f'{name} {value}' for name, value in choices)}: {' | '.join(output.texts)}")
-    show(str(file))
+    Result(files=(file,)).show(preview) if data == "image" else show(str(file))
     note(f"{len(cells)} cells, {sum((one.cost.passes for one in outputs), start=0)} passes")
 
 
 def task_inputs(task: str, inputs: Sequence[str]) -> list[Condition]:
     """Conditions of a task, one for each input; ValueError if there is no such task or another number of inputs."""
     if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}; allowed: {', '.join(TASKS)}")
+        raise ValueError(unknown("task", task, TASKS))
     contexts = TASKS[task].flow.contexts
     if len(inputs) != len(contexts):
         raise ValueError(f"{task} takes {len(contexts)} inputs ({', '.join(contexts)}); got {len(inputs)}")
@@ -151,8 +156,9 @@ def check(data: str, conditions: Sequence[Condition], arguments: Mapping[str, An
     """ValueError if a cell asks for what cannot be."""
     from versatile_diffusion.sampling.request import Request
 
-    if unknown := arguments.keys() - Request.__dataclass_fields__.keys() - {"seed"}:
-        raise ValueError(f"there is no setting {min(unknown)!r}; such as seed, steps, guidance_scale, text.weight")
+    known = {"seed", *OTHER_NAMES, *Request.__dataclass_fields__} - {"data", "conditions", "layer_plan"}
+    if strange := arguments.keys() - Request.__dataclass_fields__.keys() - {"seed"}:
+        raise ValueError(unknown("setting", min(strange), sorted(known), "; or a control such as text.weight"))
     Request(data, tuple(conditions), **{name: value for name, value in arguments.items() if name != "seed"})
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from versatile_diffusion.cli.console import note, show
+from versatile_diffusion.cli.console import note, show, show_json
+
+if TYPE_CHECKING:
+    from versatile_diffusion.training.loop import Outcome
 
 OBJECTIVES = "image-codec, text-codec, context-encoders, image-context, judge or diffuser."
 PLAIN = ("data", "out", "minutes", "steps", "seed", "device", "timeout")
@@ -19,7 +23,7 @@ ENGINE = (
     *("posthoc", "wandb"),
 )
 """Options that are fields of `LoopSettings`."""
-OWN = ("flows", "only", "lora", "lr")
+OWN = ("flows", "only", "lora", "lr", "aspect")
 """Options of `own_data`."""
 
 
@@ -38,6 +42,7 @@ def train(
     only: Annotated[str | None, typer.Option(help="With --from: groups or streams, such as context,data.text.")] = None,
     lora: Annotated[int | None, typer.Option(min=1, help="With --from: train adapters of this rank instead.")] = None,
     lr: Annotated[float | None, typer.Option(help="With --from: learning rate.")] = None,
+    aspect: Annotated[float | None, typer.Option(help="With --from: keep pictures' shapes, up to this : 1.")] = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine; or start with torchrun.")] = 1,
     parallel: Annotated[str | None, typer.Option(help="Each process has the model (ddp) or a shard (fsdp).")] = None,
     accumulate: Annotated[int | None, typer.Option(min=1, help="Batches of each process per step.")] = None,
@@ -53,6 +58,7 @@ def train(
     export: Annotated[Path | None, typer.Option(help="Train nothing: export this run as it stands.")] = None,
     to: Annotated[Path | None, typer.Option(help="With --export: the folder to write.")] = None,
     ema: Annotated[float | None, typer.Option(help="With --export: relative width of the average.")] = None,
+    json: Annotated[bool | None, typer.Option("--json", help="Print the result as JSON.")] = None,
 ) -> None:
     """Train a part of a model; the same command goes on where a run stopped.
 
@@ -62,7 +68,8 @@ def train(
     if export is not None:
         from versatile_diffusion.training.export import export as export_run
 
-        return show(str(export_run(export, to, data, ema)))
+        exported = str(export_run(export, to, data, ema))
+        return show_json({"export": exported}) if json else show(exported)
     _check(context.params)
     if nproc > 1:
         raise typer.Exit(_several(context.params, nproc))
@@ -76,7 +83,16 @@ def train(
     except FloatingPointError as error:
         raise ValueError(str(error)) from error
     if os.environ.get("RANK", "0") == "0":
-        show(str(outcome))
+        _tell(outcome, Path(str(out)), bool(json))
+
+
+def _tell(outcome: Outcome, out: Path, json: bool) -> None:
+    """Where the run stands."""
+    if json:
+        return show_json({"out": str(out), **asdict(outcome)})
+    show(" ".join(f"{name}={value:.4g}" for name, value in outcome.metrics.items()) or "no metrics yet")
+    left = f"finished; {out / 'export'} can be loaded" if outcome.finished else "stopped; the same command goes on"
+    show(f"{out}: step {outcome.step}, {left}")
 
 
 def _check(given: dict[str, Any]) -> None:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from versatile_diffusion.cli.console import show, show_json, stdout, working
+from versatile_diffusion.cli.options import Json
 
 if TYPE_CHECKING:
     from versatile_diffusion.interop.verify import Report
 
 SHOWN = 10  # findings of a part
+LAYOUT_HELP = "Its layout, where names do not tell: basic-2022 for VD-basic without its CLIP."
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="A checkpoint, or a folder in any layout.")],
-    layout: Annotated[str | None, typer.Option(help="Where the names do not tell.")] = None,
-    headers: Annotated[bool, typer.Option("--headers", help="Look at the headers alone, not at the numbers.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    source: Annotated[str, typer.Argument(help="A checkpoint, a folder in any layout, a shipped model, or a hub id.")],
+    layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
+    headers: Annotated[
+        bool, typer.Option("--headers", help="Check names, shapes and dtypes only, which takes seconds.")
+    ] = False,
+    json: Json = False,
 ) -> int:
-    """Check the weights of a model: names, shapes, dtypes, NaN, unusual scales; exit code 1 if something is wrong."""
+    """Check the weights of a model, part by part: names, shapes, dtypes, NaN and infinity, unusual scales. Exit code 1
+    says that something is wrong."""
     from versatile_diffusion.interop.verify import verify as examine
+    from versatile_diffusion.sampling.models import fetched, find_model
 
-    with working(f"reading {path}"):
-        report = examine(path, layout=layout, numbers=not headers)
+    with working(f"reading {source}"):
+        report = examine(fetched(find_model(source), {}), layout=layout, numbers=not headers)
     show_json(report.record()) if json else show_report(report)
     return int(not report.ok)
 
@@ -34,7 +39,7 @@ def show_report(report: Report) -> None:
     """For people."""
     from rich.table import Table
 
-    show(f"{report.path}: {report.layout}\n")
+    show(f"{report.path}: {report.layout}")
     table = Table("part", "entries", "numbers", "bytes", "dtypes", "serious", "unusual", box=None, pad_edge=False)
     for column in (1, 2, 3, 5, 6):
         table.columns[column].justify = "right"
@@ -43,10 +48,12 @@ def show_report(report: Report) -> None:
         dtypes = ", ".join(f"{count} {dtype}" for dtype, count in part.dtypes.items())
         sizes = (f"{part.entries:,}", f"{part.numbers:,}", f"{part.bytes:,}")
         table.add_row(part.name, *sizes, dtypes, str(serious), str(len(part.findings) - serious))
-    stdout.print(table)
+    if any(part.entries for part in report.parts):
+        show("")
+        stdout.print(table)
     for part in report.parts:
         for finding in part.findings[:SHOWN]:
-            show(f"\n{part.name}: {'' if finding.serious else '(unusual) '}{finding.entry} {finding.what}")
+            show(f"\n{part.name}: {finding}")
         if (more := len(part.findings) - SHOWN) > 0:
             show(f"\n{part.name}: and {more} more (--json has all)")
     if report.aside:

@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from versatile_diffusion.data.buckets import Buckets, Shape, cut
 from versatile_diffusion.data.sources import Item, Position, Report, Source, open_source
 from versatile_diffusion.modalities.bank import ModalityBank
+from versatile_diffusion.modalities.base import Codec
 from versatile_diffusion.sampling.embeddings import maker_of
 
 INDEX = "encoded.json"
@@ -28,6 +30,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Rows:
     """One kind of rows of many items, in several files; an item has one row, or several of which one is drawn.
+    All rows of a file have one shape.
 
     Args:
         parts: of each file, the rows (R, ...) in half precision and where each item's begin (N + 1,).
@@ -46,8 +49,16 @@ class Rows:
     def several(self) -> bool:
         return any(len(rows) > len(first) - 1 for rows, first in self.parts)
 
+    @cached_property
+    def alike(self) -> list[Tensor]:
+        """The numbers of the items whose rows have one shape, shape by shape."""
+        found: dict[tuple[int, ...], list[Tensor]] = {}
+        for (rows, first), start in zip(self.parts, self.starts.tolist(), strict=False):
+            found.setdefault(tuple(rows.shape[1:]), []).append(start + torch.arange(len(first) - 1))
+        return [torch.cat(numbers) for numbers in found.values()]
+
     def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows (B, ...) of items (B,), in float32."""
+        """Rows (B, ...) of items (B,), all of one shape (see `alike`), in float32."""
         picks = torch.zeros(len(items))
         if self.several:
             picks = torch.rand(len(items), generator=generator, device=generator.device).cpu()
@@ -133,6 +144,7 @@ def encode_set(
     part: int = 4096,
     batch: int = 32,
     looks: int = 12,
+    buckets: Buckets | None = None,
     report: Report | None = None,
     progress: Callable[[int], None] = lambda items: None,
 ) -> EncodedSet:
@@ -145,6 +157,7 @@ def encode_set(
         part: items per file.
         batch: values that are encoded together.
         looks: how many items to keep as they were.
+        buckets: the shapes that pictures are cut to, each to the nearest; the codec's own size if left out.
         report: counts what is skipped.
         progress: told the number of items so far.
 
@@ -153,7 +166,7 @@ def encode_set(
     """
     out.mkdir(parents=True, exist_ok=True)
     report = report or Report()
-    index = _begun(out, source, bank, report)
+    index = _begun(out, source, bank, buckets, report)
     if index["finished"]:
         return EncodedSet.open(out)
     report = Report(**{**index["report"], "allowed": report.allowed, "few": report.few})
@@ -162,9 +175,10 @@ def encode_set(
         items = [item for item, _ in group]
         if not index["parts"]:
             _write_looks(items[:looks], out / LOOKS)
-        name = f"part-{len(index['parts']):05d}.safetensors"
-        _replace(out / name, partial(save_file, _tensors(items, bank, batch)))
-        index["parts"].append({"file": name, "keys": [item.key for item in items]})
+        for shape, alike in ({None: items} if buckets is None else buckets.parted(items)).items():
+            name = f"part-{len(index['parts']):05d}.safetensors"
+            _replace(out / name, partial(save_file, _tensors(alike, bank, batch, shape)))
+            index["parts"].append({"file": name, "keys": [item.key for item in alike]})
         index |= {"position": asdict(group[-1][1]), "report": report.to_json()}
         _write_index(out, index)
         progress(_count(index))
@@ -174,13 +188,18 @@ def encode_set(
     return EncodedSet.open(out)
 
 
-def _begun(out: Path, source: Source, bank: ModalityBank, report: Report) -> dict[str, Any]:
+def _begun(out: Path, source: Source, bank: ModalityBank, buckets: Buckets | None, report: Report) -> dict[str, Any]:
     made_by = {name: maker_of(part) for name, part in _encoders(bank).items()}
-    told = {"source": str(source.path.resolve()), "shards": len(source.shards), "made_by": made_by}
+    told: dict[str, Any] = {
+        "source": str(source.path.resolve()),
+        "shards": len(source.shards),
+        "made_by": made_by,
+        "shapes": None if buckets is None else [list(shape) for shape in buckets.shapes],
+    }
     if not (out / INDEX).is_file():
         return {**told, "parts": [], "position": asdict(Position()), "finished": False, "report": report.to_json()}
     index = json.loads((out / INDEX).read_text(encoding="utf-8"))
-    if other := [name for name, value in told.items() if index[name] != value]:
+    if other := [name for name, value in told.items() if index.get(name) != value]:
         raise ValueError(f"{out} was begun with another {' and '.join(other)}; give another folder, or delete it")
     return index
 
@@ -193,17 +212,27 @@ def _encoders(bank: ModalityBank) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _tensors(items: Sequence[Item], bank: ModalityBank, batch: int) -> dict[str, Tensor]:
+def _tensors(items: Sequence[Item], bank: ModalityBank, batch: int, shape: Shape | None) -> dict[str, Tensor]:
     encoders = _encoders(bank)
     tensors = {}
     for modality in dict.fromkeys(name.split(".")[1] for name in encoders):
         counts = [0, *(len(item.values[modality]) for item in items)]
         tensors[f"first.{modality}"] = torch.tensor(counts).cumsum(0)
     for name, encoder in encoders.items():
-        values = [value for item in items for value in item.values[name.split(".")[1]]]
-        rows = [encoder.encode(some).half().cpu() for some in _batched(values, batch)]
-        tensors[name] = torch.cat(rows).contiguous()
+        kind, modality = name.split(".")
+        values = [value for item in items for value in item.values[modality]]
+        encode = encoder.encode
+        if kind == LATENTS:
+            encode = partial(_latents, encoder, shape if modality == "image" else None)
+        tensors[name] = torch.cat([encode(some).half().cpu() for some in _batched(values, batch)]).contiguous()
     return tensors
+
+
+def _latents(codec: Codec, shape: Shape | None, values: Sequence[Any]) -> Tensor:
+    """Of values at the codec's own size, or of pictures at another shape."""
+    if shape is None:
+        return codec.encode([codec.fit(value) for value in values])
+    return codec.encode([cut(value, shape) for value in values], height=shape[0], width=shape[1])
 
 
 def _write_looks(items: Collection[Item], folder: Path) -> None:

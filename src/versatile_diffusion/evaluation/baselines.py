@@ -88,12 +88,18 @@ def find_subject(name: str) -> Subject:
     folder = fetched(find_model(NAMED.get(name, name)), {})
     if is_ours(folder) or (kind := _kind(Path(folder))) not in BASELINES:
         pipe = VersatileDiffusionPipeline.from_pretrained(folder)
-        pipe.model_name = Path(name).name
+        pipe.model_name = _called(name)
         return OwnModel(pipe)
     make, task = BASELINES[kind]
     subject = make(folder, TASKS[task])
-    subject.name = Path(name).name
+    subject.name = _called(name)
     return subject
+
+
+def _called(name: str) -> str:
+    """The last part of a name or path; what a run exported is called as the run is."""
+    path = Path(name).resolve()
+    return path.parent.name if path.name == "export" else path.name
 
 
 def _kind(folder: Path) -> str:

@@ -10,16 +10,18 @@ from versatile_diffusion.evaluation.intervals import Measured
 
 COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8e5aa8", "#b8860b", "#4a4e69", "#d1478c", "#2a9d8f")
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 460, 260, 56, 26, 40
+MOST_TICKS, MOST_DOTS = 10, 40
 Point = tuple[float, Measured]
 
 
-def line_plot(curves: Mapping[str, Sequence[Point]], title: str, across: str) -> str:
+def line_plot(curves: Mapping[str, Sequence[Point]], title: str, across: str, marks: Sequence[float] = ()) -> str:
     """An SVG with one line per curve, its intervals shaded, and a legend below.
 
     Args:
         curves: points (x, measured value) by name, by rising x.
         title: what is measured.
         across: what x is.
+        marks: places on x with a dashed line.
 
     Raises:
         ValueError: there is no point.
@@ -29,11 +31,15 @@ def line_plot(curves: Mapping[str, Sequence[Point]], title: str, across: str) ->
         raise ValueError(f"nothing to plot: no result has {title!r}")
     xs, ys = [x for x, _ in points], [y for _, m in points for y in (m.low, m.value, m.high)]
     ticks_x, ticks_y = sorted(set(xs)), _ticks(min(ys), max(ys))
+    if len(ticks_x) > MOST_TICKS:
+        ticks_x = [x for x in _ticks(min(xs), max(xs)) if min(xs) <= x <= max(xs)]
     spot = _Axes(min(xs), max(xs), ticks_y[0], ticks_y[-1])
     parts = [f'<text x="{LEFT}" y="16" font-weight="bold">{escape(title)}</text>']
     for y in ticks_y:
         parts.append(f'<path d="M{LEFT} {spot.y(y):.1f}H{WIDTH - 10}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{spot.y(y) + 4:.1f}" text-anchor="end">{y:g}</text>')
+    for x in marks:
+        parts.append(f'<path d="M{spot.x(x):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#bbb" stroke-dasharray="2 3"/>')
     for x in ticks_x:
         parts.append(f'<text x="{spot.x(x):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:g}</text>')
     parts.append(f'<text x="{WIDTH - 10}" y="{HEIGHT - 6}" text-anchor="end">{escape(across)}</text>')
@@ -70,11 +76,12 @@ def _curve(curve: Sequence[Point], spot: _Axes, colour: str) -> str:
 
     band = [(x, m.high) for x, m in curve] + [(x, m.low) for x, m in reversed(curve)]
     line = [(x, m.value) for x, m in curve]
-    dots = "".join(f'<circle cx="{spot.x(x):.1f}" cy="{spot.y(y):.1f}" r="2.5" fill="{colour}"/>' for x, y in line)
+    dotted = line if len(line) <= MOST_DOTS else []
+    dots = "".join(f'<circle cx="{spot.x(x):.1f}" cy="{spot.y(y):.1f}" r="2.5" fill="{colour}"/>' for x, y in dotted)
+    shade = any(m.low < m.high for _, m in curve)
     return (
-        f'<polygon points="{path(band)}" fill="{colour}" opacity="0.12"/>'
-        f'<polyline points="{path(line)}" fill="none" stroke="{colour}" stroke-width="1.6"/>{dots}'
-    )
+        f'<polygon points="{path(band)}" fill="{colour}" opacity="0.12"/>' if shade else ""
+    ) + f'<polyline points="{path(line)}" fill="none" stroke="{colour}" stroke-width="1.6"/>{dots}'
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -10,8 +10,10 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from versatile_diffusion.evaluation.comparison import HEAD, pairs
 from versatile_diffusion.evaluation.evaluate import Sample
 from versatile_diffusion.evaluation.intervals import Measured
+from versatile_diffusion.evaluation.measures import Made
 from versatile_diffusion.evaluation.plots import line_plot
 from versatile_diffusion.evaluation.results import Result, Table, curves
 
@@ -26,22 +28,31 @@ SHOWN, COLUMNS = 32, 16
 PLOTTED = ("judge/concept top-5", "judge/style", "judge/fid", "encoders/concept top-5", "agreement/text", "text/label")
 
 
-def write_report(folder: Path, results: Sequence[Result], samples: Sequence[Sample], along: str | None = None) -> Path:
+def write_report(
+    folder: Path,
+    results: Sequence[Result],
+    samples: Sequence[Sample],
+    along: str | None = None,
+    others: Sequence[Result] = (),
+) -> Path:
     """Writes `report.html` and the sheets of samples beside it.
 
     Args:
         folder: made if it is not there.
         results: of one model; several where `along`, a field of the protocol, was varied.
         samples: of the last result.
+        others: of other models under the same protocol, to compare with.
     """
     folder.mkdir(parents=True, exist_ok=True)
     result = results[-1]
     parts = [_head(result)]
     if along is not None:
-        parts.append(f"<h2>Against {escape(along)}</h2>{plots(results, along)}")
+        parts.append(f"<h2>Against {escape(along)}</h2>{''.join(plots(results, along).values())}")
     for one in results:
         at = "" if along is None else f" ({along} {one.protocol.plain()[along]})"
         parts += [_split(split + at, table) for split, table in one.tables.items()]
+    if others:
+        parts.append(_beside(result, others))
     parts += [_sheet(sample, folder) for sample in samples]
     file = folder / "report.html"
     file.write_text(page(f"{result.model['name']}, measured", "\n".join(parts)), encoding="utf-8")
@@ -56,10 +67,10 @@ def page(title: str, body: str) -> str:
     )
 
 
-def plots(results: Sequence[Result], along: str) -> str:
-    """A plot per metric of `PLOTTED` that was measured; along the guidance scale, that is figure 6 of the paper."""
+def plots(results: Sequence[Result], along: str) -> dict[str, str]:
+    """An SVG per metric of `PLOTTED` that was measured; along the guidance scale, that is figure 6 of the paper."""
     found = {metric: curves(results, along, metric) for metric in PLOTTED}
-    return "".join(line_plot(lines, metric, along) for metric, lines in found.items() if lines)
+    return {metric: line_plot(lines, metric, along) for metric, lines in found.items() if lines}
 
 
 def _head(result: Result) -> str:
@@ -80,12 +91,26 @@ def _head(result: Result) -> str:
 
 
 def _split(split: str, table: Table) -> str:
-    """A table for each group of metrics."""
+    return f"<h2>{escape(split)}</h2>" + "".join(_table(table, names) for names in grouped(table))
+
+
+def grouped(table: Table) -> list[list[str]]:
+    """The metrics of a table by what measured them."""
     groups: dict[str, dict[str, None]] = {}
     for row in table.values():
         for name in row:
             groups.setdefault(name.split("/")[0] if "/" in name else "restored", {})[name] = None
-    return f"<h2>{escape(split)}</h2>" + "".join(_table(table, list(names)) for names in groups.values())
+    return [list(names) for names in groups.values()]
+
+
+def _beside(result: Result, others: Sequence[Result]) -> str:
+    """A table for each split: this model's numbers, those of others, and their ratio."""
+    found, parts = list(pairs(result, others)), ["<h2>Beside other models</h2>"]
+    for split in dict.fromkeys(pair.split for pair in found):
+        rows = [HEAD, *(pair.told() for pair in found if pair.split == split)]
+        cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        parts.append(f"<table><caption>{escape(split)}</caption>{cells}</table>")
+    return "".join(parts)
 
 
 def _table(table: Table, names: Sequence[str]) -> str:
@@ -119,22 +144,26 @@ def share_of_real(table: Mapping[str, Mapping[str, Measured]], way: str, name: s
 
 def _sheet(sample: Sample, folder: Path) -> str:
     title = f"<h3>{escape(sample.split)}: {escape(sample.way)}</h3>"
-    made, source, copies = sample.made, sample.made.source, sample.made.copies
-    if source is None:
+    made = sample.made
+    if made.source is None:
         return ""
-    first = list(made.values[::copies][:SHOWN])
-    given = made.items.given[source][:SHOWN]
     if made.modality == "image":
+        first = list(made.values[:: made.copies][:SHOWN])
         file = f"{sample.split}-{sample.way.replace(' ', '-')}.png"
         above = made.items.given["image"][: len(first)]
         contact_sheet(above, first).save(folder / file)
         return f'{title}<p class="small">Real pictures above what was made.</p><img src="{quote(file)}" alt="">'
-    label = made.items.labels
-    rows = "".join(
-        f"<tr><td>{escape(one if isinstance(one, str) else label[k])}</td><td>{escape(first[k])}</td></tr>"
-        for k, one in enumerate(given)
-    )
+    texts = shown_texts(made)[:SHOWN]
+    rows = "".join(f"<tr><td>{escape(given)}</td><td>{escape(text)}</td></tr>" for given, text in texts)
     return f"{title}<table><tr><th>given (or the picture's label)</th><th>made</th></tr>{rows}</table>"
+
+
+def shown_texts(made: Made) -> list[tuple[str, str]]:
+    """Of each item what was given (of a picture, its label) and the first text that was made of it."""
+    assert made.source is not None
+    first, given = made.values[:: made.copies], made.items.given[made.source]
+    told = [one if isinstance(one, str) else label for one, label in zip(given, made.items.labels, strict=True)]
+    return list(zip(told, first, strict=True))
 
 
 def contact_sheet(above: Sequence[Image.Image], below: Sequence[Image.Image]) -> Image.Image:

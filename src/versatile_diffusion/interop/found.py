@@ -97,9 +97,10 @@ class Found:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Parts without which some stream is of no use, apart from those that the layout cannot hold."""
+        """Parts without which some stream is of no use; of those that the layout cannot hold, the ones that lie beside
+        it and are whole."""
         wanted = {"diffuser", *(STREAM_PARTS[s] for s in self.streams if s in STREAM_PARTS)}
-        return tuple(part for part in PARTS if part in wanted and (part in self.tensors or part not in self.lacks))
+        return tuple(p for p in PARTS if p in wanted and not (p in self.lacks and self.lacking(p)))
 
     def with_own_files(self) -> Found:
         """The same with every part that is absent taken from files of its own in the folder, where they are."""
@@ -123,20 +124,19 @@ class Found:
         kept = self.tensors["diffuser"].renamed(lambda name: name if set(streams_of([name])) <= set(streams) else None)
         return replace(self, streams=tuple(streams), tensors={**self.tensors, "diffuser": kept})
 
+    def lacking(self, part: str) -> list[str]:
+        """The files that a part lacks, by the names that they may have."""
+        own, lacks = OWN_FILES[part], []
+        if part not in self.tensors:
+            lacks.append(f"the {part} ({' or '.join(own.weights)}, .safetensors or .pth; or in the checkpoint)")
+        if len(self.files.get(part, ())) < len(own.others):
+            lacks += [" or ".join(names) for names in own.others if first_file(self.folder, names) is None]
+        return lacks
+
     def check(self, parts: Collection[str]) -> None:
         """Raises ValueError naming everything that some of `parts` lack, before anything large is built."""
-        lacking = []
-        for part in parts:
-            own = OWN_FILES[part]
-            if part not in self.tensors:
-                lacking.append(f"the {part} ({' or '.join(own.weights)}, .safetensors or .pth; or in the checkpoint)")
-            if len(self.files.get(part, ())) < len(own.others):
-                lacking += [" or ".join(names) for names in own.others if first_file(self.folder, names) is None]
-        if lacking:
-            raise ValueError(
-                f"{self.folder} lacks: {'; '.join(dict.fromkeys(lacking))}. "
-                f"Found: {contents(self.folder)}; it is {self}"
-            )
+        if lacks := list(dict.fromkeys(file for part in parts for file in self.lacking(part))):
+            raise ValueError(f"{self.folder} lacks: {'; '.join(lacks)}. Found: {contents(self.folder)}; it is {self}")
 
     def __str__(self) -> str:
         held = [f"{part} ({len(tensors)} entries)" for part, tensors in self.tensors.items()]

@@ -16,6 +16,7 @@ from versatile_diffusion.interop.keymap import find_official, to_official
 from versatile_diffusion.interop.unet_names import DIFFUSERS, UNet, diffusers_rules
 from versatile_diffusion.modalities.autokl import AutoKLCodec
 from versatile_diffusion.modalities.clip import MEAN, STD, CLIPImageContext, CLIPTextContext
+from versatile_diffusion.sampling.schedulers import SCHEDULE
 
 WriteWeights = Callable[[Path, Mapping[str, Tensor]], None]
 
@@ -23,10 +24,7 @@ LATENT_SIDE = 64
 """Of the published models: a picture of 512 x 512 pixels."""
 SCHEDULER: Json = {
     "_class_name": "DDIMScheduler",
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
+    **SCHEDULE,
     "steps_offset": 1,
     "clip_sample": False,
     "set_alpha_to_one": False,

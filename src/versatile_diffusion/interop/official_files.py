@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from os import PathLike
@@ -14,7 +14,7 @@ from accelerate import init_empty_weights
 
 from versatile_diffusion.interop.autokl import autokl_config, autokl_rules, infer_autokl_config
 from versatile_diffusion.interop.clip import empty_tower, tower_name
-from versatile_diffusion.interop.found import HIDDEN_TEXT_ENCODER, PARTS, Found
+from versatile_diffusion.interop.found import HIDDEN_TEXT_ENCODER, PARTS, Found, read_json
 from versatile_diffusion.interop.keymap import DIFFUSER, find_ours
 from versatile_diffusion.interop.layouts import recognise
 from versatile_diffusion.interop.official import FULL_SIZE, empty_diffuser
@@ -31,6 +31,7 @@ from versatile_diffusion.modalities.clip_hidden import CLIPHiddenTextContext
 from versatile_diffusion.modalities.optimus.tokens import official_tokenizers
 from versatile_diffusion.tasks import TASKS
 
+logger = logging.getLogger(__name__)
 Config = Mapping[str, Any]
 Names = Callable[[str], "str | None"]
 Blueprint = Callable[["Config | None", Tensors, tuple[Path, ...]], tuple[LoadsOnUse, Names]]
@@ -56,7 +57,7 @@ def _optimus(config: Config | None, tensors: Tensors, files: tuple[Path, ...]) -
 def _clip_text(
     config: Config | None, _tensors: Tensors, files: tuple[Path, ...], kind: type[CLIPTextContext] = CLIPTextContext
 ) -> tuple[LoadsOnUse, Names]:
-    encoder = empty_tower(kind, config or _read_json(files[0]))
+    encoder = empty_tower(kind, config or read_json(files[0]))
     encoder.tokenizer = load_tokenizer(files[0].parent)
     if encoder.tokenizer is None:
         raise ValueError(f"{files[0].parent} lacks CLIP's tokenizer: tokenizer.json, or vocab.json and merges.txt")
@@ -64,11 +65,7 @@ def _clip_text(
 
 
 def _clip_image(config: Config | None, _tensors: Tensors, files: tuple[Path, ...]) -> tuple[LoadsOnUse, Names]:
-    return empty_tower(CLIPImageContext, config or _read_json(files[0])), partial(tower_name, CLIPImageContext)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
+    return empty_tower(CLIPImageContext, config or read_json(files[0])), partial(tower_name, CLIPImageContext)
 
 
 BLUEPRINTS: dict[str, Blueprint] = {
@@ -117,6 +114,7 @@ def load_official(
     found = found if tasks is None else found.limited_to(_streams(tasks))
     wanted = found.needed if parts is None else tuple(dict.fromkeys(["diffuser", *parts]))
     found.check(wanted)
+    logger.info("%s is %s", found.path, found)
     unet, *rest = (_load(found, part, (config or {}).get(part), dtype, on_use) for part in wanted)
     codecs = {module.modality: module for module in rest if isinstance(module, Codec)}
     encoders = {module.modality: module for module in rest if isinstance(module, ContextEncoder)}
@@ -124,8 +122,11 @@ def load_official(
 
 
 def _load(found: Found, part: str, config: Config | None, dtype: torch.dtype, on_use: bool) -> LoadsOnUse:
-    network, names = plan_part(found, part, config)
-    network.load_on_use(found.tensors[part].renamed(names), dtype)
+    try:
+        network, names = plan_part(found, part, config)
+        network.load_on_use(found.tensors[part].renamed(names), dtype)
+    except ValueError as error:
+        raise ValueError(f"the {part} of {found.path} cannot be used: {error}. `versatile verify` lists all") from error
     return network if on_use else network.load_now()
 
 

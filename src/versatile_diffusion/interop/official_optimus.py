@@ -94,7 +94,7 @@ def to_official(model: Optimus) -> dict[str, Tensor]:
     official |= {head: official[table] for head, table in TIED.items()}
     config = model.decoder.gpt2.config
     for layer in range(config.n_layer):
-        mask = torch.ones(config.n_positions, config.n_positions, device=model.device).tril()
+        mask = torch.ones(config.n_positions, config.n_positions, device=model.device, dtype=model.dtype).tril()
         official[f"decoder.transformer.h.{layer}.attn.bias"] = mask[None, None]
     return official
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from torch import Tensor
+from torch._weights_only_unpickler import Unpickler
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 """Of files with weights, the preferred ones first."""
@@ -228,7 +229,7 @@ def _open_pickled(file: Path) -> Tensors:
     with file.open("rb") as opened:
         is_zip = opened.read(4) == b"PK\x03\x04"
     if is_zip and not zipfile.is_zipfile(file):
-        raise _unreadable(file, f"it is cut short: its {file.stat().st_size:,} bytes lack the table at the end")
+        raise _unreadable(file, f"it is cut short {_lost(file)}")
     try:
         lacking = 0 if is_zip else _old_form_lacks(file)
         loaded = None if lacking else torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
@@ -237,7 +238,7 @@ def _open_pickled(file: Path) -> Tensors:
     except EOFError as error:
         raise _unreadable(file, f"it ends too soon, after {file.stat().st_size:,} bytes") from error
     except (RuntimeError, OSError, ValueError, LookupError) as error:
-        raise _unreadable(file, str(error)) from error
+        raise _unreadable(file, f"it is damaged ({error})") from error
     if lacking:
         raise _unreadable(file, f"it is cut short by more than {lacking:,} bytes")
     offsets = _offsets(file, loaded) if is_zip else {}
@@ -285,14 +286,43 @@ def _offsets(file: Path, loaded: Any) -> dict[int, int]:
     if lost := [storages[a][0] for a, r in zip(in_order, records, strict=True) if storages[a][1] != r.file_size]:
         raise _unreadable(file, f"incomplete are {_listed(lost)}")
     with file.open("rb") as opened:
-        return {address: _begin(opened, record) for address, record in zip(in_order, records, strict=True)}
+        return {a: _begin(opened, record.header_offset) for a, record in zip(in_order, records, strict=True)}
 
 
-def _begin(opened: BinaryIO, record: zipfile.ZipInfo) -> int:
-    """Where the bytes of a record begin: after its own header, whose two last fields are lengths of what follows."""
-    opened.seek(record.header_offset + 26)
+def _begin(opened: BinaryIO, header: int) -> int:
+    """Where the bytes of a zip's record begin: after its header, whose two last fields are lengths of what follows."""
+    opened.seek(header + 26)
     name, extra = struct.unpack("<HH", opened.read(4))
-    return record.header_offset + 30 + name + extra
+    return header + 30 + name + extra
+
+
+def _lost(file: Path) -> str:
+    """What is certainly incomplete in a zipped checkpoint without its table: the pickle comes first, and tells of the
+    storages in the order in which they follow."""
+    storages: dict[str, torch.TypedStorage] = {}
+    ends: dict[int, int] = {}  # of each storage, if there were nothing between them
+
+    def placeholder(saved: tuple[Any, ...]) -> torch.TypedStorage:
+        _, kind, key, _, count = saved
+        if key not in storages:
+            dtype = getattr(kind, "dtype", torch.uint8)
+            storage = torch.UntypedStorage(count * dtype.itemsize, device="meta")
+            storages[key] = torch.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
+            ends[storage._cdata] = next(reversed(ends.values()), 0) + storage.nbytes()
+        return storages[key]
+
+    try:
+        with file.open("rb") as opened:
+            opened.seek(_begin(opened, 0))
+            unpickler = Unpickler(opened)
+            unpickler.persistent_load = placeholder
+            tensors = dict(_tensors_in(unpickler.load()))
+            room = file.stat().st_size - opened.tell()
+    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, RuntimeError, struct.error):
+        tensors, room = {}, 0
+    if lost := [name for name, tensor in tensors.items() if ends[tensor.untyped_storage()._cdata] > room]:
+        return f"by more than {max(ends.values()) - room:,} bytes; incomplete are {_listed(lost)}"
+    return f"after {file.stat().st_size:,} bytes, and lacks the table at its end"
 
 
 def _offset(tensor: Tensor, offsets: Mapping[int, int]) -> int | None:
@@ -326,7 +356,11 @@ def _tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _unreadable(file: Path, reason: str) -> ValueError:
-    return ValueError(f"{file} cannot be read as weights: {reason}")
+    with file.open("rb") as opened:
+        start = opened.read(48).decode("ascii", errors="replace").partition("\n")[0]
+    is_text = start.isascii() and start.isprintable() and start
+    text = f"; it is a text that begins with {start!r}" if is_text else ""
+    return ValueError(f"{file} cannot be read as weights: {reason}{text}")
 
 
 def _listed(names: Iterable[str]) -> str:

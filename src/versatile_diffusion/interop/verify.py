@@ -35,7 +35,7 @@ class Finding:
     """Something about an entry.
 
     Args:
-        entry: its name in the file; ours where there is none.
+        entry: its name in the file; ours where there is none, and empty for what is about a part as a whole.
         what: is said of it.
         serious: whether the weights cannot be used so; others only look unusual.
     """
@@ -43,6 +43,9 @@ class Finding:
     entry: str
     what: str
     serious: bool = True
+
+    def __str__(self) -> str:
+        return f"{'' if self.serious else '(unusual) '}{self.entry} {self.what}".replace("  ", " ").strip()
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,9 @@ def verify(
     try:
         return _report(recognise(path, layout, config), numbers)
     except ValueError as error:
-        part = PartReport("files", findings=(Finding(str(path), f"cannot be used: {error}"),))
-        return Report(str(path), "unknown", (part,), 0, False)
+        return Report(
+            str(path), "not recognised", (PartReport("files", findings=(Finding("", str(error)),)),), 0, False
+        )
 
 
 def _report(found: Found, numbers: bool) -> Report:
@@ -128,12 +132,8 @@ def _report(found: Found, numbers: bool) -> Report:
 
 def _published_parts(found: Found) -> Iterator[tuple[str, Tensors, Callable[[], Network]]]:
     for part, tensors in found.tensors.items():
-        yield part, tensors, partial(_published_network, found, part)
-
-
-def _published_network(found: Found, part: str) -> Network:
-    found.check([part])
-    return plan_part(found, part)
+        if not found.lacking(part):
+            yield part, tensors, partial(plan_part, found, part)
 
 
 def _our_parts(folder: Path) -> Iterator[tuple[str, Tensors, Callable[[], Network]]]:
@@ -148,12 +148,10 @@ def _our_network(kind: Any, folder: Path) -> Network:
 
 
 def _lacking(found: Found) -> Iterator[PartReport]:
-    for part in found.needed:
-        if part not in found.tensors:
-            try:
-                found.check([part])
-            except ValueError as error:
-                yield PartReport(part, findings=(Finding(part, str(error)),))
+    """Of the parts that are not whole; one that the layout has no place for may be so."""
+    for part in dict.fromkeys([*found.needed, *found.tensors]):
+        if lacks := found.lacking(part):
+            yield PartReport(part, findings=(Finding("", f"lacks {'; '.join(lacks)}", part in found.needed),))
 
 
 def _examine(part: str, tensors: Tensors, plan: Callable[[], Network], numbers: bool) -> PartReport:
@@ -166,7 +164,7 @@ def _examine(part: str, tensors: Tensors, plan: Callable[[], Network], numbers: 
             findings.append(Finding(ours.entries[name].name if name in ours else name, what))
     except ValueError as error:
         ours = tensors
-        findings.append(Finding(part, str(error)))
+        findings.append(Finding("", str(error)))
     findings += _dtypes(ours)
     if numbers:
         findings += _numbers(ours)

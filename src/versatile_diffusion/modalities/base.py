@@ -55,6 +55,10 @@ class ContextEncoder(LoadsOnUse, ConfigMixin):
     def encode(self, values: Sequence[Any], masks: Sequence[Any] | None = None) -> Tensor:
         """Raw values to context tokens (B, L, D). `masks` has one entry per value, None for the whole of it."""
 
+    def fit(self, value: Any) -> Any:
+        """The raw value as far as it can be read; a text that is too long loses its end."""
+        return value
+
     def compare(self, values: Sequence[Any]) -> Tensor:
         """Raw values to unit vectors (B, D) in the space named by `space`: their inner products say how well values
         agree, of one modality or of two. Only for encoders that have a `space`.

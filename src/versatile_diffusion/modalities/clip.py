@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from versatile_diffusion.modalities.base import ContextEncoder
+from versatile_diffusion.modalities.text import shortened
 
 SPACE = "clip"
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -77,6 +78,12 @@ class CLIPTextContext(ContextEncoder):
                     f"prompt too long: {len(row) - 2} tokens, at most {self.length - 2} are allowed: {text[:60]!r}"
                 )
         return self(self._padded(rows))
+
+    def fit(self, value: str) -> str:
+        """The text without the last words that are too many."""
+        assert self.tokenizer is not None
+        tokenizer = self.tokenizer
+        return shortened(value, lambda text: len(tokenizer(text)["input_ids"]) <= self.length)
 
     @torch.no_grad()
     def compare(self, values: Sequence[str]) -> Float[Tensor, "b d"]:

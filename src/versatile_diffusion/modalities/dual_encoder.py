@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from versatile_diffusion.modalities.base import ContextEncoder
 from versatile_diffusion.modalities.lite_vae import pixels_of
+from versatile_diffusion.modalities.text import shortened
 
 CONCEPT = 160
 SPACE = "dual"
@@ -248,6 +249,10 @@ class DualTextEncoder(ContextEncoder):
             raise ValueError("a text context takes no mask; give None")
         return self(self.ids(values)).tokens(self.config.token_scale)
 
+    def fit(self, value: str) -> str:
+        """The text without the last words that are too many."""
+        return shortened(value, lambda text: len(self._encodings([text])[0].ids) <= self.config.limit)
+
     @torch.no_grad()
     def embed(self, values: Sequence[str]) -> Embedding:
         """The global vectors, comparable with those of pictures by their inner products."""
@@ -268,18 +273,21 @@ class DualTextEncoder(ContextEncoder):
         Raises:
             ValueError: a text is too long, or the encoder has no tokenizer.
         """
-        if self.tokenizer is None:
-            raise ValueError("this text encoder has no tokenizer: set encoder.tokenizer, or load one that has")
+        encodings = self._encodings(values)
+        assert self.tokenizer is not None
         limit, start = self.config.limit, self.tokenizer.token_to_id(_START) or 0
         result = torch.zeros(len(values), limit, dtype=torch.long)
-        for row, (value, encoding) in enumerate(
-            zip(values, self.tokenizer.encode_batch([v.lower().strip() for v in values]), strict=True)
-        ):
+        for row, (value, encoding) in enumerate(zip(values, encodings, strict=True)):
             ids = (encoding.ids or [start])[: limit if cut else None]
             if len(ids) > limit:
                 raise ValueError(f"the text {value!r} has {len(ids)} tokens; at most {limit} are allowed")
             result[row, : len(ids)] = torch.tensor(ids)
         return result.to(self.device)
+
+    def _encodings(self, values: Sequence[str]) -> list[Any]:
+        if self.tokenizer is None:
+            raise ValueError("this text encoder has no tokenizer: set encoder.tokenizer, or load one that has")
+        return self.tokenizer.encode_batch([value.lower().strip() for value in values])
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **options: Any) -> None:
         """Writes config, weights and `tokenizer.json`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float
@@ -37,7 +37,8 @@ def check_image(value: Any) -> Image.Image:
     """A picture as RGB.
 
     Args:
-        value: a PIL image, a path, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 (or float in 0..1).
+        value: a PIL image, a path, an open binary file, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 (or float
+            in 0..1).
 
     Returns:
         The picture turned upright by its EXIF tag, transparent parts on white, the first frame of an animation.
@@ -48,6 +49,10 @@ def check_image(value: Any) -> Image.Image:
     if isinstance(value, str | os.PathLike):
         with _opened(os.fspath(value)) as picture:
             return _to_rgb(picture, str(value))
+    if hasattr(value, "read"):
+        name = str(getattr(value, "name", "the image"))
+        with _identified(value, name) as picture:
+            return _to_rgb(picture, name)
     if isinstance(value, np.ndarray):
         value = _from_array(value)
     if not isinstance(value, Image.Image):
@@ -58,14 +63,18 @@ def check_image(value: Any) -> Image.Image:
 def _opened(path: str) -> Image.Image:
     if not os.path.isfile(path):  # unlike pathlib's, this one takes any string
         raise ValueError(f"{path}: no such image file")
+    return _identified(path, path)
+
+
+def _identified(file: str | BinaryIO, name: str) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(file)
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: the picture is too large; at most {MOST_PIXELS:,} pixels are allowed") from error
+        raise ValueError(f"{name}: the picture is too large; at most {MOST_PIXELS:,} pixels are allowed") from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not a picture in a known format (such as PNG, JPEG, WebP, GIF)") from error
+        raise ValueError(f"{name}: not a picture in a known format (such as PNG, JPEG, WebP, GIF)") from error
     except DAMAGE as error:
-        raise ValueError(f"{path}: the picture cannot be read ({error})") from error
+        raise ValueError(f"{name}: the picture cannot be read ({error})") from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

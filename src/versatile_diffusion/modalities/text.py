@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -44,6 +45,15 @@ def check_text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"a text is a str, not {type(value).__name__}")
     return value
+
+
+def shortened(text: str, fits: Callable[[str], bool]) -> str:
+    """The text, without its last words until it fits."""
+    words = text.split()
+    while words and not fits(text):
+        text = " ".join(words[:-1])
+        words.pop()
+    return text
 
 
 TEXT = Modality(

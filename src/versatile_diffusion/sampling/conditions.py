@@ -11,6 +11,7 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from versatile_diffusion.choices import unknown
 from versatile_diffusion.diffuser.context import Context
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.modalities import MODALITIES
@@ -48,7 +49,7 @@ class GivenCondition:
         """
         modality = condition.modality
         if modality not in MODALITIES:
-            raise ValueError(f"unknown modality {modality!r}; allowed: {', '.join(MODALITIES)}")
+            raise ValueError(unknown("modality", modality, MODALITIES))
         if condition.focus is not None:
             as_focus(condition.focus)
         negatives = None

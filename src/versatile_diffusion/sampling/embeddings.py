@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
@@ -32,11 +33,13 @@ SUFFIX = ".safetensors"
 MAKERS = {"context": "encoders", "latent": "codecs"}
 """The kinds of embeddings, and which parts of a bank make them."""
 AS_MADE = "encoder"
+DECISIVE = ("torch", "transformers", "diffusers")
+"""Libraries that compute embeddings."""
 
 
 def libraries() -> dict[str, str]:
     """Versions of what embeddings depend on."""
-    return {name: version(name) for name in ("torch", "transformers", "diffusers")} | {
+    return {name: version(name) for name in DECISIVE} | {
         "versatile-diffusion": __version__,
         "python": platform.python_version(),
     }
@@ -175,6 +178,25 @@ def save_embeddings(
     return embeddings_of(pipe.bank, kind, modality, tensor, **known).save(path)
 
 
+class OtherLibraries(UserWarning):
+    """Embeddings were made with other releases of the libraries than those that are here."""
+
+
+def other_libraries(embeddings: Embeddings) -> str:
+    """Which libraries made them in another release (the first two numbers of a version); empty if none did."""
+    here = libraries()
+    others = {
+        name: there
+        for name, there in embeddings.libraries.items()
+        if name in DECISIVE and _release(there) != _release(here[name])
+    }
+    return ", ".join(f"{name} {there} (here {here[name]})" for name, there in others.items())
+
+
+def _release(version: str) -> list[str]:
+    return version.split("+")[0].split(".")[:2]
+
+
 def load_embeddings(
     path: str | os.PathLike[str],
     pipe: VersatileDiffusionPipeline | None = None,
@@ -194,6 +216,9 @@ def load_embeddings(
 
     Raises:
         ValueError: no such file, not such a file, several kinds in one folder, or another encoder made them.
+
+    Warns:
+        OtherLibraries: another release of torch, transformers or diffusers made them.
     """
     path = Path(path)
     files = sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]
@@ -212,6 +237,8 @@ def load_embeddings(
     whole = replace(parts[0], tensor=tensor, names=names if len(names) == len(tensor) else (), encoder=encoder)
     if pipe is not None:
         whole.check(pipe.bank)
+    if others := next(filter(None, map(other_libraries, parts)), ""):
+        warnings.warn(f"{path} was made with {others}; the encoder's numbers may differ a little", OtherLibraries, 2)
     return whole
 
 

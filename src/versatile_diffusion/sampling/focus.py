@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from versatile_diffusion.choices import unknown
+
 OVER_CHANNELS, OVER_TOKENS = -1, -2
 
 
@@ -121,7 +123,7 @@ class Focus:
 
     def __post_init__(self) -> None:
         if self.convention not in CONVENTIONS:
-            raise ValueError(f"unknown convention {self.convention!r} of focus; allowed: {', '.join(CONVENTIONS)}")
+            raise ValueError(unknown("convention", self.convention, CONVENTIONS))
         least, most = CONVENTIONS[self.convention].levels
         if isinstance(self.level, bool) or not isinstance(self.level, int | float) or not least <= self.level <= most:
             raise ValueError(

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from versatile_diffusion.choices import unknown
 from versatile_diffusion.diffuser.context import Context, Mix, MixByLayer, mix_by_attention, share_maps, shares
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.sampling.focus import join_tokens
@@ -66,6 +67,9 @@ class Cost:
 
     def __str__(self) -> str:
         return f"each {self.passes} passes with {self.context_blocks} context blocks"
+
+    def __mul__(self, count: int) -> Cost:
+        return Cost(self.passes * count, self.data_blocks * count, self.context_blocks * count)
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -152,7 +156,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         if self.mixing not in MIXINGS:
-            raise ValueError(f"unknown mixing {self.mixing!r}; allowed: {', '.join(MIXINGS)}")
+            raise ValueError(unknown("mixing", self.mixing, MIXINGS))
 
     @property
     def level(self) -> Mixing:
@@ -214,6 +218,13 @@ class Guidance:
             numbers = acting or range(len(self.guides))
             self.plans[now] = tuple(numbers[choice] for choice in chosen.plan)
         return sum(parts[1:], start=parts[0])
+
+    def exchange(self, number: int, tokens: Tensor) -> None:
+        """From now on guide `number` has these tokens (B, L, D)."""
+        guide = self.guides[number]
+        given = tokens.to(guide.context.tokens)
+        self.guides[number] = replace(guide, context=replace(guide.context, tokens=given))
+        self._phases.clear()
 
     def _acting(self, timestep: int) -> tuple[tuple[int, ...], bool]:
         """Numbers of the guides that act at a timestep, and whether there is guidance."""

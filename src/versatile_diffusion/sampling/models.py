@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,19 @@ from typing import Any
 from diffusers.pipelines import pipeline_loading_utils
 from huggingface_hub import snapshot_download
 
-MODELS_GROUP = "versatile_diffusion.models"
-INDEX = "model_index.json"
+from versatile_diffusion.choices import unknown
+from versatile_diffusion.shipped import INDEX, shipped_models
+
 READ_AT_ONCE = 1_000_000_000  # bytes
-HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
-CHECKOUT = Path(__file__).parents[3] / "models"
+HUB_OPTIONS = (
+    "revision",
+    "cache_dir",
+    "token",
+    "local_files_only",
+    "force_download",
+    "allow_patterns",
+    "ignore_patterns",
+)
 
 
 def register_classes() -> None:
@@ -25,20 +32,6 @@ def register_classes() -> None:
     """
     methods = ["save_pretrained", "from_pretrained"]
     pipeline_loading_utils.LOADABLE_CLASSES["versatile_diffusion"] = {"ModelMixin": methods, "SchedulerMixin": methods}
-
-
-def shipped_models() -> dict[str, Path]:
-    """Folders of the models that are installed, by name.
-
-    A distribution brings one through the entry point group `versatile_diffusion.models`: its name, and an object that
-    is the folder (or a function that returns it). In a checkout, `models/NAME/` counts too.
-    """
-    indexes = sorted(CHECKOUT.glob(f"*/**/{INDEX}")) if CHECKOUT.is_dir() else []
-    found = {index.relative_to(CHECKOUT).parts[0]: index.parent for index in indexes}
-    for point in entry_points(group=MODELS_GROUP):
-        where = point.load()
-        found[point.name] = Path(where() if callable(where) else where)
-    return found
 
 
 def size_of(folder: str) -> int:
@@ -59,10 +52,8 @@ def find_model(name: str | PathLike[str]) -> str:
         return str(name)
     if isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
-    known = ", ".join(sorted(shipped)) or "none is installed"
-    raise ValueError(
-        f"no model {str(name)!r}; shipped models: {known}. Else give a folder, a checkpoint, or a hub id as owner/name"
-    )
+    others = "; else a folder, a checkpoint, or a hub id as owner/name"
+    raise ValueError(unknown("model", str(name), sorted(shipped), others))
 
 
 def fetched(name: str, options: dict[str, Any]) -> str:

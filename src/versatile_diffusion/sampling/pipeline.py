@@ -21,14 +21,12 @@ from versatile_diffusion.sampling.denoise import StepState
 from versatile_diffusion.sampling.embeddings import Embeddings, injected, latent_modality, read_values, start_latents
 from versatile_diffusion.sampling.models import READ_AT_ONCE, fetched, find_model, is_ours, register_classes, size_of
 from versatile_diffusion.sampling.names import own_names
-from versatile_diffusion.sampling.output import OUTPUT_TYPES, Output, converted, fingerprint
-from versatile_diffusion.sampling.ranking import ranked
+from versatile_diffusion.sampling.output import OUTPUT_TYPES, Output, converted
 from versatile_diffusion.sampling.replay import arguments_of
 from versatile_diffusion.sampling.request import Request, task_of
-from versatile_diffusion.sampling.run import Run, begin, prepare
+from versatile_diffusion.sampling.run import begin, check_maker, finish, prepare
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 from versatile_diffusion.tasks import TASKS, Task
-from versatile_diffusion.version import __version__
 
 register_classes()
 
@@ -201,20 +199,13 @@ class VersatileDiffusionPipeline(DiffusionPipeline):
             raise ValueError(f"unknown output_type {output_type!r}; allowed: {', '.join(allowed)}")
         if output_type == "context" and data not in self.bank.encoders:
             raise ValueError(f"this model has no context encoder for {data!r}, so there are no tokens of it")
-        run = prepare(self, self._request(data, conditions, options), seed, generator, latents)
-        sources = seeds.generators(run.seeds)
+        run = prepare(self, self.request(data, conditions, options), seed, generator, latents)
+        sources = seeds.generators(run.candidates)
         latent, states, guidance = begin(self, run, sources)
         final = self._consume(latent, states, run.total, callback_on_step_end)
-        values: Any = final
-        ranking: tuple[Any, ...] = ()
-        if output_type != "latent":
-            decoded = self._decoded(run, final, sources)
-            values = self.encode_context(decoded, data) if output_type == "context" else converted(decoded, output_type)
-            if run.request.rank:
-                ranking = ranked(self.bank, data, decoded, run.given, len(decoded) // run.request.num_outputs)
+        output = finish(self, run, final, sources, guidance, output_type)
         self.maybe_free_model_hooks()
-        plan = tuple(guidance.plans.values())
-        return Output(data, values, final, self._settings(run), run.prompts, guidance.cost, plan, ranking)
+        return output
 
     @torch.no_grad()
     def encode_context(self, value: Any, modality: str | None = None, *, mask: Any = None) -> Float[Tensor, "*b l d"]:
@@ -284,12 +275,6 @@ class VersatileDiffusionPipeline(DiffusionPipeline):
         values = converted(codec.decode(batch, sources, **decoding), output_type)
         return values if given.ndim > axes else values[0]
 
-    def _decoded(self, run: Run, latents: Tensor, sources: Sequence[torch.Generator]) -> list[Any]:
-        """Raw values, with what is kept of a start pasted over them."""
-        codec = self.bank.codecs[run.request.data]
-        values = codec.decode(latents, sources, **run.request.decoding)
-        return values if run.start is None else run.start.finish(codec, values)
-
     def replay(self, settings: dict[str, Any], resolve: Callable[[dict[str, Any]], Any] | None = None) -> Output:
         """Makes again what `Output.settings` describe; bit for bit with the same software on the same machine.
 
@@ -304,15 +289,14 @@ class VersatileDiffusionPipeline(DiffusionPipeline):
         Raises:
             ValueError: this is another model, or a value is missing or no longer the same.
         """
-        if (made_by := settings["model"]["fingerprint"]) != fingerprint(self.unet, self.bank):
-            raise ValueError(
-                f"made by model {settings['model']['name']!r} ({made_by}); the one loaded has other weights"
-            )
+        check_maker(self, settings)
+        if "application" in settings or "match_colours" in settings:
+            raise ValueError("made by an application; versatile_diffusion.applications.again.replay makes it again")
         output = self.generate(**arguments_of(settings, resolve))
         return output[settings["index"]] if "index" in settings else output
 
-    def _request(self, data: str, conditions: Sequence[Condition], options: dict[str, Any]) -> Request:
-        """The request with this model's defaults for the task filled in."""
+    def request(self, data: str, conditions: Sequence[Condition], options: dict[str, Any]) -> Request:
+        """What `generate` is asked for, with this model's defaults for the task filled in."""
         conditions = tuple(injected(self, condition) for condition in conditions)
         options = {**options, "start": start_latents(self, data, options.get("start"))}
         task = task_of(Flow(data, tuple(condition.modality for condition in conditions)))
@@ -341,14 +325,6 @@ class VersatileDiffusionPipeline(DiffusionPipeline):
                 latent = state.latent if sent is None else sent
                 latent = state.pred_x0 if self._interrupt else latent
         return latent
-
-    def _settings(self, run: Run) -> dict[str, Any]:
-        """All that is needed to make the output again, plain JSON."""
-        return {
-            "library": f"versatile-diffusion {__version__}",
-            "model": {"name": self.model_name, "fingerprint": fingerprint(self.unet, self.bank)},
-            **run.record(),
-        }
 
 
 def _tensors(state: StepState) -> dict[str, Tensor]:

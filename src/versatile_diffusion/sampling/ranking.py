@@ -48,8 +48,8 @@ def check_comparable(bank: ModalityBank, data: str, given: Sequence[GivenConditi
     if not found:
         modalities = ", ".join(dict.fromkeys(c.condition.modality for c in given))
         raise ValueError(
-            f"rank: a {data} cannot be compared with these conditions ({modalities}): it takes values, not tokens, and "
-            f"context encoders of this model that share a space"
+            f"rank, candidates: a {data} cannot be compared with these conditions ({modalities}): it takes values, not "
+            f"tokens, and context encoders of this model that share a space"
         )
     return found
 
@@ -74,6 +74,15 @@ def ranked(
         groups.setdefault((item // copies, _said(value, item)), []).append(item)
     rows = [Ranked(values[i[0]], float(scores[i[0]]), tuple(i), prompt) for (prompt, _), i in groups.items()]
     return tuple(sorted(rows, key=lambda row: (row.prompt, -row.score)))
+
+
+@torch.no_grad()
+def best(
+    bank: ModalityBank, data: str, values: Sequence[Any], given: Sequence[GivenCondition], prompts: int, candidates: int
+) -> list[int]:
+    """For each item, which of the values, its candidates next to each other, agrees best with its conditions."""
+    scores = agreement(bank, data, values, check_comparable(bank, data, given), prompts).unflatten(0, (-1, candidates))
+    return [row * candidates + place for row, place in enumerate(scores.argmax(1).tolist())]
 
 
 def agreement(

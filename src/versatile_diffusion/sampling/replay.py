@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from torch import Tensor
+
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.sampling.focus import Focus
@@ -16,6 +18,8 @@ Resolve = Callable[[dict[str, Any]], Any]
 Check = Callable[[Any], Any]
 PLAIN = ("weight", "guidance_scale", "start", "end")
 NESTED = ("values", "tokens", "mask", "negative")
+FIELDS = tuple(f.name for f in fields(Request) if f.name not in ("data", *RAW))
+"""Of a request, what a record has as it is."""
 
 
 def arguments_of(settings: Mapping[str, Any], resolve: Resolve | None = None) -> dict[str, Any]:
@@ -28,18 +32,17 @@ def arguments_of(settings: Mapping[str, Any], resolve: Resolve | None = None) ->
     Raises:
         ValueError: the settings are incomplete, or a value is missing or no longer the same.
     """
-    plain = {f.name for f in fields(Request)} - {"data", *RAW}
-    if missing := (plain | {"data", "latents", "seeds", *RAW}) - settings.keys():
+    if missing := ({*FIELDS, *RAW} | {"data", "latents", "seeds"}) - settings.keys():
         raise ValueError(f"the settings lack {', '.join(sorted(missing))}")
     data = MODALITIES[settings["data"]]
     return {
         "data": data.name,
         "conditions": [_condition(record, data.check_mask, resolve) for record in settings["conditions"]],
         "seed": list(settings["seeds"]),
-        "start": _value(settings["start"], data.check, resolve),
-        "repaint": _value(settings["repaint"], data.check_mask, resolve),
-        "latents": _value(settings["latents"], None, resolve),
-        **{name: settings[name] for name in plain},
+        "start": value_of(settings["start"], data.check, resolve),
+        "repaint": value_of(settings["repaint"], data.check_mask, resolve),
+        "latents": value_of(settings["latents"], None, resolve),
+        **{name: settings[name] for name in FIELDS},
     }
 
 
@@ -47,7 +50,7 @@ def _condition(record: Mapping[str, Any], check_part: Check | None, resolve: Res
     """Args: record: of a condition. check_part: of masks of the canvas."""
     modality = MODALITIES[record["modality"]]
     checks = {"mask": modality.check_mask, "negative": modality.check, "values": modality.check}
-    found = {name: _value(record[name], checks.get(name), resolve) for name in NESTED if name in record}
+    found = {name: value_of(record[name], checks.get(name), resolve) for name in NESTED if name in record}
     options = {name: record[name] for name in PLAIN if name in record}
     focus = record.get("focus")
     return Condition(
@@ -57,22 +60,31 @@ def _condition(record: Mapping[str, Any], check_part: Check | None, resolve: Res
         mask=found.get("mask"),
         negative=found.get("negative"),
         focus=Focus(**focus) if isinstance(focus, Mapping) else focus,
-        region=_value(record.get("region"), check_part, resolve),
+        region=value_of(record.get("region"), check_part, resolve),
         **options,
     )
 
 
-def _value(record: Any, check: Check | None, resolve: Resolve | None) -> Any:
-    """What a record stands for: lists and plain values as they are, the rest found and compared."""
+def value_of(record: Any, check: Check | None = None, resolve: Resolve | None = None) -> Any:
+    """What a record of a value stands for: lists and plain values as they are, the rest found and compared.
+
+    Args:
+        record: see `sampling.output.record_of`.
+        check: makes a raw value of what was found.
+        resolve: see `arguments_of`.
+
+    Raises:
+        ValueError: the value is missing, or no longer the same.
+    """
     if isinstance(record, Sequence) and not isinstance(record, str):
-        return [_value(one, check, resolve) for one in record]
+        return [value_of(one, check, resolve) for one in record]
     if not isinstance(record, Mapping):
         return record
     if "tokens" in record or "values" in record:
         kind = "tokens" if "tokens" in record else "values"
-        return _value(record[kind], None if kind == "tokens" else check, resolve)
+        return value_of(record[kind], None if kind == "tokens" else check, resolve)
     found = _from_file(record, check) if resolve is None else resolve(dict(record))
-    raw = check(found) if check else found
+    raw = check(found) if check and not isinstance(found, Tensor) else found  # latents stand in place of a value
     if (now := record_of(None, raw)["sha256"]) != record["sha256"]:
         raise ValueError(f"{record.get('file', 'a value')} has changed: {now[:12]} now, {record['sha256'][:12]} then")
     return found

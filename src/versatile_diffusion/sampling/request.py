@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from versatile_diffusion.choices import unknown
 from versatile_diffusion.flow import MOST_GUIDANCE, Condition, Flow
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.sampling.guidance import MIXINGS, WHOLE
@@ -15,6 +16,7 @@ from versatile_diffusion.tasks import NULLS, TASKS, Task
 
 LIMITS: dict[str, tuple[float, float]] = {
     "num_outputs": (1, math.inf),
+    "candidates": (1, math.inf),
     "num_inference_steps": (1, 1000),
     "guidance_scale": (0, MOST_GUIDANCE),
     "guidance_rescale": (0, 1),
@@ -28,7 +30,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "max_length": (2, math.inf),
     "layer_seed": (0, 2**32),
 }
-COUNTS = {"num_outputs", "num_inference_steps", "height", "width", "top_k", "max_length", "layer_seed"}
+COUNTS = {"num_outputs", "candidates", "num_inference_steps", "height", "width", "top_k", "max_length", "layer_seed"}
 NAMES: dict[str, Mapping[str, Any]] = {"mixing": MIXINGS, "scheduler": SCHEDULERS}
 DECODING = ("temperature", "top_k", "top_p", "max_length")
 RAW = ("conditions", "start", "repaint")
@@ -50,6 +52,7 @@ class Request:
             steps cost one pass, not two.
         guidance_rescale: how much of guidance's overshoot is taken back, 0 to 1 (against burnt colours).
         num_outputs: items per prompt.
+        candidates: how many are made for each item, of which the one is kept that agrees best with the conditions.
         height, width: of a picture in pixels; the codec's own size where left out.
         eta: noise added at each DDIM step, 0 none, 1 as much as DDPM.
         scheduler: a key of `SCHEDULERS`; the model's own where left out.
@@ -80,6 +83,7 @@ class Request:
     guidance_interval: Sequence[float] = WHOLE
     guidance_rescale: float = 0.0
     num_outputs: int = 1
+    candidates: int = 1
     height: int | None = None
     width: int | None = None
     eta: float = 0.0
@@ -107,7 +111,7 @@ class Request:
             _check_number(name, getattr(self, name), least, most)
         for name, table in NAMES.items():
             if getattr(self, name) is not None and getattr(self, name) not in table:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; allowed: {', '.join(table)}")
+                raise ValueError(unknown(name, getattr(self, name), table))
         if self.start is None and self.repaint is not None:
             raise ValueError("repaint is the part of a start that is made anew, and there is no start")
         if (self.start is None) != (self.fidelity == 0) and self.repaint is None:
@@ -127,6 +131,11 @@ class Request:
     @property
     def task(self) -> Task | None:
         return task_of(self.flow)
+
+    @property
+    def copies(self) -> int:
+        """How many are made per prompt; those of an item next to each other."""
+        return self.num_outputs * self.candidates
 
     @property
     def size(self) -> dict[str, int]:
@@ -170,12 +179,12 @@ def _check_interval(interval: Any) -> None:
 
 def _check_null(null: Any) -> None:
     if null is not None and not isinstance(null, Mapping) and null not in NULLS:
-        raise ValueError(f"unknown null {null!r}; allowed: {', '.join(NULLS)}, or a blank for each modality")
+        raise ValueError(unknown("null", null, NULLS, ", or a blank for each modality"))
     for modality, blank in null.items() if isinstance(null, Mapping) else ():
         if modality not in MODALITIES:
             raise ValueError(f"null names an unknown modality {modality!r}; allowed: {', '.join(MODALITIES)}")
         if blank not in (known := ("zeros", *MODALITIES[modality].blanks)):
-            raise ValueError(f"unknown null {blank!r} of {modality}; allowed: {', '.join(known)}")
+            raise ValueError(unknown(f"null of {modality}", blank, known))
 
 
 def task_of(flow: Flow) -> Task | None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from versatile_diffusion.choices import unknown
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.sampling import seeds
 from versatile_diffusion.sampling.canvas import Part, Start
 from versatile_diffusion.sampling.conditions import ZEROS, Encoding, GivenCondition, listed, texts_of, with_phrase
 from versatile_diffusion.sampling.denoise import StepState, denoise, noised, start_step
 from versatile_diffusion.sampling.guidance import Guidance, Guide, acts, guided
-from versatile_diffusion.sampling.output import record_of
-from versatile_diffusion.sampling.ranking import check_comparable
+from versatile_diffusion.sampling.output import Output, converted, fingerprint, record_of
+from versatile_diffusion.sampling.ranking import Ranked, best, check_comparable, ranked
 from versatile_diffusion.sampling.request import Request, null_of
 from versatile_diffusion.sampling.schedulers import named_scheduler, scheduler_name, takes_eta
+from versatile_diffusion.version import __version__
 
 if TYPE_CHECKING:
     from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
@@ -63,6 +66,11 @@ class Run:
         return len(self.scheduler.timesteps) - self.first
 
     @property
+    def candidates(self) -> tuple[int, ...]:
+        """Seeds of all that is made: those of each item's candidates, the first of which has the item's own."""
+        return seeds.candidates(self.seeds, self.request.candidates)
+
+    @property
     def given(self) -> list[GivenCondition]:
         """The conditions with the phrase in their texts."""
         return self.checked if self.phrase is None else with_phrase(self.checked, self.phrase)
@@ -71,7 +79,12 @@ class Run:
     def prompts(self) -> tuple[str | None, ...]:
         """Per item, the text that guides it."""
         copies = self.request.num_outputs
-        return tuple(text for text in texts_of(self.given, len(self.seeds) // copies) for _ in range(copies))
+        return tuple(text for text in texts_of(self.given, self.count) for _ in range(copies))
+
+    @property
+    def count(self) -> int:
+        """Number of prompts."""
+        return len(self.seeds) // self.request.num_outputs
 
     def record(self) -> dict[str, Any]:
         """Plain JSON that `replay` understands."""
@@ -106,15 +119,16 @@ def prepare(
     given = [GivenCondition.check(condition) for condition in request.conditions]
     nulls = [null_of(request.flow, condition.modality, request.null) for condition in request.conditions]
     shape = _shape(pipe, request)
-    if request.rank:
+    if request.rank or request.candidates > 1:
         check_comparable(pipe.bank, request.data, given)
     prompts = _prompts(request, given, nulls)
     items = prompts * request.num_outputs
-    if latents is not None and tuple(latents.shape) != (items, *shape):
-        raise ValueError(f"latents are {tuple(latents.shape)}; for {items} items they must be {(items, *shape)}")
+    made = items * request.candidates
+    if latents is not None and tuple(latents.shape) != (made, *shape):
+        raise ValueError(f"latents are {tuple(latents.shape)}; for {made} items they must be {(made, *shape)}")
     start = None
     if request.start is not None:
-        start = Start.check(request.start, request.repaint, request.data, request.size, shape, (prompts, items))
+        start = Start.check(request.start, request.repaint, request.data, request.size, shape, (prompts, items, made))
     run = Run(
         request,
         given,
@@ -162,9 +176,64 @@ def begin(
     return latent, denoise(guidance, run.scheduler, latent, **options), guidance
 
 
+def check_maker(pipe: VersatileDiffusionPipeline, settings: Mapping[str, Any]) -> None:
+    """ValueError unless settings of an Output are of a model with these weights."""
+    if (made_by := settings["model"]["fingerprint"]) != fingerprint(pipe.unet, pipe.bank):
+        raise ValueError(f"made by model {settings['model']['name']!r} ({made_by}); the one loaded has other weights")
+
+
+def finish(
+    pipe: VersatileDiffusionPipeline,
+    run: Run,
+    latents: Tensor,
+    sources: Sequence[torch.Generator],
+    guidance: Guidance,
+    output_type: str = "pil",
+) -> Output:
+    """What became of a run: the final latents (B, ...) decoded, the best of each item's candidates alone, ranked where
+    that is asked for, in the form of `output_type` (see `VersatileDiffusionPipeline.generate`)."""
+    request, bank = run.request, pipe.bank
+    settings = {
+        "library": f"versatile-diffusion {__version__}",
+        "model": {"name": pipe.model_name, "fingerprint": fingerprint(pipe.unet, bank)},
+        **run.record(),
+    }
+    values: Any = latents
+    ranking: tuple[Ranked, ...] = ()
+    if output_type != "latent" or request.candidates > 1:
+        decoded = _decoded(pipe, run, latents, sources)
+        if request.candidates > 1:
+            kept = best(bank, request.data, decoded, run.given, run.count, request.candidates)
+            settings["kept"] = [run.candidates[place] for place in kept]
+            values = latents = latents[kept]
+            decoded = [decoded[place] for place in kept]
+        if request.rank:
+            ranking = ranked(bank, request.data, decoded, run.given, run.count)
+        if output_type == "context":
+            values = encoded(pipe, request.data, decoded)
+        elif output_type != "latent":
+            values = converted(decoded, output_type)
+    plan, cost = tuple(guidance.plans.values()), guidance.cost * request.candidates
+    return Output(request.data, values, latents, settings, run.prompts, cost, plan, ranking)
+
+
+def encoded(pipe: VersatileDiffusionPipeline, modality: str, values: Sequence[Any]) -> Float[Tensor, "b l d"]:
+    """Context tokens of what was generated, as far as its encoder can read it."""
+    encoder = pipe.bank.encoders[modality]
+    return encoder.encode([encoder.fit(value) for value in values]).contiguous()
+
+
+def _decoded(
+    pipe: VersatileDiffusionPipeline, run: Run, latents: Tensor, sources: Sequence[torch.Generator]
+) -> list[Any]:
+    """Raw values, with what is kept of a start pasted over them."""
+    codec = pipe.bank.codecs[run.request.data]
+    values = codec.decode(latents, sources, **run.request.decoding)
+    return values if run.start is None else run.start.finish(codec, values)
+
+
 def _guides(pipe: VersatileDiffusionPipeline, run: Run) -> list[Guide]:
-    copies = run.request.num_outputs
-    encoding = Encoding(pipe.bank, len(run.seeds) // copies, copies, pipe._execution_device, pipe.unet.dtype)
+    encoding = Encoding(pipe.bank, run.count, run.request.copies, pipe._execution_device, pipe.unet.dtype)
     negative = None if run.request.negative_prompt is None else listed(run.request.negative_prompt)
     return [
         encoding.guide(
@@ -253,7 +322,7 @@ def _phrase(styles: dict[str, str], style: str | None, given: Sequence[GivenCond
     if style is None:
         return None
     if style not in styles:
-        raise ValueError(f"unknown style {style!r}; this model has: {', '.join(styles) or 'no styles'}")
+        raise ValueError(unknown("style", style, styles))
     if not any(texts_of(given, 1)):
         raise ValueError("style applies to texts, and no condition is one")
     return styles[style]

@@ -12,6 +12,8 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistep
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor
 
+from versatile_diffusion.choices import unknown
+
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 """betas = linspace(sqrt(0.00085), sqrt(0.012), 1000)^2, as in the released code (the paper prints 8.5e-5)."""
 
@@ -106,7 +108,7 @@ def named_scheduler(name: str, trained: Mapping[str, Any] | None = None) -> Any:
         ValueError: the name is unknown.
     """
     if name not in SCHEDULERS:
-        raise ValueError(f"unknown scheduler {name!r}; allowed: {', '.join(SCHEDULERS)}")
+        raise ValueError(unknown("scheduler", name, SCHEDULERS))
     shared = {key: trained[key] for key in SHARED if trained and key in trained}
     if trained and trained.get("rescale_betas_zero_snr"):
         shared |= ENDS_IN_NOISE

@@ -47,6 +47,12 @@ def _draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(SEED_LIMIT - 1, (), generator=generator, device=generator.device))
 
 
+def candidates(seeds: Sequence[int], count: int) -> tuple[int, ...]:
+    """Seeds of so many candidates for each item, side by side: its own seed, and more that are drawn from it."""
+    drawn = (torch.randint(SEED_LIMIT - 1, (count - 1,), generator=source).tolist() for source in generators(seeds))
+    return tuple(one for own, more in zip(seeds, drawn, strict=True) for one in (own, *more))
+
+
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """One fresh CPU generator per seed."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from versatile_diffusion.modalities.dual_encoder import (
@@ -29,7 +29,7 @@ from versatile_diffusion.training.codecs import pictures_to_pixels
 from versatile_diffusion.training.context_data import ContextData
 from versatile_diffusion.training.context_metrics import measure, search_sheet
 from versatile_diffusion.training.loop import Objective
-from versatile_diffusion.training.optimizer import split_parameters
+from versatile_diffusion.training.optimizer import adamw_and_muon
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,8 @@ class ContextEncodersObjective(Objective[ContextTraining]):
         return ContextTraining(image, text, data.rows, len(data.style_names), data.subgroup_count)
 
     def optimizers(self, module: ContextTraining) -> list[torch.optim.Optimizer]:
-        recipe = self.recipe
         heads = ("grid.1.", "subgroup", "teacher", "to_global", "to_local", "to_shared")
-        groups = split_parameters(module, not_muon=heads)
-        return groups.optimizers(
-            recipe.lr, recipe.weight_decay, (0.9, 0.98), recipe.muon_lr, recipe.muon_weight_decay, muon_steps=4
-        )
+        return adamw_and_muon(module, self.recipe, heads)
 
     def batch(self, step: int, generator: torch.Generator) -> ContextBatch:
         recipe, data = self.recipe, self.data
@@ -218,6 +214,29 @@ class ContextEncodersObjective(Objective[ContextTraining]):
         module.text.tokenizer = self.data.tokenizer
         module.image.save_pretrained(folder / "image")
         module.text.save_pretrained(folder / "text")
+
+
+@dataclass(frozen=True)
+class PictureBatch:
+    """One step of training on pictures alone: what they show and how they are drawn."""
+
+    pixels: Float[Tensor, "b 3 h w"]
+    concepts: Int[Tensor, "b"]
+    styles: Int[Tensor, "b"]
+
+    @classmethod
+    def drawn(
+        cls,
+        pictures: UInt8[Tensor, "n h w 3"],
+        concepts: Int[Tensor, "n"],
+        styles: Int[Tensor, "n"],
+        size: int,
+        amount: float,
+        generator: torch.Generator,
+    ) -> PictureBatch:
+        """`size` of the pictures by chance, augmented by `amount`."""
+        rows = torch.randint(len(pictures), (size,), generator=generator, device=pictures.device)
+        return cls(augment(pictures_to_pixels(pictures[rows]), amount, generator), concepts[rows], styles[rows])
 
 
 def trim(ids: Int[Tensor, "b n"]) -> Int[Tensor, "b m"]:

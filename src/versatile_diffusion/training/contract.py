@@ -66,8 +66,8 @@ class Objective(ABC, Generic[Trained]):
         """Measures on held-out data; `module` is the averaged one, in eval mode, gradients are off."""
         return {}
 
-    def sample_sheet(self, module: Trained, path: Path) -> None:
-        """Writes a picture or text to look at; `path` has no suffix yet."""
+    def sample_sheet(self, module: Trained, path: Path) -> dict[str, float] | None:
+        """Writes a picture or text to look at; `path` has no suffix yet. Returns what was measured of it, if at all."""
 
     def export(self, module: Trained, folder: Path) -> None:
         """Writes what users load, with `save_pretrained`, below `folder`."""

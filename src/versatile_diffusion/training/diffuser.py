@@ -27,7 +27,7 @@ from versatile_diffusion.training.optimizer import multiply, split_parameters
 from versatile_diffusion.training.pairs import Pairs
 from versatile_diffusion.training.promotion import promote
 
-__all__ = ["STAGES", "Batch", "DiffuserObjective", "DiffuserSettings", "null_tokens", "take_over", "write_sheet"]
+__all__ = ["STAGES", "Batch", "DiffuserObjective", "DiffuserSettings", "null_tokens", "write_sheet"]
 
 FEWEST_MEASURED, MOST_MEASURED = 64, 256
 
@@ -56,6 +56,7 @@ class DiffuserSettings:
         new_contexts: how context streams begin that the stage before lacks, see `promote`.
         min_snr, zero_terminal_snr, noise_offset: see `Denoising`.
         lora: adapters to train in place of the weights.
+        loss_weights: what a flow's loss is multiplied by in training, by task or by the modality that is generated.
 
     Raises:
         ValueError: a name is unknown, a number is out of range, or a flow would have nothing left to train.
@@ -83,6 +84,7 @@ class DiffuserSettings:
     zero_terminal_snr: bool = False
     noise_offset: float = 0.0
     lora: LoraSettings | None = None
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
@@ -128,7 +130,8 @@ class DiffuserSettings:
     @property
     def flow_mixture(self) -> Mixture:
         shares = {task.name: self.mixture[task.name] for task in self.tasks}
-        return Mixture({name: share for name, share in shares.items() if share}, self.batch, self.joint)
+        shares = {name: share for name, share in shares.items() if share}
+        return Mixture(shares, self.batch, self.joint, self.loss_weights)
 
     @property
     def learning(self) -> Multipliers:
@@ -199,7 +202,10 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         self.null = {task.name: null_tokens(task, self.bank) for task in self.options.tasks}
 
     def settings(self) -> dict[str, Any]:
-        return asdict(self.options)
+        settings = asdict(self.options)
+        if not self.options.loss_weights:  # so that runs begun before there were such weights can go on
+            del settings["loss_weights"]
+        return settings
 
     def build(self) -> MultiFlowUNet:
         unet = self.options.build()
@@ -233,8 +239,13 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         ]
 
     def _draw(self, task: Task, generator: torch.Generator) -> Tensor:
-        size = (self.mixture.size(task),)
-        return torch.randint(self.train_pairs.count, size, generator=generator, device=self.device)
+        """Numbers of items whose latents have one shape; a shape is drawn as often as there are items of it."""
+        alike, which = self.train_pairs.latents[task.flow.data].alike, 0
+        if len(alike) > 1:
+            counts = torch.tensor([float(len(numbers)) for numbers in alike], device=self.device)
+            which = int(torch.multinomial(counts, 1, generator=generator))
+        items, size = alike[which].to(self.device), (self.mixture.size(task),)
+        return items[torch.randint(len(items), size, generator=generator, device=self.device)]
 
     def _of(
         self,
@@ -288,26 +299,50 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         losses: dict[str, float] = {}
         for task in self.options.tasks:
             generator = torch.Generator(self.device).manual_seed(0)
-            count = min(max(self.held_out.count, FEWEST_MEASURED), MOST_MEASURED)
-            items = torch.arange(count, device=self.device) % self.held_out.count  # few items: more noises of each
-            batch = self._of(task, self.held_out, items, generator, dropout=lambda _: 0.0)
-            loss, errors = self._loss(module, batch)
-            levels = self.denoising.means_by_level(errors, batch.timestep)
-            losses |= {task.name: float(loss)} | {f"{task.name}/{level}": mean for level, mean in levels.items()}
+            total, errors, timesteps = 0.0, [], []
+            for items in self._measured(task):
+                batch = self._of(task, self.held_out, items, generator, dropout=lambda _: 0.0)
+                loss, error = self._loss(module, batch)
+                total += len(items) * float(loss)
+                errors.append(error)
+                timesteps.append(batch.timestep)
+            levels = self.denoising.means_by_level(torch.cat(errors), torch.cat(timesteps))
+            losses[task.name] = total / sum(map(len, errors))
+            losses |= {f"{task.name}/{level}": mean for level, mean in levels.items()}
         return losses
+
+    def _measured(self, task: Task) -> list[Tensor]:
+        """The first held-out items, by the shape of their latents; where there are few, each several times, with as
+        many noises."""
+        count = min(max(self.held_out.count, FEWEST_MEASURED), MOST_MEASURED)
+        items = torch.arange(count) % self.held_out.count
+        parts = [items[torch.isin(items, alike)] for alike in self.held_out.latents[task.flow.data].alike]
+        return [part.to(self.device) for part in parts if len(part)]
 
     def pipeline(self, module: MultiFlowUNet) -> VersatileDiffusionPipeline:
         """`module` with its codecs and encoders, ready to generate."""
         return VersatileDiffusionPipeline(unet=module, bank=self.bank, scheduler=self.scheduler, **self.model)
 
-    def sample_sheet(self, module: MultiFlowUNet, path: Path) -> None:
-        """What each task makes of held-out items, below (or beside) what it was given."""
+    def sample_sheet(self, module: MultiFlowUNet, path: Path) -> dict[str, float]:
+        """What each task makes of held-out items, below (or beside) what it was given. Measured is how far the two
+        agree: their mean cosine, where the encoders of both have one space."""
+        agreement: dict[str, float] = {}
         pipe = self.pipeline(module)
         pipe.set_progress_bar_config(disable=True)
         for task in self.options.tasks:
             given = self.looks[task.flow.contexts[0]]
             made = getattr(pipe, task.name.replace("-", "_"))(given, num_inference_steps=20, guidance_scale=3.0, seed=0)
             write_sheet(given, made.values, path.with_name(f"{path.name}-{task.name}"))
+            agreement |= self._agreement(task, given, made.values)
+        return agreement
+
+    def _agreement(self, task: Task, given: Sequence[Any], made: Sequence[Any]) -> dict[str, float]:
+        encoders = dict(self.bank.encoders.items())
+        start, end = encoders.get(task.flow.contexts[0]), encoders.get(task.flow.data)
+        if start is None or end is None or start.space is None or start.space != end.space:
+            return {}
+        cosines = (start.compare(given) * end.compare(made)).sum(1)
+        return {f"{task.name}/agreement": float(cosines.mean())}
 
     def export(self, module: MultiFlowUNet, folder: Path) -> None:
         """The pipeline; adapters also by themselves, in `lora/`."""
@@ -341,8 +376,3 @@ def null_tokens(task: Task, bank: ModalityBank) -> Tensor:
         return torch.zeros(1, 1, 1, device=encoder.device)
     with torch.no_grad():
         return encoder.encode([MODALITIES[stream].blanks[kind]])
-
-
-def take_over(unet: MultiFlowUNet, earlier: MultiFlowUNet) -> None:
-    """Copies every weight of an earlier stage into a later one, whose other streams stay as they are; see `promote`."""
-    promote(unet, earlier, new_contexts="fresh")

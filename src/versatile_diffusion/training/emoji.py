@@ -56,9 +56,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 """What suits the model where the user says nothing."""
 
 
-def emoji_objective(options: DiffuserSettings, data: Path, out: Path, device: torch.device) -> DiffuserObjective:
+def emoji_objective(
+    options: DiffuserSettings, data: Path, out: Path, device: torch.device, fresh: bool = False
+) -> DiffuserObjective:
     """One stage of the emoji model, from the runs in the folders beside `out`: `image-codec`, `text-codec` (if texts
-    are generated), `context-encoders`, `image-context`, and the stage before (`STAGE_FOLDERS`).
+    are generated), `context-encoders`, `image-context`, and the stage before (`STAGE_FOLDERS`) if not `fresh`.
 
     Raises:
         ValueError: one of these has not been trained to its end.
@@ -67,9 +69,10 @@ def emoji_objective(options: DiffuserSettings, data: Path, out: Path, device: to
     order = list(STAGES)
     before = order[: order.index(options.stage)][-1:]
     start = None
-    if before:
+    if before and not fresh:
         start = MultiFlowUNet.from_pretrained(finished(runs / STAGE_FOLDERS[before[0]]) / "unet")
     bank = emoji_bank(runs, options.data, options.contexts).to(device)
+    options = _fitted(options, bank)
     items = {split: EmojiSet.load(data, split) for split in ("train", "pair-val")}
     pairs = {
         split: Pairs.encode(
@@ -82,6 +85,16 @@ def emoji_objective(options: DiffuserSettings, data: Path, out: Path, device: to
     }
     looks = _looks(items["pair-val"])
     return DiffuserObjective(options, pairs["train"], pairs["pair-val"], bank, looks, start, device)
+
+
+def _fitted(options: DiffuserSettings, bank: ModalityBank) -> DiffuserSettings:
+    """The options with a text stream as wide as the codec's latents, whose directions are counted at its export."""
+    if "text" not in options.data:
+        return options
+    (width,) = bank.codecs["text"].latent_shape()
+    return replace(
+        options, data_streams={**options.data_streams, "text": {**options.data_streams["text"], "width": width}}
+    )
 
 
 def emoji_bank(runs: Path, data: Sequence[str], contexts: Sequence[str]) -> ModalityBank:
@@ -122,8 +135,16 @@ def _named_captions(items: EmojiSet) -> list[list[str]]:
     ]
 
 
+def _plain_captions(items: EmojiSet) -> list[list[str]]:
+    """The captions "label, style": with all of them half of the latents' variance is the form of the sentence."""
+    return [
+        [f"{label}, {phrase}" for phrase in items.style_phrases[style]]
+        for label, style in zip(items.labels, items.styles, strict=True)
+    ]
+
+
 GUIDING = {"image": _pictures, "text": _named_captions}
-GENERATED = {"image": _pictures, "text": _named_captions}
+GENERATED = {"image": _pictures, "text": _plain_captions}
 
 
 def _looks(items: EmojiSet, count: int = 12) -> dict[str, list[Any]]:

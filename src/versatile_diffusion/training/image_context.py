@@ -13,16 +13,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from versatile_diffusion.modalities.dual_encoder import DualImageEncoder, DualTextEncoder, Embedding, split
-from versatile_diffusion.training.codecs import pictures_to_pixels
 from versatile_diffusion.training.context_data import ContextData
-from versatile_diffusion.training.context_encoders import augment
+from versatile_diffusion.training.context_encoders import PictureBatch
 from versatile_diffusion.training.context_metrics import measure, search_sheet
 from versatile_diffusion.training.loop import Objective
-from versatile_diffusion.training.optimizer import split_parameters
+from versatile_diffusion.training.optimizer import adamw_and_muon
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,6 @@ class ImageContextTraining(nn.Module):
         return concept, self.style_scale.exp().clamp_max(20) * vectors.style @ self.styles.T
 
 
-@dataclass(frozen=True)
-class ImageContextBatch:
-    """One step: pictures, what they show and how they are drawn."""
-
-    pixels: Float[Tensor, "b 3 h w"]
-    concepts: Int[Tensor, "b"]
-    styles: Int[Tensor, "b"]
-
-
 class ImageContextObjective(Objective[ImageContextTraining]):
     """Pictures onto the labels and styles of a given text encoder, by a softmax over all of them.
 
@@ -108,19 +98,13 @@ class ImageContextObjective(Objective[ImageContextTraining]):
         return ImageContextTraining(image, labels, F.normalize(torch.stack(phrases), dim=1))
 
     def optimizers(self, module: ImageContextTraining) -> list[torch.optim.Optimizer]:
-        recipe = self.recipe
-        groups = split_parameters(module, not_muon=("grid.1.", "to_global", "to_local"))
-        return groups.optimizers(
-            recipe.lr, recipe.weight_decay, (0.9, 0.98), recipe.muon_lr, recipe.muon_weight_decay, muon_steps=4
-        )
+        return adamw_and_muon(module, self.recipe, ("grid.1.", "to_global", "to_local"))
 
-    def batch(self, step: int, generator: torch.Generator) -> ImageContextBatch:
-        data, size = self.data, self.recipe.pictures
-        rows = torch.randint(len(data.pictures), (size,), generator=generator, device=self.device)
-        pixels = augment(pictures_to_pixels(data.pictures[rows]), self.recipe.augment, generator)
-        return ImageContextBatch(pixels, data.concepts[rows], data.styles[rows])
+    def batch(self, step: int, generator: torch.Generator) -> PictureBatch:
+        known = self.data.pictures, self.data.concepts, self.data.styles
+        return PictureBatch.drawn(*known, self.batch_size, self.recipe.augment, generator)
 
-    def loss(self, module: ImageContextTraining, batch: ImageContextBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, module: ImageContextTraining, batch: PictureBatch) -> tuple[Tensor, dict[str, Tensor]]:
         features = module.image(batch.pixels)
         views = {"global": (features.embedding, 1.0), "local": (split(features.local.mean(dim=1)), self.recipe.local)}
         total, parts = torch.zeros((), device=batch.pixels.device), {}

@@ -8,7 +8,7 @@ they themselves were asked for; this judge was never asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,16 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange, reduce
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
 from versatile_diffusion.data.emoji.reader import EmojiSet
 from versatile_diffusion.training.codecs import pictures_to_pixels
-from versatile_diffusion.training.context_encoders import augment
+from versatile_diffusion.training.context_data import HELD_OUT
+from versatile_diffusion.training.context_encoders import PictureBatch
 from versatile_diffusion.training.loop import Objective
-from versatile_diffusion.training.optimizer import split_parameters
-
-HELD_OUT = ("pair-val", "pair-test", "concept-test")
+from versatile_diffusion.training.optimizer import adamw_and_muon
 
 
 @dataclass(frozen=True)
@@ -124,15 +123,6 @@ class JudgeSettings:
     augment: float = 0.12
 
 
-@dataclass(frozen=True)
-class JudgeBatch:
-    """One step: pictures, what they show and how they are drawn."""
-
-    pixels: Float[Tensor, "b 3 h w"]
-    concepts: Int[Tensor, "b"]
-    styles: Int[Tensor, "b"]
-
-
 class JudgeObjective(Objective[PictureJudge]):
     """Cross-entropy over the training concepts and the styles of real pictures."""
 
@@ -157,21 +147,17 @@ class JudgeObjective(Objective[PictureJudge]):
         return judge.to(memory_format=torch.channels_last)
 
     def optimizers(self, module: PictureJudge) -> list[torch.optim.Optimizer]:
-        recipe = self.recipe
-        groups = split_parameters(module, not_muon=("grid.1.", "to_concept", "to_style"))
-        return groups.optimizers(
-            recipe.lr, recipe.weight_decay, (0.9, 0.98), recipe.muon_lr, recipe.muon_weight_decay, muon_steps=4
-        )
+        return adamw_and_muon(module, self.recipe, ("grid.1.", "to_concept", "to_style"))
 
-    def batch(self, step: int, generator: torch.Generator) -> JudgeBatch:
+    def batch(self, step: int, generator: torch.Generator) -> PictureBatch:
         """Augmented pictures; the first steps have small ones."""
-        rows = torch.randint(len(self.pictures), (self.batch_size,), generator=generator, device=self.device)
-        pixels = augment(pictures_to_pixels(self.pictures[rows]), self.recipe.augment, generator)
-        if step < self.recipe.small_steps:
-            pixels = F.interpolate(pixels, size=self.recipe.small_side, mode="area")
-        return JudgeBatch(pixels, self.concepts[rows], self.styles[rows])
+        known = self.pictures, self.concepts, self.styles
+        batch = PictureBatch.drawn(*known, self.batch_size, self.recipe.augment, generator)
+        if step >= self.recipe.small_steps:
+            return batch
+        return replace(batch, pixels=F.interpolate(batch.pixels, size=self.recipe.small_side, mode="area"))
 
-    def loss(self, module: PictureJudge, batch: JudgeBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, module: PictureJudge, batch: PictureBatch) -> tuple[Tensor, dict[str, Tensor]]:
         verdict = module(batch.pixels.contiguous(memory_format=torch.channels_last))
         concept = F.cross_entropy(verdict.concept, batch.concepts, label_smoothing=self.recipe.smoothing)
         style = F.cross_entropy(verdict.style, batch.styles)

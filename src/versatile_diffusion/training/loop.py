@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,15 +232,20 @@ class _Run:
         average = self._whole_average()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             metrics = self.world.on_first(lambda: self.objective.evaluate(average))
-        if metrics and self.tracker is not None:
-            self.tracker.log(self.state.step, {f"eval/{name}": value for name, value in metrics.items()})
+        self._log_measured("eval", metrics)
         return metrics
+
+    def _log_measured(self, kind: str, metrics: Mapping[str, float] | None) -> None:
+        if metrics and self.tracker is not None:
+            self.tracker.log(self.state.step, {f"{kind}/{name}": value for name, value in metrics.items()})
 
     def _sample(self) -> None:
         average, folder = self._whole_average(), self.out / "samples"
         folder.mkdir(exist_ok=True)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            self.world.on_first(lambda: self.objective.sample_sheet(average, folder / f"{self.state.step:07d}"))
+            sheet = folder / f"{self.state.step:07d}"
+            measured = self.world.on_first(lambda: self.objective.sample_sheet(average, sheet))
+        self._log_measured("sample", measured)
 
     def _whole_average(self) -> nn.Module:
         """The averaged model; where it is sharded, put together in the first process."""

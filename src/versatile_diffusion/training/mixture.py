@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from versatile_diffusion.tasks import TASKS, Task
@@ -25,14 +26,18 @@ class Mixture:
             give the paper's plain sum. Otherwise they are whole numbers: how many steps of a round each flow gets.
         sizes: items per step, by task, or by the modality that is generated.
         joint: whether every step trains all flows (paper section 3.4), or each a single one.
+        loss_weights: what a flow's loss is multiplied by in training, besides its weight in a joint step; by task, or
+            by the modality that is generated; 1 where left out. Losses of texts are larger than those of pictures and
+            would otherwise take over the layers that all flows share.
 
     Raises:
-        ValueError: a weight is not a number above 0 (of steps: a whole one), or a task has no size.
+        ValueError: a weight is not a number above 0 (of steps: a whole one) or of nothing known, or a task has no size.
     """
 
     weights: Mapping[str, float]
     sizes: Mapping[str, int]
     joint: bool = False
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.weights:
@@ -40,11 +45,14 @@ class Mixture:
         if bad := {name: w for name, w in self.weights.items() if not self._is_weight(w)}:
             kind = "numbers above 0" if self.joint else "whole numbers of steps above 0 (or take all flows jointly)"
             raise ValueError(f"weights of the flows are {bad}; they must be {kind}")
-        if missing := [t.name for t in self.tasks if t.name not in self.sizes and t.flow.data not in self.sizes]:
+        if missing := [task.name for task in self.tasks if not self.size(task)]:
             raise ValueError(f"batch has {dict(self.sizes)}, and nothing for {', '.join(missing)}")
+        known = [*TASKS, *dict.fromkeys(task.flow.data for task in TASKS.values())]
+        if bad := {name: w for name, w in self.loss_weights.items() if name not in known or not 0 < w < math.inf}:
+            raise ValueError(f"loss_weights has {bad}; allowed are numbers above 0, by {', '.join(known)}")
 
     def _is_weight(self, weight: float) -> bool:
-        return 0 < weight < float("inf") and (self.joint or weight % 1 == 0)
+        return 0 < weight < math.inf and (self.joint or weight % 1 == 0)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -63,15 +71,25 @@ class Mixture:
     def at(self, step: int) -> list[tuple[Task, float]]:
         """The tasks of a step, with the weights of their losses."""
         if self.joint:
-            return [(TASKS[name], float(weight)) for name, weight in self.weights.items()]
-        return [(self.turns[step % len(self.turns)], 1.0)]
+            return [(task, self.weights[task.name] * self.loss_weight(task)) for task in self.tasks]
+        task = self.turns[step % len(self.turns)]
+        return [(task, self.loss_weight(task))]
 
     def size(self, task: Task) -> int:
         """Items per step."""
-        return self.sizes.get(task.name, self.sizes.get(task.flow.data, 0))
+        return int(_by_task_or_data(self.sizes, task, 0))
+
+    def loss_weight(self, task: Task) -> float:
+        """What its loss is multiplied by in training."""
+        return _by_task_or_data(self.loss_weights, task, 1.0)
 
     @property
     def items(self) -> int:
         """Items per step, at most."""
         sizes = [self.size(task) for task in self.tasks]
         return sum(sizes) if self.joint else max(sizes)
+
+
+def _by_task_or_data(table: Mapping[str, float], task: Task, default: float) -> float:
+    """What a table says of a task, or else of the modality that it generates."""
+    return table.get(task.name, table.get(task.flow.data, default))

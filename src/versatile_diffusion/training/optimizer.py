@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +154,32 @@ class ParameterGroups:
         if not self.muon:
             return [first]
         return [first, Muon(self.muon, muon_lr, weight_decay=muon_weight_decay, newton_schulz_steps=muon_steps)]
+
+
+class Rates(Protocol):
+    """The settings of an objective that say how fast it learns."""
+
+    @property
+    def lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def muon_lr(self) -> float: ...
+    @property
+    def muon_weight_decay(self) -> float: ...
+
+
+def adamw_and_muon(module: nn.Module, rates: Rates, not_muon: tuple[str, ...]) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of an encoder, AdamW for all else and for first and last layers.
+
+    Args:
+        rates: AdamW's `lr` and `weight_decay`, Muon's with `muon_` before.
+        not_muon: parts of the names of first and last layers.
+    """
+    groups = split_parameters(module, not_muon=not_muon)
+    return groups.optimizers(
+        rates.lr, rates.weight_decay, (0.9, 0.98), rates.muon_lr, rates.muon_weight_decay, muon_steps=4
+    )
 
 
 def multiply(optimizers: Sequence[torch.optim.Optimizer], unet: MultiFlowUNet, multipliers: Multipliers) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
+from versatile_diffusion.data.buckets import Buckets
 from versatile_diffusion.data.encoded import INDEX, LATENTS, TOKENS, EncodedSet, encode_set
 from versatile_diffusion.data.sources import Report, open_source
 from versatile_diffusion.diffuser.groups import covered
@@ -39,6 +41,7 @@ def own_data(
     only: Sequence[str] = (),
     lora: int | None = None,
     lr: float | None = None,
+    aspect: float | None = None,
 ) -> tuple[DiffuserObjective, LoopSettings]:
     """All flows of a model, trained further.
 
@@ -52,13 +55,15 @@ def own_data(
         only: groups and streams to train, the others stay as they are; all if left out (adapters: the contexts).
         lora: train adapters of this rank in place of the weights.
         lr: learning rate.
+        aspect: pictures keep their proportions up to this many to one, in batches of one shape; all of them are given
+            the codec's own shape if left out.
 
     Raises:
         ValueError: there is no such model or data, fewer than two items, or the set was encoded by another model.
     """
     pipe = VersatileDiffusionPipeline.from_pretrained(model, on_use=False)
     bank = pipe.bank.to(device).eval()
-    encoded = encoded_set(data, bank, out / "encoded")
+    encoded = encoded_set(data, bank, out / "encoded", None if aspect is None else buckets_of(pipe, aspect))
     train, held_out = split(encoded, bank, device)
     options = changed(settings_of(pipe), flows, only, lora, lr)
     looks = encoded.looks()
@@ -92,15 +97,45 @@ def changed(
     return replace(options, **changes)
 
 
-def encoded_set(data: Path, bank: ModalityBank, out: Path) -> EncodedSet:
-    """The set in `data` if it is encoded; else its pictures and captions, encoded into `out` (once)."""
+def buckets_of(pipe: VersatileDiffusionPipeline, widest: float) -> Buckets:
+    """Shapes that the codec and the levels of the diffuser can make, around the model's own size.
+
+    Args:
+        widest: the longer side over the shorter one, at most.
+
+    Raises:
+        ValueError: the model makes no pictures.
+    """
+    if "image" not in pipe.bank.codecs:
+        raise ValueError(f"{pipe.model_name} makes no pictures that could have shapes")
+    codec = pipe.bank.codecs["image"]
+    side = codec.fit(Image.new("RGB", (1, 1))).width
+    *_, cells = codec.latent_shape()
+    return Buckets.of(side, side // cells * 2 ** sum(stage.kind == "down" for stage in pipe.unet.plan), widest)
+
+
+def encoded_set(data: Path, bank: ModalityBank, out: Path, buckets: Buckets | None = None) -> EncodedSet:
+    """The set in `data` if it is encoded; else its pictures and captions, encoded into `out` (once).
+
+    Raises:
+        ValueError: another model encoded it, or it is encoded and shapes are asked for.
+    """
     if (data / INDEX).is_file():
+        if buckets is not None:
+            raise ValueError(
+                f"{data} is encoded, and its shapes are settled; `versatile data encode --aspect` keeps them"
+            )
         encoded = EncodedSet.open(data)
     else:
         report = Report()
         with tqdm(desc="encoding", unit=" items", disable=None) as bar:
             encoded = encode_set(
-                open_source(data), bank, out, report=report, progress=lambda done: bar.update(done - bar.n)
+                open_source(data),
+                bank,
+                out,
+                buckets=buckets,
+                report=report,
+                progress=lambda done: bar.update(done - bar.n),
             )
     encoded.check(bank)
     return encoded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,10 @@ class Table:
 
     rows: Tensor
 
+    @property
+    def alike(self) -> list[Tensor]:
+        return [torch.arange(len(self.rows))]
+
     def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
         return self.rows[items].float()
 
@@ -36,6 +41,10 @@ class Drawn:
     values: Sequence[Sequence[Any]]
     encode: Any
 
+    @property
+    def alike(self) -> list[Tensor]:
+        return [torch.arange(len(self.values))]
+
     @torch.no_grad()
     def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
         picks = torch.rand(len(items), generator=generator, device=generator.device).tolist()
@@ -46,8 +55,12 @@ class Drawn:
 class Side(Protocol):
     """One modality of all items, as latents or as tokens."""
 
+    @property
+    def alike(self) -> list[Tensor]:
+        """The numbers of the items that may be drawn together, since what they give has one shape; shape by shape."""
+
     def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, ...) for item numbers (B,)."""
+        """(B, ...) for item numbers (B,), all of one shape."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,11 @@ class Only:
 
     side: Side
     items: Tensor
+
+    @cached_property
+    def alike(self) -> list[Tensor]:
+        found = [torch.isin(self.items, numbers).nonzero()[:, 0] for numbers in self.side.alike]
+        return [numbers for numbers in found if len(numbers)]
 
     def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
         return self.side.draw(self.items[items.cpu()], generator)

@@ -102,6 +102,32 @@ def diffuser_emoji(
     return emoji_objective(replace(SMALL, stage=stage), data, out, device), loop
 
 
+FOUR_FLOWS = 7000
+"""Steps of the model of four flows that is compared with single-flow ones."""
+
+
+def four_flows_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+    """All four flows from the first step on, to be compared with `single_flow_emoji`. Not run at this length."""
+    return emoji_objective(SMALL, data, out, device, fresh=True), _whole(FOUR_FLOWS)
+
+
+def single_flow_emoji(flow: str, data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+    """A model of one flow, which sees as many items as that flow does in `four_flows_emoji` (paper section 4.2: does
+    one model of four flows match four specialists?). Not run at this length."""
+    options = replace(SMALL, flows=(flow,))
+    return emoji_objective(options, data, out, device, fresh=True), _whole(steps_of(flow, FOUR_FLOWS))
+
+
+def steps_of(flow: str, steps: int) -> int:
+    """How many of the steps of `four_flows_emoji` train a flow."""
+    return sum(SMALL.flow_mixture.at(step)[0][0].name == flow for step in range(steps))
+
+
+def _whole(steps: int) -> LoopSettings:
+    """Of a run that starts from nothing and ends with the learning rate at zero."""
+    return LoopSettings(steps=steps, warmup=30, ema=0.995, eval_minutes=8, sample_minutes=8)
+
+
 SETTINGS: dict[str, dict[str, Settings]] = {
     "image-codec": {"emoji": image_codec_emoji},
     "context-encoders": {"emoji": context_encoders_emoji},
@@ -110,6 +136,8 @@ SETTINGS: dict[str, dict[str, Settings]] = {
         "emoji-basic": partial(diffuser_emoji, "basic", 600),
         "emoji-dual-context": partial(diffuser_emoji, "dual_context", 3600),
         "emoji": partial(diffuser_emoji, "official", 4500),
+        "emoji-four-flows": four_flows_emoji,
+        **{f"emoji-{flow}": partial(single_flow_emoji, flow) for flow in STAGES["official"]},
     },
     "text-codec": {"emoji": text_codec_emoji},
     "judge": {"emoji": judge_emoji},

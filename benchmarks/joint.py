@@ -1,0 +1,127 @@
+"""A picture and its caption made together, against one after the other and each for itself: how well the two agree.
+
+    python benchmarks/joint.py --data data/emoji [--count 24] [--steps 25] [--json FILE] [--markdown PAGE]
+
+Both are made from nothing, from the text of a held-out item, or from its picture. "Caption fits picture" is the cosine
+of the two in the space of the model's encoders (times 100), "fits given" that of each to what they were made from.
+"Named" says how often the caption names one of the five concepts that an independent judge finds the likeliest in the
+picture. Greedy captions; the cost is counted for one pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from judging import SIDE, Row, measured, write_json, write_table
+from PIL import Image
+
+from versatile_diffusion import Condition, VersatileDiffusionPipeline
+from versatile_diffusion.applications.joint import Exchange, joint
+from versatile_diffusion.data.emoji import EmojiSet
+from versatile_diffusion.evaluation.captions import names
+from versatile_diffusion.evaluation.networks import fitted, load_judge, pixels
+from versatile_diffusion.evaluation.recognition import Items
+from versatile_diffusion.sampling.guidance import Cost
+from versatile_diffusion.training.judge import PictureJudge
+
+Given = list[Condition]
+Pairs = tuple[list[Image.Image], list[str], Cost]
+GREEDY = {"temperature": 0.0}
+
+
+def together(pipe: VersatileDiffusionPipeline, given: Given, exchange: Exchange, **options: Any) -> Pairs:
+    """Each guides the other."""
+    made = joint(pipe, given, exchange=exchange, captioning=GREEDY, **options)
+    return made.picture.images, made.caption.texts, made.picture.cost + made.caption.cost
+
+
+def one_after_the_other(pipe: VersatileDiffusionPipeline, given: Given, exchange: Exchange, **options: Any) -> Pairs:
+    """The finished picture is described."""
+    picture = pipe.generate("image", given or [Condition("text", "")], **options)
+    shown = Condition("image", picture.images)
+    caption = pipe.generate("text", [shown], **options | GREEDY | {"num_outputs": 1})
+    return picture.images, caption.texts, picture.cost + caption.cost
+
+
+def each_for_itself(pipe: VersatileDiffusionPipeline, given: Given, exchange: Exchange, **options: Any) -> Pairs:
+    """Both from the same, knowing nothing of each other."""
+    picture, caption = (
+        pipe.generate(data, given or [Condition("text", "")], **options | more)
+        for data, more in (("image", {}), ("text", GREEDY))
+    )
+    return picture.images, caption.texts, picture.cost + caption.cost
+
+
+WAYS: dict[str, Callable[..., Pairs]] = {
+    "together": together,
+    "one after the other": one_after_the_other,
+    "each for itself": each_for_itself,
+}
+
+
+def agreements(pipe: VersatileDiffusionPipeline, pairs: Pairs, given: Sequence[Any], modality: str | None) -> Row:
+    """Cosines between picture, caption and what they were made from."""
+    pictures, captions, _ = pairs
+    image, text = (pipe.bank.encoders[name].compare(v) for name, v in (("image", pictures), ("text", captions)))
+    row = {"caption fits picture": (image * text).sum(-1)}
+    if modality is not None:
+        wanted = pipe.bank.encoders[modality].compare(given)
+        row |= {"picture fits given": (image * wanted).sum(-1), "caption fits given": (text * wanted).sum(-1)}
+    return measured({name: value.double().numpy() for name, value in row.items()})
+
+
+def named(judge: PictureJudge, pairs: Pairs, labels: Mapping[str, str]) -> np.ndarray:
+    """Whether each caption names one of the five concepts that the judge finds the likeliest."""
+    pictures, captions, _ = pairs
+    with torch.no_grad():
+        found = judge(pixels(fitted(pictures, SIDE), judge.device)).concept.topk(5).indices.tolist()
+    likely = [[labels.get(judge.config.concepts[place], "") for place in row] for row in found]
+    return np.array(
+        [any(names(text, label) for label in row) for text, row in zip(captions, likely, strict=True)], float
+    )
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="The emoji set.")],
+    model: Annotated[str, typer.Option(help="Name of a shipped model, or a folder.")] = "emoji",
+    judge: Annotated[Path, typer.Option(help="Folder of the judge.")] = Path("runs/emoji/judge/export"),
+    split: Annotated[str, typer.Option(help="Part of the set.")] = "pair-test",
+    count: Annotated[int, typer.Option(min=1, help="Pairs of each kind.")] = 24,
+    steps: Annotated[int, typer.Option(min=1, help="Of sampling.")] = 25,
+    every: Annotated[int, typer.Option(min=1, help="Steps between exchanges.")] = Exchange().every,
+    after: Annotated[float, typer.Option(help="Share of the trajectory without exchange.")] = Exchange().after,
+    weight: Annotated[float, typer.Option(help="Of each for the other.")] = Exchange().caption_weight,
+    json: Annotated[Path | None, typer.Option(help="File for all numbers.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Page with a place for the table.")] = None,
+) -> None:
+    """Compare three ways to a picture with a caption."""
+    pipe, emoji = VersatileDiffusionPipeline.from_pretrained(model), EmojiSet.load(data, split)
+    pipe.set_progress_bar_config(disable=True)
+    items, exchange = Items.of(emoji, count), Exchange(weight, weight, every, after)
+    own = load_judge(str(judge), torch.device("cpu"))
+    labels = dict(zip(emoji.concept_keys, emoji.concept_names, strict=True))
+    table: dict[str, dict[str, Any]] = {}
+    for kind, modality in (("nothing", None), ("a text", "text"), ("a picture", "image")):
+        values = [] if modality is None else items.given[modality]
+        given = [] if modality is None else [Condition(modality, values)]
+        options = {"num_inference_steps": steps, "seed": list(range(count))} | ({} if given else {"num_outputs": count})
+        for name, way in WAYS.items():
+            pairs = way(pipe, given, exchange, **options)
+            row = agreements(pipe, pairs, values, modality)
+            row |= measured({"named, %": named(own, pairs, labels)})
+            cost = pairs[2]
+            table[f"from {kind}, {name}"] = {**row, "passes": cost.passes, "context blocks": cost.context_blocks}
+    settings = {"model": model, "split": split, "count": count, "steps": steps, "every": every, "after": after}
+    told = f"{count} pairs of each kind, {split}, {steps} steps, exchange every {every} from {after:g} on"
+    write_table("joint", table, "made", told, markdown)
+    if json is not None:
+        write_json(json, settings | {"weight": weight}, table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

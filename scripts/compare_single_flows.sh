@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# The paper's comparison: does a model of four flows match four models of one flow each? All five begin fresh and see
+# the same data, each flow as many items in its own model as in the one of four. Needs the codecs, context encoders and
+# the judge of scripts/train_emoji.sh. Stop it at any time and call it again. STEPS is the length of the model of four
+# flows (7000 if left out), of which each flow has its share.
+#   STEPS=700 scripts/compare_single_flows.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+versatile=${VERSATILE:-versatile}
+data=${DATA:-data/emoji}
+runs=${RUNS:-runs/emoji}
+count=${COUNT:-96}
+page=${PAGE:-docs/single_flows.md}
+steps=${STEPS:-7000}
+
+train() { # WHAT IT DOES, STEPS
+    [ -d "$runs/$1/export" ] && return
+    "$versatile" train diffuser --settings "emoji-$1" --data "$data" --out "$runs/$1" --steps "$2" \
+        ${MINUTES:+--minutes "$MINUTES"}
+    [ -d "$runs/$1/export" ] || { echo "$1 goes on with the next call"; exit 0; }
+}
+
+train four-flows "$steps"
+against=()
+for flow in text-to-image image-variation image-to-text text-variation; do
+    share="from versatile_diffusion.training.settings import steps_of; print(steps_of('$flow', $steps))"
+    train "$flow" "$(python -c "$share")"
+    against+=(--against "$runs/$flow/export")
+done
+"$versatile" evaluate --model "$runs/four-flows/export" "${against[@]}" --data "$data" --judge "$runs/judge/export" \
+    --count "$count" --out "$runs/four-flows/evaluation" --page "$page"

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Measures the shipped emoji model and writes docs/emoji_report.md with its pictures, and the curves of its training.
+# Needs the judge (scripts/train_emoji.sh); RUNS_IN_ORDER names the diffuser's runs that led to the weights.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+versatile=${VERSATILE:-versatile}
+data=${DATA:-data/emoji}
+runs=${RUNS:-runs/emoji}
+order=${RUNS_IN_ORDER:-diffuser-basic diffuser-dual-context diffuser-official}
+flows=${FLOWS:-text-to-image,image-variation,image-to-text,text-variation}
+
+"$versatile" evaluate --model "${MODEL:-emoji}" --data "$data" --judge "$runs/judge/export" --count "${COUNT:-96}" \
+    --out "$runs/evaluation" --page "${PAGE:-docs/emoji_report.md}"
+python -m versatile_diffusion.evaluation.training_curves $(printf "$runs/%s " $order) --flows "$flows" \
+    --out "${CURVES:-docs/images/training.svg}"

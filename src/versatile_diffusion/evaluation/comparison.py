@@ -1,0 +1,60 @@
+"""A model beside others, flow by flow: does one of several flows match those of a single one (paper section 4.2)?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from versatile_diffusion.evaluation.intervals import Measured
+from versatile_diffusion.evaluation.results import Result, check_comparable
+from versatile_diffusion.tasks import TASKS
+
+COMPARED = (
+    *("judge/concept top-1", "judge/concept top-5", "judge/style", "judge/fid"),
+    *("encoders/concept top-5", "encoders/style", "agreement/text", "agreement/image"),
+    *("text/label", "text/label or synonym", "text/CIDEr-D", "text/differs"),
+)
+LESS_IS_BETTER = ("fid", "kid", "cmmd")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A metric of one task, of the model and of another."""
+
+    split: str
+    task: str
+    metric: str
+    mine: Measured
+    theirs: Measured
+    other: str
+
+    @property
+    def share(self) -> float:
+        """How much of what the other reaches the model does; above 1 it is better. Infinite where that is nothing."""
+        better, than = self.mine.value, self.theirs.value
+        if self.metric.endswith(LESS_IS_BETTER):
+            better, than = than, better
+        return better / than if than else float("inf")
+
+    def told(self) -> tuple[str, ...]:
+        """For a row of a table."""
+        return self.task, self.metric, str(self.mine), str(self.theirs), f"{100 * self.share:.0f} %", self.other
+
+
+HEAD = ("flow", "metric", "this model", "the other", "share", "the other model")
+
+
+def pairs(result: Result, others: Sequence[Result]) -> Iterator[Pair]:
+    """What a model and each of the others were measured on.
+
+    Raises:
+        ValueError: they were measured under different protocols.
+    """
+    check_comparable([result, *others])
+    for split, table in result.tables.items():
+        for task in (task for task in TASKS if task in table):
+            for other in others:
+                theirs = other.tables.get(split, {}).get(task, {})
+                for metric in (name for name in COMPARED if name in table[task] and name in theirs):
+                    name = other.model["name"]
+                    yield Pair(split, task, metric, table[task][metric], theirs[metric], name)

@@ -1,0 +1,102 @@
+"""Losses of training runs of the diffuser, one after the other, against the items that were seen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from versatile_diffusion.evaluation.intervals import Measured
+from versatile_diffusion.evaluation.plots import Point, line_plot
+from versatile_diffusion.training.checkpoints import Checkpoints
+from versatile_diffusion.training.mixture import STAGES, Mixture
+
+
+@dataclass(frozen=True)
+class Course:
+    """What runs that followed on each other did: each flow's losses, and where each run after the first began."""
+
+    losses: Mapping[str, Sequence[Point]]
+    began: Sequence[float]
+
+
+def course(runs: Sequence[Path], flows: Sequence[str] = STAGES["official"]) -> Course:
+    """The loss of each flow on held-out items, of the averaged model, against thousands of items of all flows.
+
+    Args:
+        runs: folders of training runs, each of which went on where the one before it stopped.
+        flows: to be shown.
+
+    Raises:
+        ValueError: a folder holds no run of the diffuser.
+    """
+    losses: dict[str, list[Point]] = {}
+    ends = [0.0]
+    for run in runs:
+        each, steps = items_per_step(run) / 1000, 0
+        for line in _lines(run):
+            steps = max(steps, line["step"])
+            for flow in flows:
+                if (loss := line.get(f"eval/{flow}")) is not None:
+                    point = ends[-1] + each * line["step"], Measured(loss, loss, loss, 1)
+                    losses.setdefault(flow, []).append(point)
+        ends.append(ends[-1] + each * steps)
+    return Course(losses, ends[1:-1])
+
+
+def items_per_step(run: Path) -> float:
+    """How many items a step of a run takes, in the mean over its flows.
+
+    Raises:
+        ValueError: the folder holds no run of the diffuser.
+    """
+    told, batches = _settings(run)
+    if told.get("objective") != "diffuser":
+        raise ValueError(f"{run} holds no training run of the diffuser")
+    shares = {name: told["mixture"][name] for name in told.get("flows") or STAGES[told["stage"]]}
+    mixture = Mixture({n: share for n, share in shares.items() if share}, told["batch"], told.get("joint", False))
+    sizes = [mixture.items] if mixture.joint else [mixture.size(task) for task in mixture.turns]
+    return batches * sum(sizes) / len(sizes)
+
+
+def _settings(run: Path) -> tuple[dict[str, Any], int]:
+    """Of a run, and how many batches make a step: from its newest checkpoint, or where there is none from what was
+    resolved at its start."""
+    newest = Checkpoints(run).newest()
+    if newest is not None:
+        content = torch.load(newest, map_location="cpu", weights_only=True, mmap=True)
+        return json.loads(content["identity"]), content.get("batches", 1)
+    file = run / "settings.json"
+    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return told, told.get("started", {}).get("processes", 1) * told.get("loop", {}).get("accumulate", 1)
+
+
+def _lines(run: Path) -> list[dict[str, Any]]:
+    """The log of a run; a last line that is being written does not count."""
+    lines = (run / "log.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def main() -> None:
+    """Draws the losses of training runs of the diffuser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m versatile_diffusion.evaluation.training_curves", description=main.__doc__
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of the runs, in their order")
+    parser.add_argument("--flows", default=",".join(STAGES["official"]), help="with commas between")
+    parser.add_argument("--out", type=Path, required=True, help="the SVG file")
+    given = parser.parse_args()
+    found = course(given.runs, given.flows.split(","))
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(
+        line_plot(found.losses, "loss on held-out items", "thousands of items", found.began), encoding="utf-8"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The panel of results: a gallery or a list, what becomes of the chosen one, and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from versatile_diffusion.ui.shelf import Made
+
+COLUMNS = 4
+SHORT = ("task", "seed", "num_inference_steps", "guidance_scale", "scheduler", "style", "mixing", "prompt")
+
+
+@dataclass
+class Panel:
+    """Components of the results of one modality.
+
+    Args:
+        data: the modality.
+        box: all of it, hidden while there is nothing.
+        items: a gallery of pictures, or a list of texts to choose from.
+        numbers: of the results shown, as on the shelf.
+        picked: the place of the chosen one.
+        send, download, settings: what can be done with it, and what made it.
+    """
+
+    data: str
+    box: Any
+    items: Any
+    numbers: Any
+    picked: Any
+    send: Any
+    download: Any
+    settings: Any
+
+    @classmethod
+    def draw(cls, data: str, name: str) -> Panel:
+        """Args: data: modality of the results. name: of the tab."""
+        with gr.Column(visible=False) as box:
+            if data == "image":
+                items: Any = gr.Gallery(
+                    show_label=False,
+                    columns=COLUMNS,
+                    height="auto",
+                    object_fit="contain",
+                    format="png",
+                    interactive=False,
+                    elem_classes="results",
+                    buttons=["download", "fullscreen"],
+                    elem_id=f"{name}-{data}-items",
+                )
+            else:
+                items = gr.Radio([], label="Texts", elem_classes="texts", elem_id=f"{name}-{data}-items")
+            with gr.Row(elem_classes="deeds"):
+                send = gr.Dropdown([], label="Send to", value=None, min_width=140, elem_classes="send")
+                download = gr.DownloadButton("Download with settings", size="md", min_width=140)
+            with gr.Accordion("Settings of the chosen one", open=False):
+                settings = gr.JSON(show_label=False, max_height=320)
+        return cls(data, box, items, gr.State([]), gr.State(0), send, download, settings)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Components that `shown` fills."""
+        return [self.box, self.items, self.numbers, self.picked, self.download, self.settings]
+
+    def shown(self, numbers: Sequence[int], made: Sequence[Made]) -> list[Any]:
+        """Updates that show these results, the first of them chosen."""
+        if not made:
+            return [gr.update(visible=False), *[gr.skip()] * 5]
+        if self.data == "image":
+            items = gr.update(value=[(str(one.file), one.text or None) for one in made], selected_index=None)
+        else:
+            items = gr.update(choices=[(one.text, k) for k, one in enumerate(made)], value=0)
+        return [gr.update(visible=True), items, list(numbers), 0, *self.chosen(made[0])]
+
+    @staticmethod
+    def chosen(one: Made) -> list[Any]:
+        """Updates of download and settings for the chosen result."""
+        return [gr.update(value=str(one.file)), one.record]

@@ -1,0 +1,144 @@
+"""Several inputs, folders, stdin and stdout."""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli import shell
+from versatile_diffusion.sampling.metadata import read_record
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two pictures, one in a folder below, and something that is none."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VERSATILE_DEBUG", raising=False)
+    Path("photos/deep").mkdir(parents=True)
+    Image.new("RGB", (20, 20), "red").save("photos/a.png")
+    Image.new("RGB", (20, 20), "blue").save("photos/deep/b.jpg")
+    Path("photos/notes.md").write_text("not read")
+    return tmp_path / "photos"
+
+
+def few(model: str) -> str:
+    return f"--model {model} --steps 2 --seed 5"
+
+
+def test_a_folder_is_gone_on_with(photos: Path, model: str) -> None:
+    line = f"versatile image-variation photos/ --out made --count 2 {few(model)}"
+    first = shell.run(line)
+    names = [f"made/{stem}.image-variation-000{k}.png" for stem in ("a", "deep/b") for k in (1, 2)]
+    assert (first.code, first.text.split()) == (0, names)
+    alone = shell.run(f"versatile image-variation photos/deep/b.jpg --out alone --count 2 {few(model)}")
+    made, same = (np.asarray(Image.open(file)) for file in (names[3], alone.text.split()[1]))
+    assert np.array_equal(made, same), "an input gives the same among others as alone"
+    Path(names[0]).unlink()  # as if the first call had been stopped
+    before = Path(names[2]).read_bytes()
+    again = shell.run(f"{line} --json")
+    assert [(one["input"], one.get("kept", False)) for one in again.documents()] == [
+        ("photos/a.png", False),
+        ("photos/deep/b.jpg", True),
+    ]
+    assert "1 done" in again.err
+    assert "1 were there already, 0 failed" in again.err
+    assert Path(names[2]).read_bytes() == before
+    newer = Path(names[2]).stat().st_mtime + 9
+    os.utime("photos/deep/b.jpg", (newer, newer))
+    assert "1 done" in shell.run(line).err
+    assert "2 done" in shell.run(f"{line} --overwrite").err
+
+
+def test_what_was_made_otherwise_is_not_passed_off(photos: Path, model: str) -> None:
+    line = "versatile image-variation photos/ --out made --steps 1 --seed 5"
+    assert shell.run(f"{line} --model {model}").code == 0
+    other = shell.run(f"{line} --model {model} --guidance-scale 3 --focus 0.2")
+    assert (other.code, other.out) == (2, b"")
+    assert "made with another focus and guidance-scale; give --overwrite" in other.err
+    assert shell.run(f"{line} --model {model} --guidance-scale 3 --focus 0.2 --overwrite").code == 0
+
+
+def test_captions_of_a_folder(photos: Path, model: str) -> None:
+    line = f"versatile image-to-text photos/ {few(model)}"
+    printed = shell.run(line)
+    rows = dict(row.split("\t") for row in printed.text.splitlines())
+    assert list(rows) == ["photos/a.png", "photos/deep/b.jpg"]
+    saved = shell.run(f"{line} --out captions --json").documents()
+    assert [one["texts"] for one in saved] == [[text] for text in rows.values()]
+    assert Path("captions/deep/b.image-to-text.txt").read_text().strip() == rows["photos/deep/b.jpg"]
+    kept = shell.run(f"{line} --out captions --json").documents()
+    assert [one["kept"] for one in kept] == [True, True]
+    assert [one["texts"] for one in kept] == [one["texts"] for one in saved]
+
+
+def test_some_of_many_fail(photos: Path, model: str) -> None:
+    (photos / "c.png").write_text("no picture")
+    done = shell.run(f"versatile image-to-text photos/c.png photos/a.png missing.png {few(model)} --json")
+    assert done.code == 1
+    failed = {one["input"]: one.get("error", "") for one in done.documents()}
+    assert "not a picture" in failed["photos/c.png"]
+    assert "no such" in failed["missing.png"]
+    assert failed["photos/a.png"] == ""
+    assert done.err.count("failed: ") == 2
+
+
+def test_texts_line_by_line(photos: Path, model: str) -> None:
+    texts = "a red apple\n\na dog\na dog\n"
+    Path("texts.txt").write_text(texts)
+    line = f"versatile text-variation - {few(model)} --json"
+    through = shell.run(line, texts.encode()).documents()
+    assert [one["input"] for one in through] == ["a red apple", "a dog", "a dog"]
+    named = shell.run(line.replace(" - ", " texts.txt ")).documents()
+    assert [one["texts"] for one in named] == [one["texts"] for one in through]
+    files = shell.run(f"versatile text-to-image texts.txt {few(model)} --out made").text.split()
+    assert len(set(files)) == 3
+    assert "a-dog-" in files[1]
+    assert shell.run(f"versatile text-variation - {few(model)}", b"a dog").text.count("\t") == 0, "one is not many"
+
+
+def test_a_picture_through_pipes(photos: Path, model: str) -> None:
+    made = shell.run(f"versatile text-to-image 'a dog' --out - {few(model)}")
+    picture = Image.open(BytesIO(made.out))
+    assert read_record(picture)["seed"] == 5
+    assert not Path("-").exists()
+    assert "1 made" in made.err
+    Path("dog.png").write_bytes(made.out)
+    piped = shell.run(f"versatile image-to-text - {few(model)}", made.out)
+    assert piped.text == shell.run(f"versatile image-to-text dog.png {few(model)}").text
+    assert shell.run(f"versatile image-variation - --count 2 {few(model)}", made.out).code == 0
+    texts = shell.run(f"versatile image-to-text dog.png --out - {few(model)}")
+    assert texts.text == piped.text
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("text-to-image 'a dog' --out - --count 2", "one picture to stdout"),
+        ("image-variation photos/ --out -", "one picture to stdout"),
+        ("text-to-image 'a dog' --out - --json", "give one of them"),
+        ("image-variation - -", "read once"),
+        ("image-variation -", "stdin: not a picture"),
+        ("text-variation -", "stdin holds no text"),
+        ("text-variation photos/", "photos/ holds no text (.txt)"),
+        ("text-variation gone.txt", "gone.txt: no such file"),
+        ("dual-guided photos/notes.txt photos/a.png", "no such file"),
+        ("disentangle photos/a.png --out -", "give a folder"),
+        ("sweep text-to-image 'a' --over seed=0:2 --out -", "give a folder"),
+    ],
+)
+def test_mistakes(photos: Path, model: str, line: str, said: str) -> None:
+    done = shell.run(f"versatile {line} --model {model}")
+    assert (done.code, done.out, done.err.count("\n")) == (2, b"", 1), done.err
+    assert said in done.err
+
+
+def test_only_the_last_input_may_be_several(photos: Path, model: str) -> None:
+    Path("texts.txt").write_text("a dog\na cat\n")
+    assert "only the last argument" in shell.run("versatile dual-guided texts.txt photos/a.png").err
+    done = shell.run(f"versatile dual-guided 'a dog' photos/ --json {few(model)}")
+    assert [one["input"] for one in done.documents()] == ["photos/a.png", "photos/deep/b.jpg"]

@@ -1,0 +1,83 @@
+"""The Python of documents is run: the quick start on a model of random weights that bears the shipped one's name, the
+notebook on the shipped one itself."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import build_tiny_pipeline
+
+from versatile_diffusion.sampling import models
+from versatile_diffusion.tasks import TASKS
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "notebooks" / "tour.ipynb"
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def run(blocks: list[str], name: str, names: dict[str, Any]) -> None:
+    """Blocks one after the other, in one room; an error tells which."""
+    for number, block in enumerate(blocks, 1):
+        code = compile(block, f"{name}, block {number}", "exec", dont_inherit=True)
+        try:
+            exec(code, names)
+        except Exception as error:
+            raise AssertionError(f"{name}, block {number}: {error!r}\n\n{block}") from error
+
+
+@pytest.fixture
+def tiny_emoji(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`from_pretrained("emoji")` gives a model of random weights that takes two steps."""
+    pipe = build_tiny_pipeline()
+    pipe.register_to_config(defaults={name: {"num_inference_steps": 2} for name in TASKS})
+    pipe.save_pretrained(tmp_path / "emoji")
+    monkeypatch.setattr(models, "shipped_models", lambda: {"emoji": tmp_path / "emoji"})
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["docs/quick_start.md"])
+def test_documents(tiny_emoji: None, name: str) -> None:
+    blocks = BLOCK.findall((ROOT / name).read_text(encoding="utf-8"))
+    assert len(blocks) > 5
+    run(blocks, name, {})
+
+
+def cells() -> list[dict[str, Any]]:
+    return json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+
+
+def test_the_notebook_is_stored_without_results() -> None:
+    stored = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    assert (stored["nbformat"], stored["nbformat_minor"]) == (4, 5)
+    assert len({cell["id"] for cell in cells()}) == len(cells())
+    code = [cell for cell in cells() if cell["cell_type"] == "code"]
+    assert [cell for cell in code if cell["outputs"] or cell["execution_count"]] == []
+    tools = ("!", "%")
+    assert [line for cell in code for line in cell["source"] if line.startswith(tools)] == [], "plain Python runs it"
+
+
+def test_the_notebook_shows_something_in_every_chapter() -> None:
+    """Each cell that ends with an expression shows it."""
+    chapters, shown = 0, 0
+    for cell in cells():
+        text = "".join(cell["source"])
+        chapters += text.startswith("## ") and "not part of this" not in text
+        if cell["cell_type"] == "code":
+            shown += isinstance(ast.parse(text).body[-1], ast.Expr)
+    assert shown >= chapters >= 7
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_notebook_runs() -> None:
+    """From top to bottom, on the shipped model."""
+    pytest.importorskip("versatile_diffusion_emoji")
+    threads = torch.get_num_threads()
+    run(["".join(cell["source"]) for cell in cells() if cell["cell_type"] == "code"], "notebooks/tour.ipynb", {})
+    torch.set_num_threads(threads)

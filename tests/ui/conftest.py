@@ -1,0 +1,72 @@
+"""A studio with a tiny model of random weights, and a browser to visit it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+from studio_visitor import Visitor, browser_program, launched
+
+if TYPE_CHECKING:
+    from versatile_diffusion.ui.serve import Running
+
+QUICK = 3  # steps
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless browser, Debian's own."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra 'dev')")
+    program = browser_program()
+    if program is None:
+        pytest.skip("no chromium here; on Debian: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = launched(driver, program)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def studio() -> Iterator[Running]:
+    """A studio of its own model, quick enough to click through."""
+    pytest.importorskip("gradio", reason="gradio is not installed (extra 'ui')")
+    from tiny import build_tiny_pipeline
+
+    from versatile_diffusion.tasks import TASKS
+    from versatile_diffusion.ui.jobs import Limits
+    from versatile_diffusion.ui.serve import running
+
+    pipe = build_tiny_pipeline()
+    pipe.register_to_config(defaults={task: {"num_inference_steps": QUICK} for task in TASKS})
+    with running(pipe, "tiny", limits=Limits(steps=200, each=2)) as started:
+        yield started
+
+
+@pytest.fixture
+def visit(chromium: Any, studio: Running) -> Iterator[Callable[..., Visitor]]:
+    """Opens the studio in a page of its own; in the end no page may have had an error or asked anything elsewhere."""
+    visitors: list[Visitor] = []
+
+    def opened(**options: Any) -> Visitor:
+        page = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}).new_page()
+        visitors.append(visitor := Visitor(page, studio.url).open())
+        return visitor
+
+    yield opened
+    for visitor in visitors:
+        visitor.page.context.close()
+    assert [visitor.troubles for visitor in visitors] == [[]] * len(visitors)
+    assert [visitor.outside for visitor in visitors] == [[]] * len(visitors)
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    """A picture to upload, with a different colour in each quarter."""
+    drawn = Image.new("RGB", (64, 64), "white")
+    for k, colour in enumerate(("red", "blue", "green", "yellow")):
+        drawn.paste(colour, (32 * (k % 2), 32 * (k // 2), 32 * (k % 2) + 32, 32 * (k // 2) + 32))
+    drawn.save(file := tmp_path / "sample.png")
+    return file
