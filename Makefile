@@ -58,6 +58,10 @@ $(VENV)/.core: $(VENV)/.torch $(PROJECTS)
 	$(INSTALL) -e . -e ./models/emoji
 	@touch $@
 
+# The browser tests of the studio need chromium; where it cannot be installed they are skipped and say so.
 $(VENV)/.dev: $(VENV)/.core
 	$(INSTALL) -e ".[all,dev]" -e ./models/emoji
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+		|| echo "no chromium, and no right to install it: the studio's browser tests will be skipped"
 	@touch $@

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 45_000  # milliseconds: a page takes long where many tests share a core
+PATIENCE = 90_000  # milliseconds: a page takes long where many tests share a core
 
 
 def browser_program() -> str | None:
@@ -28,17 +28,19 @@ class Visitor:
     Args:
         page: of playwright.
         url: of the studio.
+        patience: with the page, in milliseconds.
         troubles: errors of the page.
         outside: requests to anywhere else.
     """
 
     page: Any
     url: str
+    patience: int = PATIENCE
     troubles: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
 
     def open(self) -> Visitor:
-        self.page.set_default_timeout(PATIENCE)
+        self.page.set_default_timeout(self.patience)
         self.page.on("console", lambda m: self.troubles.append(m.text) if m.type == "error" else None)
         self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
         self.page.on("request", lambda request: self._requested(request.url))
@@ -53,19 +55,37 @@ class Visitor:
     def tab(self, name: str) -> Any:
         """Goes to a tab (by the name of its form) and gives its part of the page."""
         button = self.page.locator(f"button#tab-{name}-button:visible")
-        if not button.count():
+        if button.count():
+            button.click()
+        else:  # those for which there is no room are in a menu
+            title = self.page.evaluate(
+                "id => window.gradio_config.components.find(one => one.props.elem_id === id).props.label", f"tab-{name}"
+            )
             self.page.locator(".overflow-menu > button").click()
-        button.first.click()
+            self.page.locator(".overflow-dropdown").get_by_text(title, exact=True).click()
         part = self.page.locator(f"#tab-{name}")
         part.wait_for(state="visible")
         return part
 
     def go(self, name: str) -> None:
+        """Starts what a tab asks for."""
+        self._forget(name)
         self.page.click(f"#{name}-go")
+
+    def example(self, name: str, which: int = 0) -> None:
+        """Clicks an example of a tab."""
+        self._forget(name)
+        self.page.locator(f"#tab-{name}").locator(".gallery-item, tbody tr").nth(which).click()
+
+    def _forget(self, name: str) -> None:
+        """Marks what the stage says as old, so that it is not taken for an answer to what comes."""
+        self.page.locator(f"#{name}-stage .stage").evaluate("stage => stage.setAttribute('data-old', '')")
 
     def said(self, name: str, state: str = "done") -> str:
         """Waits until the stage of a tab is in a state (or shows trouble) and gives its text."""
-        stage = self.page.locator(f"#{name}-stage .stage.{state}, #{name}-stage .stage.trouble")
+        stage = self.page.locator(
+            f"#{name}-stage .stage.{state}:not([data-old]), #{name}-stage .stage.trouble:not([data-old])"
+        )
         stage.wait_for(state="visible")
         return stage.inner_text()
 

@@ -39,7 +39,7 @@ FEW = ("--steps", 2, "--seed", 5)
             },
         ),
         ("a@1,focus=paper:-2,start=0.1", "a", {"focus": Focus(-2, "paper"), "start": 0.1}),
-        ("a@1,region=0:0.25:0.5:1", "a", {"region": (0, 0.25, 0.5, 1)}),
+        ("a@1, region=0:0.25:0.5:1, end=0.5", "a", {"region": (0, 0.25, 0.5, 1), "end": 0.5}),
     ],
 )
 def test_what_is_written_is_a_condition(spec: str, value: str, fields: dict) -> None:
@@ -50,6 +50,8 @@ def test_what_is_written_is_a_condition(spec: str, value: str, fields: dict) -> 
     ("spec", "message"),
     [
         ("a@1,strength=2", "unknown control 'strength'.*allowed: scale, negative, mask, focus, start, end, region"),
+        ("a@-1", "weight of a text condition is -1"),
+        ("a@1,scale", "scale in .* is ''; it must be a number"),
         ("a@1,scale=high", "scale in .* is 'high'; it must be a number"),
         ("a@1,region=nowhere", "nowhere: no such part of the canvas"),
         ("a@1,start=0.9,end=0.2", "start and end"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,16 @@ def test_tokens_are_decoded_by_a_task(versatile: Command, model: str, folder: Pa
     assert refused.err == (
         "error: with text context embeddings alone these tasks can be done: text-to-image, text-variation\n"
     )
+
+
+def test_other_libraries_are_noted(versatile: Command, model: str, folder: Path) -> None:
+    versatile("encode", folder / "words.txt", "--out", "tokens", "--as", "latent", "--model", model)
+    (file,) = Path("tokens").iterdir()
+    held = load_embeddings(file)
+    replace(held, libraries={**held.libraries, "torch": "1.13.1"}).save(file)
+    answer = versatile("decode", file, "--model", model)
+    assert answer.code == 0
+    assert answer.err.startswith(f"note: {file} was made with torch 1.13.1 (here ")
 
 
 def test_what_was_made_from_tokens_is_replayed_with_their_file(versatile: Command, model: str, folder: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -74,6 +76,11 @@ def test_bad_pictures(versatile: Command, bad: Path, command: str, file: str, wo
         (("--model", "nothing"), ("nothing", "folder", "hub id")),
         (("--model", "."), ("no checkpoint of a diffuser", "our layout")),
         (("--colour", "red"), ("--colour", "--help")),
+        (("--stile", "noto"), ("mean '--style'?", "versatile text-to-image --help")),
+        (("--style", "Notto"), ("mean 'noto'?",)),
+        (("--scheduler", "unpic"), ("mean 'unipc'?",)),
+        (("--model", "emojis"), ("mean 'emoji'?",)),
+        (("--device", "abacus"), ("abacus", "cpu")),
     ],
     ids=lambda value: " ".join(map(str, value)),
 )
@@ -98,7 +105,35 @@ def test_damaged_weights(versatile: Command, model: str, tmp_path: Path) -> None
 
 def test_a_command_that_is_none(versatile: Command) -> None:
     assert is_one_line(versatile("text-to-music", "a"), "text-to-music", "--help")
+    assert is_one_line(versatile("text-to-imag", "a"), "mean 'text-to-image'?")
+    assert is_one_line(versatile("data", "emojy"), "mean 'emoji'?", "versatile data --help")
     assert is_one_line(versatile("text-to-image"), "TEXT", "--help")
+
+
+def test_a_verb_with_others_below_it_shows_them(versatile: Command) -> None:
+    answer = versatile("data")
+    assert (answer.code, answer.err) == (0, "")
+    assert "emoji" in answer.out
+
+
+def test_a_folder_that_cannot_be_written_to(versatile: Command, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda place, mode: False)
+    assert is_one_line(versatile("text-to-image", "a", "--model", model, "--out", "new/one"), "nothing can be written")
+
+
+def test_errors_of_the_system_are_told_in_words(versatile: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device", "out/picture.png")
+
+    monkeypatch.setattr("versatile_diffusion.cli.doctor.software", full)
+    assert is_one_line(versatile("doctor"), "out/picture.png: No space left on device")
+
+
+def test_a_reader_that_stops_is_no_error(tmp_path: Path) -> None:
+    """As in `versatile --help | head -1`."""
+    line = f"{sys.executable} -m versatile_diffusion doctor --json | head -c 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (0, "{", False), done.stderr
 
 
 def test_training_without_data(versatile: Command) -> None:

@@ -49,7 +49,7 @@ def test_a_model_beside_another_on_a_page(versatile, model) -> None:
 
 def test_mistakes_are_told_in_a_line(versatile, model) -> None:
     for options, said in {
-        (): "--data is None",
+        (): "--data is missing",
         ("--data", DATA, "--sweep", "colour=1,2"): "write it as field=1,2,4",
         ("--data", DATA, "--sweep", "steps=few"): "write it as field=1,2,4",
         ("--data", DATA, "--protocol", "slow"): "no protocol 'slow'",

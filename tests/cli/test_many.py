@@ -59,7 +59,7 @@ def test_what_was_made_otherwise_is_not_passed_off(photos: Path, model: str) -> 
     assert shell.run(f"{line} --model {model}").code == 0
     other = shell.run(f"{line} --model {model} --guidance-scale 3 --focus 0.2")
     assert (other.code, other.out) == (2, b"")
-    assert "made with another focus and guidance-scale; give --overwrite" in other.err
+    assert "made with other settings (focus, guidance-scale); give --overwrite" in other.err
     assert shell.run(f"{line} --model {model} --guidance-scale 3 --focus 0.2 --overwrite").code == 0
 
 

@@ -79,7 +79,7 @@ def test_a_loss_that_is_not_a_number_is_told_in_a_line(versatile: Command, event
         (["--minutes", "0"], "--minutes is 0.0"),
         (["--to", "there"], "go with --export"),
         (["--device", "meta"], "cuda and cpu"),
-        (["--settings", "huge"], "settings of tiny are emoji"),
+        (["--settings", "huge"], "unknown settings of tiny 'huge'; allowed: emoji"),
         (["--data", "nowhere"], "nowhere, where there is no folder"),
     ],
 )

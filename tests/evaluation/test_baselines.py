@@ -137,5 +137,5 @@ def test_ours_are_found_as_before(tiny_pipeline, tmp_path) -> None:
     found = find_subject(str(tmp_path / "mine"))
     assert found.name == "mine"
     assert len(found.tasks) == 4
-    with pytest.raises(ValueError, match="no model 'nowhere'"):
+    with pytest.raises(ValueError, match="unknown model 'nowhere'"):
         find_subject("nowhere")

@@ -104,6 +104,8 @@ def test_basic_without_its_clip_must_be_told(files, states, tmp_path):
     torch.save(tiny_layouts.original_state(states["diffuser"], BASIC_2022), tmp_path / "vd-basic.pth")
     assert recognise(tmp_path, config=CONFIG).layout == "stable-diffusion"
     assert recognise(tmp_path, "basic-2022", CONFIG).streams == ("data.image", "context.image")
+    with pytest.raises(ValueError, match=r"it is VD basic.*say so: layout basic-2022"):
+        load_official(tmp_path, config=CONFIG)
 
 
 @pytest.mark.parametrize("old", [True, False])

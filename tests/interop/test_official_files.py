@@ -127,9 +127,7 @@ def test_a_lacking_weight_is_named(files, states, tmp_path):
     link(files, tmp_path, *(file.name for file in files.iterdir() if file.name != "kl-f8.pth"))
     damaged = {name: value for name, value in states["image-codec"].items() if name != "quant_conv.bias"}
     torch.save(damaged, tmp_path / "kl-f8.pth")
-    with pytest.raises(
-        ValueError, match=r"the image-codec of .* cannot be used: .*quant_conv\.bias is missing.*verify"
-    ):
+    with pytest.raises(ValueError, match=r"image-codec of .* cannot be used: .*quant_conv\.bias is missing.*verify"):
         load_official(tmp_path, config=CONFIG)
 
 

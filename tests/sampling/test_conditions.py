@@ -49,6 +49,42 @@ def test_any_number_of_each_for_both_outputs(
     assert torch.equal(one_hot.latents, single.latents)
 
 
+LEFT = (0, 0, 0.5, 1)
+CONTROLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "scales": ({"guidance_scale": 5.0}, {"guidance_interval": (0.2, 0.9), "guidance_rescale": 0.5}),
+    "negative": ({"negative": Image.new("RGB", (24, 20), "blue")}, {"negative_prompt": "a pear"}),
+    "mask": ({"mask": np.eye(20, 24, dtype=np.uint8) * 255}, {"mixing": "join"}),
+    "focus": ({"focus": Focus(-1, "pca", on_null=True)}, {"null": "2022"}),
+    "times": ({"start": 0.2, "end": 0.6}, {"eta": 0.5}),
+    "region": ({"region": LEFT}, {"height": 16, "width": 32}),
+    "start": ({}, {"start": Image.new("RGB", (24, 20), "green"), "fidelity": 0.5, "repaint": LEFT}),
+}
+
+
+@pytest.mark.parametrize("data", ["image", "text"])
+@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("contexts", [("text",), ("image",), ("text", "image")])
+def test_an_item_is_the_same_alone_whatever_guides(
+    tiny_pipeline: Any, picture: Image.Image, data: str, control: str, contexts: tuple[str, ...]
+) -> None:
+    """All tasks, with each control, for both outputs."""
+    of_picture, run = CONTROLS[control]
+    if data == "text" and control in ("region", "start"):
+        pytest.skip("a text has no canvas")
+    of_text = {name: value for name, value in of_picture.items() if name not in ("mask", "negative")}
+    given = {"text": text(**of_text), "image": Condition("image", picture, **of_picture)}
+    if control == "negative" and "text" not in contexts:
+        run = {}
+    conditions, options = [given[name] for name in contexts], FAST | run
+    batch = tiny_pipeline.generate(data, conditions, num_outputs=2, **options)
+    alone = tiny_pipeline.generate(data, conditions, **options | {"seed": 1})
+    assert torch.allclose(batch[1].latents, alone.latents, atol=1e-3 * float(alone.latents.abs().max()))
+    assert not torch.allclose(batch[0].latents, alone.latents, atol=1e-2)
+    if data == "text":
+        assert batch[1].texts == alone.texts
+
+
 def test_its_own_scale_is_that_of_a_run(tiny_pipeline: Any) -> None:
     own = tiny_pipeline.generate("image", [text(guidance_scale=5.0)], **FAST)
     run = tiny_pipeline.generate("image", [text()], **FAST | {"guidance_scale": 5.0})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,22 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def studio() -> Iterator[Running]:
+def connections() -> list[str]:
+    """Hosts that this process connects to or asks the address of, from now on."""
+    hosts: list[str] = []
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "socket.connect" and isinstance(arguments[1], tuple):
+            hosts.append(str(arguments[1][0]))
+        if event == "socket.getaddrinfo" and arguments[0] is not None:
+            hosts.append(arguments[0].decode() if isinstance(arguments[0], bytes) else str(arguments[0]))
+
+    sys.addaudithook(watch)  # stays until the process ends
+    return hosts
+
+
+@pytest.fixture(scope="session")
+def studio(connections: list[str]) -> Iterator[Running]:
     """A studio of its own model, quick enough to click through."""
     pytest.importorskip("gradio", reason="gradio is not installed (extra 'ui')")
     from tiny import build_tiny_pipeline

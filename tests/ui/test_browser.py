@@ -28,10 +28,6 @@ def results(visitor: Visitor, name: str) -> Any:
     return visitor.page.locator(f"#{name}-{kind}-items {inner}")
 
 
-def first_example(part: Any) -> Any:
-    return part.locator(".gallery-item, tbody tr").first
-
-
 def downloaded(visitor: Visitor, name: str) -> bytes:
     with visitor.page.expect_download() as told:
         visitor.page.locator(f"#tab-{name}").get_by_role("button", name="Download with settings").click()
@@ -41,8 +37,8 @@ def downloaded(visitor: Visitor, name: str) -> bytes:
 def test_every_tab_has_an_example_that_works_at_first_click(visit: Visit) -> None:
     visitor = visit()
     for name, count in {**TASKS, **APPLICATIONS}.items():
-        part = visitor.tab(name)
-        first_example(part).click()
+        visitor.tab(name)
+        visitor.example(name)
         said = visitor.said(name)
         assert " in " in said, f"{name}: {said}"
         results(visitor, name).nth(count - 1).wait_for()
@@ -81,7 +77,7 @@ def test_control_and_enter_start_escape_stops(visit: Visit, studio: Running) -> 
 def test_stop_really_stops_and_a_preview_was_seen(visit: Visit) -> None:
     visitor = visit()
     part = visitor.tab("image-variation")
-    first_example(part).click()
+    visitor.example("image-variation")
     visitor.said("image-variation")
     part.get_by_text("Advanced").click()
     part.get_by_label("number input for Steps").fill("200")
@@ -172,7 +168,7 @@ def test_a_foreign_picture_has_no_settings(visit: Visit, tmp_path: Path) -> None
 def test_a_result_goes_to_another_tab_and_into_the_history(visit: Visit) -> None:
     visitor = visit()
     part = visitor.tab("text-to-image")
-    first_example(part).click()
+    visitor.example("text-to-image")
     visitor.said("text-to-image")
     visitor.pictures("text-to-image").nth(1).wait_for()
     part.get_by_label("Send to").click()
@@ -194,7 +190,7 @@ def test_the_caption_is_written_and_can_be_changed(visit: Visit, sample: Path) -
     part.locator(".image-frame img, img").first.wait_for()
     part.get_by_role("button", name="Write its caption").click()
     assert visitor.said("edit").startswith("1 text")
-    caption = part.get_by_label("Caption", exact=True)
+    caption = part.get_by_label("Caption").first
     caption.fill("a blue dog")
     visitor.go("edit")
     assert visitor.said("edit").startswith("4 pictures")
@@ -233,8 +229,8 @@ def test_a_phone(visit: Visit) -> None:
         visitor.tab(name)
         wide = visitor.page.evaluate("document.documentElement.scrollWidth")
         assert wide <= 392, f"{name} is {wide} pixels wide"
-    part = visitor.tab("text-to-image")
-    first_example(part).tap()
+    visitor.tab("text-to-image")
+    visitor.example("text-to-image")
     assert visitor.said("text-to-image").startswith("4 pictures")
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.sampling import seeds
+from versatile_diffusion.sampling.names import own_names
 from versatile_diffusion.sampling.output import Output
 from versatile_diffusion.sampling.replay import FIELDS, Resolve, arguments_of
 from versatile_diffusion.sampling.run import Run, begin, encoded, finish, prepare
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
 
 NAME = "joint"
+PARTNERS = {"image": "text", "text": "image"}
 SHARED = ("num_inference_steps", "num_outputs", "scheduler", "null", "mixing", "layer_seed")
 """Options that hold for both; all others are those of the picture alone."""
 ALONE = ("candidates", "rank", "layer_plan")
@@ -58,6 +60,10 @@ class Exchange:
             raise ValueError(f"every is {self.every!r}; it must be a whole number of steps, 1 or more")
         if not 0 <= self.after < 1:
             raise ValueError(f"after is {self.after}; it must be 0 or more and below 1")
+
+    def weight_in(self, data: str) -> float:
+        """Of the other one, in the stream of a modality."""
+        return {"image": self.caption_weight, "text": self.picture_weight}[data]
 
 
 @dataclass(frozen=True)
@@ -97,17 +103,14 @@ def joint(
     Raises:
         ValueError: the model has no such flows, or what is asked is not possible.
     """
-    exchange, own = exchange or Exchange(), dict(captioning or {})
+    exchange, options, own = exchange or Exchange(), own_names(options), own_names(captioning or {})
     if refused := {*options, *own} & {*ALONE}:
         raise ValueError(f"{min(refused)}: picture and caption belong together, so neither is chosen or planned alone")
     own = {name: options[name] for name in SHARED if name in options} | own
-    picture = _prepared(pipe, "image", "text", exchange.caption_weight, conditions, exchange, seed, options)
-    everywhere = [replace(condition, region=None) for condition in conditions]
-    caption = _prepared(pipe, "text", "image", exchange.picture_weight, everywhere, exchange, picture.seeds, own)
-    streams = (
-        Stream(pipe, picture, "text", exchange.caption_weight > 0),
-        Stream(pipe, caption, "image", exchange.picture_weight > 0),
-    )
+    picture = _prepared(pipe, "image", conditions, exchange, seed, options)
+    everywhere = [replace(condition, region=None) for condition in conditions]  # a text has no canvas
+    caption = _prepared(pipe, "text", everywhere, exchange, picture.seeds, own)
+    streams = Stream(pipe, picture), Stream(pipe, caption)
     with pipe.progress_bar(total=picture.total + caption.total) as bar:
         while any(stream.running for stream in streams):
             for stream, other in (streams, streams[::-1]):
@@ -138,24 +141,22 @@ def again(pipe: VersatileDiffusionPipeline, settings: Mapping[str, Any], resolve
 def _prepared(
     pipe: VersatileDiffusionPipeline,
     data: str,
-    partner: str,
-    weight: float,
     conditions: Sequence[Condition],
     exchange: Exchange,
     seed: int | Sequence[int] | None,
     options: Mapping[str, Any],
 ) -> Run:
     """The run of one stream: its last condition is the other one, which says nothing yet."""
-    blank = encoded(pipe, partner, [next(iter(MODALITIES[partner].blanks.values()))])
-    silent = Condition(partner, tokens=blank, weight=weight, start=exchange.after)
+    blank = encoded(pipe, PARTNERS[data], [next(iter(MODALITIES[PARTNERS[data]].blanks.values()))])
+    silent = Condition(PARTNERS[data], tokens=blank, weight=exchange.weight_in(data), start=exchange.after)
     return prepare(pipe, pipe.request(data, (*conditions, silent), dict(options)), seed, None, None)
 
 
 class Stream:
     """One data stream on its way, and what it hears of the other."""
 
-    def __init__(self, pipe: VersatileDiffusionPipeline, run: Run, partner: str, listens: bool):
-        self.pipe, self.run, self.partner, self.listens = pipe, run, partner, listens
+    def __init__(self, pipe: VersatileDiffusionPipeline, run: Run):
+        self.pipe, self.run, self.partner = pipe, run, run.request.conditions[-1]
         self.sources = seeds.generators(run.seeds)
         self.latent, self.states, self.guidance = begin(pipe, run, self.sources)
         self.estimate: Tensor | None = None
@@ -176,8 +177,8 @@ class Stream:
 
     def hear(self, other: Stream) -> None:
         """From now on the estimate of the other stream guides this one."""
-        if self.running and self.listens and other.estimate is not None:
-            self.guidance.exchange(-1, encoded(self.pipe, self.partner, other.said()))
+        if self.running and self.partner.weight and other.estimate is not None:
+            self.guidance.exchange(-1, encoded(self.pipe, self.partner.modality, other.said()))
 
     def said(self) -> list[Any]:
         """The present estimate as raw values; of texts the likeliest words, since nothing is drawn."""

@@ -15,7 +15,7 @@ from versatile_diffusion.cli.options import Options, numbers, parameters, part
 from versatile_diffusion.flow import Condition
 
 FORM = "VALUE[@WEIGHT[,NAME=VALUE...]]"
-SPEC = re.compile(r"(?P<value>.*)@(?P<weight>[0-9]*\.?[0-9]+)(?P<controls>(?:,[a-z]+=[^,]+)*)", re.DOTALL)
+SPEC = re.compile(r"(?P<value>.*)@(?P<weight>-?[0-9]*\.?[0-9]+)(?P<controls>(?:,\s*[a-z]+(?:=[^,]*)?)*)", re.DOTALL)
 
 
 def _number(text: str, name: str) -> float:
@@ -54,8 +54,8 @@ def condition(modality: str, spec: str) -> Condition:
     if match is None:
         return Condition(modality, given(spec))
     controls: dict[str, Any] = {}
-    for control in filter(None, match["controls"].split(",")):
-        name, _, text = control.partition("=")
+    for control in match["controls"].split(",")[1:]:
+        name, _, text = control.strip().partition("=")
         if name not in CONTROLS:
             raise ValueError(unknown("control", name, CONTROLS, f"; in {spec!r}"))
         field, read = CONTROLS[name]

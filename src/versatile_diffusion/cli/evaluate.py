@@ -45,7 +45,8 @@ def evaluate(
     if compare:
         return drawn(compare, along, out, json) if along else side_by_side(compare, json)
     if data is None or not data.is_dir():
-        raise ValueError(f"--data is {data}; it must be the folder of a data set (`versatile data emoji --out DIR`)")
+        what = "missing" if data is None else data
+        raise ValueError(f"--data is {what}; it must be the folder of a data set (`versatile data emoji --out DIR`)")
     from versatile_diffusion.evaluation.protocol import Protocol
 
     changes: dict[str, Any] = {

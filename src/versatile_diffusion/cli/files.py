@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,6 +22,9 @@ def check_folder(path: Path) -> None:
     """ValueError unless `path` is a folder, or can become one."""
     if str(path) == "-":
         raise ValueError("--out - (stdout) is for a single picture; give a folder")
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if there.is_dir() and not os.access(there, os.W_OK):
+        raise ValueError(f"--out is {path}, and nothing can be written to {there}")
     if path.exists() and not path.is_dir():
         raise ValueError(f"--out is {path}, which is a file; it must be a folder (a new one is made)")
     if not path.exists() and path.suffix.lower() in FILE_SUFFIXES:

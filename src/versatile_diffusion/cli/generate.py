@@ -238,7 +238,7 @@ def difference(before: Any, now: Any) -> str:
     if not isinstance(before, Mapping):
         return "was made by another command"
     names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    return f"was made with another {' and '.join(name.replace('_', '-') for name in names)}"
+    return f"was made with other settings ({', '.join(name.replace('_', '-') for name in names)})"
 
 
 def show_result(output: Output, result: Result, options: Options) -> None:

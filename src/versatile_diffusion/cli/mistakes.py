@@ -39,6 +39,9 @@ def exit_code(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):  # the program that read our output has ended, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if type(error).__name__ == "NoArgsIsHelpError":  # a verb that has others below it, called without one
+        print(error.format_message())  # type: ignore[attr-defined]
+        return 0
     message = _message(error)
     if message is None or os.environ.get(DEBUG):
         raise error
@@ -62,6 +65,8 @@ def _message(error: Exception) -> str | None:
         return _missing(error)
     if type(error).__name__ == "OutOfMemoryError":
         return "the memory of the GPU is full; take a smaller --count, --height and --width, or --device cpu"
+    if isinstance(error, OSError) and error.strerror:
+        return one_line(ValueError(f"{error.filename}: {error.strerror}" if error.filename else error.strerror))
     return one_line(error) if isinstance(error, ValueError | OSError) else None
 
 

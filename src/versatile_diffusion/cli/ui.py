@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -40,4 +42,6 @@ def ui(
         if host not in LOOPBACK and not auth:
             note("everybody who reaches this address can use it; --auth NAME:PASSWORD asks for a name and a password")
         note("Ctrl+C ends it")
-        threading.Event().wait()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what stops a service clears up, too
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()

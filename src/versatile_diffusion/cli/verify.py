@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from versatile_diffusion.interop.verify import Report
 
 SHOWN = 10  # findings of a part
-LAYOUT_HELP = "Its layout, where names do not tell: basic-2022 for VD-basic without its CLIP."
+LAYOUT_HELP = "Of the source, where its names do not tell: basic-2022 for VD-basic without its CLIP."
 
 
 def verify(
@@ -41,6 +41,7 @@ def show_report(report: Report) -> None:
 
     show(f"{report.path}: {report.layout}")
     table = Table("part", "entries", "numbers", "bytes", "dtypes", "serious", "unusual", box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
     for column in (1, 2, 3, 5, 6):
         table.columns[column].justify = "right"
     for part in report.parts:

@@ -71,6 +71,7 @@ class Found:
         kinds: per part, the row of `official_files.BLUEPRINTS` that builds it, where it is not the part's own.
         lacks: parts for which the layout has no place.
         aside: names in the checkpoint that belong to no part, such as schedule buffers.
+        hint: what else it may be, where parts are lacking.
     """
 
     layout: str
@@ -83,6 +84,7 @@ class Found:
     kinds: Mapping[str, str] = field(default_factory=dict)
     lacks: frozenset[str] = frozenset()
     aside: tuple[str, ...] = ()
+    hint: str = ""
 
     @property
     def folder(self) -> Path:
@@ -136,7 +138,8 @@ class Found:
     def check(self, parts: Collection[str]) -> None:
         """Raises ValueError naming everything that some of `parts` lack, before anything large is built."""
         if lacks := list(dict.fromkeys(file for part in parts for file in self.lacking(part))):
-            raise ValueError(f"{self.folder} lacks: {'; '.join(lacks)}. Found: {contents(self.folder)}; it is {self}")
+            found = f"Found: {contents(self.folder)}; it is {self}"
+            raise ValueError(f"{self.folder} lacks: {'; '.join(lacks)}. {found}{self.hint and f'. {self.hint}'}")
 
     def __str__(self) -> str:
         held = [f"{part} ({len(tensors)} entries)" for part, tensors in self.tensors.items()]

@@ -54,7 +54,7 @@ class Checkpoint:
         diffuser: how the names of the diffuser begin.
         unets: where its streams are; none for names of 2023.
         prefixes: of the entries of the other parts, where they are in the same file.
-        kinds: as in `Found`.
+        kinds, hint: as in `Found`.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Checkpoint:
     unets: tuple[UNet, ...]
     prefixes: Mapping[str, str]
     kinds: Mapping[str, str] = field(default_factory=dict)
+    hint: str = ""
 
     def rules(self, config: Mapping[str, Any]) -> tuple[Rule, ...]:
         """Its names and those of 2023, for a diffuser of the original's configuration `config`."""
@@ -115,6 +116,7 @@ CHECKPOINTS = (
         STABLE_DIFFUSION,
         _prefixes("first_stage_model.", "", "cond_stage_model.transformer.", ""),
         {"text-encoder": HIDDEN_TEXT_ENCODER},
+        "If it is VD basic, which has the same names without its CLIP, say so: layout basic-2022",
     ),
 )
 """The first row whose sign is seen counts. Without its CLIP, VD basic has the very names of Stable Diffusion: then the
@@ -165,6 +167,7 @@ def _checkpoint(place: Path, layout: str | None, config: Configs) -> Found:
         configs={part: dict(numbers) for part, numbers in configs.items()},
         kinds=row.kinds,
         aside=tuple(name for name in whole if not name.startswith(known)),
+        hint=row.hint,
     )
 
 

@@ -244,8 +244,9 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         if len(alike) > 1:
             counts = torch.tensor([float(len(numbers)) for numbers in alike], device=self.device)
             which = int(torch.multinomial(counts, 1, generator=generator))
-        items, size = alike[which].to(self.device), (self.mixture.size(task),)
-        return items[torch.randint(len(items), size, generator=generator, device=self.device)]
+        items, size = alike[which], (self.mixture.size(task),)
+        drawn = torch.randint(len(items), size, generator=generator, device=self.device)
+        return items[drawn.to(items.device)].to(self.device)
 
     def _of(
         self,

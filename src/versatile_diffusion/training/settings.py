@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from versatile_diffusion.choices import unknown
 from versatile_diffusion.modalities.dual_encoder import DualImageEncoder, DualTextEncoder
 from versatile_diffusion.training.codecs import ImageCodecObjective, ImageCodecSettings
 from versatile_diffusion.training.context_data import ContextData
@@ -161,7 +162,7 @@ def named(objective: str, settings: str, options: Mapping[str, Any] | None = Non
     if objective == OWN_DATA:
         return partial(own_data, settings, **(options or {}))
     if objective not in SETTINGS:
-        raise ValueError(f"objective is {objective!r}; allowed: {', '.join(SETTINGS)}")
+        raise ValueError(unknown("objective", objective, SETTINGS))
     if settings not in SETTINGS[objective]:
-        raise ValueError(f"settings of {objective} are {', '.join(SETTINGS[objective])}; got {settings!r}")
+        raise ValueError(unknown(f"settings of {objective}", settings, SETTINGS[objective]))
     return SETTINGS[objective][settings]

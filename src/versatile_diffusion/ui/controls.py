@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of every event
+NEW = -1  # a seed that is drawn afresh; an empty number is not possible, since browsers make it 0
 OWN = "the model's own"  # the choice that leaves a setting to the model
 
 
@@ -56,6 +57,10 @@ def _whole(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
+def _some(value: Any) -> int | None:
+    return int(value) if value else None
+
+
 def _chosen(value: Any) -> Any:
     return None if value in (None, "", OWN) else value
 
@@ -84,11 +89,9 @@ CONTROLS: Mapping[str, Control] = {
         shown=lambda s: bool(s.pipe.config.styles),
     ),
     "seed": Control(
-        lambda s: gr.Number(
-            label="Seed", info="The same seed gives the same again; empty: a new one.", precision=0, minimum=0
-        ),
+        lambda s: gr.Number(NEW, label="Seed", info=f"The same gives the same again; {NEW}: new.", precision=0),
         "seed",
-        _whole,
+        lambda value: None if value is None or value < 0 else int(value),
     ),
     "steps": Control(
         lambda s: _slider("Steps", 1, s.limits.steps, _default(s, "num_inference_steps", 50), 1, "More is finer."),
@@ -117,12 +120,12 @@ CONTROLS: Mapping[str, Control] = {
         lambda s: _slider("Against burnt colours", 0, 1, 0, 0.05, "For a high guidance; try 0.7."), "guidance_rescale"
     ),
     "width": Control(
-        lambda s: gr.Number(label="Width", info="Pixels; empty: the model's.", precision=0, minimum=1), "width", _whole
+        lambda s: gr.Number(0, label="Width", info="Pixels; 0: the model's own.", precision=0), "width", _some
     ),
     "height": Control(
-        lambda s: gr.Number(label="Height", info="Pixels; empty: the model's.", precision=0, minimum=1),
+        lambda s: gr.Number(0, label="Height", info="Pixels; 0: the model's own.", precision=0),
         "height",
-        _whole,
+        _some,
     ),
     "temperature": Control(
         lambda s: _slider("Temperature", 0, 2, 1, 0.05, "0 takes the likeliest word always."), "temperature"
@@ -183,7 +186,7 @@ HANDLES: Mapping[str, Handle] = {
     ),
     "mask": Handle(lambda: painter("Paint what counts"), "mask", read_mask, PICTURES),
     "scale": Handle(
-        lambda: gr.Number(label="Its own guidance", info="Empty: as all.", minimum=0, maximum=20), "guidance_scale"
+        lambda: gr.Number(0, label="Its own guidance", info="0: as all."), "guidance_scale", lambda value: value or None
     ),
     "negative": Handle(lambda: gr.Textbox(label="Its own negative", max_length=500), "negative", _filled, TEXTS),
     "start": Handle(lambda: _slider("Acts from", 0, 0.95, 0, 0.05, "0 is noise, 1 is done."), "start"),

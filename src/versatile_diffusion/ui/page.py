@@ -184,8 +184,10 @@ def link_first(studio: Studio, tab: Tab, button: Any) -> None:
 async def watched(
     studio: Studio, person: str, place: str, asks: Callable[[Values], list[Ask]], values: Values
 ) -> AsyncIterator[Job | str]:
-    """A request from its first to its last sign of life: the job whenever there is news of it, or what is wrong."""
+    """A request from its first to its last sign of life: the job whenever there is news of it, or what to say
+    while there is none."""
     job: Job | None = None
+    yield stage.sent()
     try:
         job = studio.desk.submit(person, place, await asyncio.to_thread(asks, values))
         seen = -1

@@ -24,6 +24,11 @@ def trouble(sentence: str) -> str:
     return f'<div class="stage trouble" role="alert">{escape(sentence)}</div>'
 
 
+def sent() -> str:
+    """As soon as something was asked."""
+    return f'<div class="stage busy" role="status"><p>One moment</p>{_bar(0)}</div>'
+
+
 def remark(sentence: str) -> str:
     """Something to know, of no harm."""
     return f'<div class="stage remark" role="status">{escape(sentence)}</div>'

@@ -1,0 +1,211 @@
+"""The page without a browser: its tabs come from the table of tasks, and it keeps to itself."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("gradio", reason="gradio is not installed (extra 'ui')")
+
+import gradio as gr
+import httpx
+
+from versatile_diffusion import VersatileDiffusionPipeline
+from versatile_diffusion.flow import Flow
+from versatile_diffusion.tasks import TASKS, Task
+from versatile_diffusion.ui import stage
+from versatile_diffusion.ui.application_forms import AXES
+from versatile_diffusion.ui.controls import CONTROLS, arguments_of, condition, controls_of
+from versatile_diffusion.ui.explain import explained
+from versatile_diffusion.ui.forms import setting_of, task_form
+from versatile_diffusion.ui.guard import fetched_addresses
+from versatile_diffusion.ui.jobs import Ask, Job, Limits
+from versatile_diffusion.ui.serve import Running, logins, running
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def tabs(page: gr.Blocks) -> list[str]:
+    return [block.id for block in page.blocks.values() if isinstance(block, gr.Tab)]
+
+
+def test_every_task_and_application_has_a_tab(studio: Running) -> None:
+    applications = ["blend", "disentangle", "edit", "inpaint", "sweep"]
+    assert tabs(studio.page) == [*TASKS, *applications, "history", "explain"]
+
+
+def test_a_new_task_appears_by_itself(
+    tiny_pipeline: VersatileDiffusionPipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from versatile_diffusion.ui.desk import Desk
+    from versatile_diffusion.ui.page import Studio, build
+    from versatile_diffusion.ui.shelf import Shelves
+
+    task = Task("retell", Flow("text", ("image", "text")), {"text": "empty"}, help="A text from both.")
+    monkeypatch.setitem(TASKS, task.name, task)
+    desk = Desk(tiny_pipeline)
+    page = build(Studio(desk, Shelves(tmp_path, "tiny", 9), "tiny"))
+    desk.close()
+    assert "retell" in tabs(page)
+    form = task_form(task)
+    assert (form.title, form.help, form.data) == ("Retell", "A text from both.", "text")
+    assert form.accepts == (("image", "image"), ("text", "text"))
+
+
+def test_a_new_modality_is_given_as_a_file(tiny_pipeline: VersatileDiffusionPipeline) -> None:
+    form = task_form(Task("sound-to-image", Flow("image", ("sound",)), help="Pictures from a sound."))
+    with gr.Blocks(analytics_enabled=False):
+        drawn = form.draw(setting_of(tiny_pipeline, Limits(), None))
+    assert isinstance(drawn["sound"], gr.File)
+    (ask,) = form.asks({name: component.value for name, component in drawn.items()} | {"sound": "upload.wav"})
+    assert (ask.conditions[0].modality, ask.conditions[0].value) == ("sound", "upload.wav")
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_controls_as_they_stand_are_what_the_model_does_anyway(
+    task: Task, tiny_pipeline: VersatileDiffusionPipeline
+) -> None:
+    with gr.Blocks(analytics_enabled=False):
+        drawn = task_form(task).draw(setting_of(tiny_pipeline, Limits(), task))
+    arguments = arguments_of({name: component.value for name, component in drawn.items()})
+    usual = {"num_outputs": 4, "num_inference_steps": 50, "guidance_scale": task.guidance_scale}
+    assert arguments.items() >= usual.items()
+    assert "seed" not in arguments
+    Ask(task.flow.data, (condition("text", "text", {"text": "a"}),), arguments).check(Limits())  # type: ignore[arg-type]
+
+
+def test_controls_belong_to_flows(tiny_pipeline: VersatileDiffusionPipeline) -> None:
+    setting = setting_of(tiny_pipeline, Limits(), None)
+    texts, pictures = (set(controls_of(TASKS[name].flow, setting)) for name in ("text-variation", "image-variation"))
+    assert {"temperature", "style"} <= texts - pictures
+    assert {"width", "height"} <= pictures - texts
+    assert texts | pictures < set(CONTROLS)
+
+
+def test_an_empty_input_is_no_condition() -> None:
+    assert condition("text", "text", {"text": "  "}) is None
+    assert condition("image", "image", {"image": None}) is None
+
+
+def test_settings_to_compare_have_values_to_begin_with() -> None:
+    assert all(values or name == "style" for name, values in AXES.items())
+
+
+def test_what_runs_is_drawn(tiny_pipeline: VersatileDiffusionPipeline) -> None:
+    drawn = explained(tiny_pipeline, Flow("text", ("image",)))
+    assert drawn.count('<rect class="data on"') == 2 + len(tiny_pipeline.unet.plan)  # stream, decoder, layers
+    assert drawn.count('<rect class="context on"') == 2
+    assert drawn.count('<rect class="context off"') == 2
+    assert drawn.count("<circle") == sum(block.attention is not None for block in tiny_pipeline.unet.plan)
+
+
+def test_nothing_that_people_write_becomes_markup() -> None:
+    job = Job("ada", "t", (Ask("image", (), {}, label="<script>"),), previews=("<img src=x>",))
+    for state in ("waiting", "running", "failed"):
+        job.told(state=state, message="<b>bad</b>")
+        assert "<script>" not in stage.of(job)
+        assert "<img src=x" not in stage.of(job)
+        assert "<b>bad" not in stage.of(job)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"path": "http://169.254.169.254/latest", "meta": {"_type": "gradio.FileData"}},
+        [1, {"inner": [{"path": " HTTPS://example.org/a.png"}]}],
+        {"path": "//example.org/a.png"},
+    ],
+)
+def test_addresses_are_found_wherever_they_stand(value: Any) -> None:
+    assert fetched_addresses(value)
+    assert not fetched_addresses({"path": "/tmp/a.png", "url": None, "text": "see http://example.org"})
+
+
+def run_index(studio: Running, name: str) -> tuple[int, list[str]]:
+    """The event that runs a tab, and the names of its inputs."""
+    for number, function in studio.page.fns.items():
+        if function.name == "run" and getattr(function.outputs[0], "elem_id", "") == f"{name}-stage":
+            return number, [type(block).__name__ for block in function.inputs]
+    raise AssertionError(f"no event runs {name}")
+
+
+def answers(studio: Running, name: str, picture: Any) -> list[dict[str, Any]]:
+    """What the server says to a run of a tab with this as its picture."""
+    number, kinds = run_index(studio, name)
+    blocks = studio.page.fns[number].inputs
+    data = [picture if kind == "Image" else getattr(b, "value", None) for kind, b in zip(kinds, blocks, strict=True)]
+    session = secrets.token_hex(5)
+    with httpx.Client(base_url=studio.url, timeout=60, trust_env=False) as client:
+        body = {"data": data, "fn_index": number, "session_hash": session}
+        client.post("gradio_api/queue/join", json=body).raise_for_status()
+        with client.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as stream:
+            lines = (line.removeprefix("data:") for line in stream.iter_lines() if line.startswith("data:"))
+            found = []
+            for message in map(json.loads, lines):
+                found.append(message)
+                if message["msg"] in ("process_completed", "close_stream", "unexpected_error"):
+                    return found
+    return found
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd", __file__, "http://127.0.0.1:9/a.png"])
+def test_no_path_or_address_from_outside_is_read(studio: Running, path: str) -> None:
+    payload = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    last = answers(studio, "image-variation", payload)[-1]
+    assert last["msg"] == "process_completed"
+    assert last["success"] is False
+    assert "root:" not in json.dumps(last)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "pyproject.toml", __file__, "/proc/self/environ", "../../../etc/passwd", "%2e%2e/etc/passwd"],
+)
+def test_no_file_of_the_machine_is_served(studio: Running, path: str) -> None:
+    for route in ("gradio_api/file=", "file=", "static/", "assets/", "gradio_api/file/"):
+        answer = httpx.get(f"{studio.url}{route}{path}", trust_env=False, follow_redirects=False)
+        assert answer.status_code in (403, 404, 405, 422, 307), (route, answer.status_code)
+        assert "root:" not in answer.text
+
+
+def test_large_uploads_are_refused(studio: Running) -> None:
+    content = b"0" * (26 * 1024 * 1024)
+    answer = httpx.post(
+        f"{studio.url}gradio_api/upload", files={"files": ("a.png", content)}, trust_env=False, timeout=60
+    )
+    assert answer.status_code == 413
+
+
+def test_nothing_goes_out(studio: Running, connections: list[str]) -> None:
+    """Every address that this process has connected to (or asked for) since before the studio was started."""
+    httpx.get(studio.url, trust_env=False)
+    assert connections
+    assert [host for host in connections if host not in LOOPBACK] == []
+
+
+def test_listens_on_this_machine_alone_and_leaves_nothing_behind(
+    tiny_pipeline: VersatileDiffusionPipeline,
+) -> None:
+    with running(tiny_pipeline, "tiny", auth=["ada:secret:word"]) as started:
+        assert started.url.startswith("http://127.0.0.1:")
+        assert started.folder.is_dir()
+        assert started.folder.stat().st_mode & 0o077 == 0
+        with httpx.Client(base_url=started.url, trust_env=False) as client:
+            assert client.get("config").status_code == 401
+            assert client.post("gradio_api/queue/join", json={"data": [], "fn_index": 0}).status_code == 401
+            assert client.post("login", data={"username": "ada", "password": "secret"}).status_code == 400
+            assert client.post("login", data={"username": "ada", "password": "secret:word"}).status_code == 200
+            assert client.get("config").status_code == 200
+        assert started.page.get_config_file()["analytics_enabled"] is False
+    assert not started.folder.exists()
+
+
+@pytest.mark.parametrize("given", ["ada", ":secret", "ada:"])
+def test_bad_logins(given: str) -> None:
+    with pytest.raises(ValueError, match="NAME:PASSWORD"):
+        logins([given])
+    assert logins([]) is None

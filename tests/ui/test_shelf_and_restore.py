@@ -1,0 +1,213 @@
+"""Results with what was filled in, and filling it in again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+pytest.importorskip("gradio", reason="gradio is not installed (extra 'ui')")
+
+import gradio as gr
+
+from versatile_diffusion import VersatileDiffusionPipeline
+from versatile_diffusion.cli.results import record
+from versatile_diffusion.flow import Condition
+from versatile_diffusion.sampling.metadata import read_record, save_png
+from versatile_diffusion.ui.jobs import Ask, Job
+from versatile_diffusion.ui.restore import filled_in, restored
+from versatile_diffusion.ui.shelf import STUDIO, Shelf, Shelves
+from versatile_diffusion.ui.uploads import canvas, read_mask
+from versatile_diffusion.ui.widgets import painter, picture
+
+
+@pytest.fixture
+def shelves(tmp_path: Path) -> Shelves:
+    return Shelves(tmp_path, "tiny", kept=5)
+
+
+@pytest.fixture
+def inputs() -> dict[str, Any]:
+    with gr.Blocks(analytics_enabled=False):
+        return {
+            "text": gr.Textbox(),
+            "image": picture("Picture"),
+            "image.mask": painter(),
+            "steps": gr.Slider(1, 200, 25),
+            "style": gr.Dropdown(["none", "noto"], value="none"),
+        }
+
+
+def done(pipe: VersatileDiffusionPipeline, person: str, data: str = "image", **arguments: Any) -> Job:
+    asked = {"num_inference_steps": 2, "num_outputs": 2, "seed": 4, **arguments}
+    ask = Ask(data, (Condition("text", "a red apple"),), asked)
+    job = Job(person, "text-to-image", (ask,))
+    job.outputs.append(pipe.generate(data, ask.conditions, **ask.arguments))
+    return job
+
+
+def test_pictures_are_kept_with_their_settings(tiny_pipeline: VersatileDiffusionPipeline, shelves: Shelves) -> None:
+    numbers = shelves.keep(done(tiny_pipeline, "ada"), {"text": "a red apple"})
+    made = [shelves.of("ada").made[number] for number in numbers]
+    assert [one.file.name for one in made] == ["text-to-image-0001.png", "text-to-image-0002.png"]
+    with Image.open(made[1].file) as opened:
+        told = read_record(opened)
+    assert told[STUDIO] == {"tab": "text-to-image", "fields": {"text": "a red apple"}}
+    assert (told["index"], told["seed"]) == (1, 5)
+    again = tiny_pipeline.replay(told)
+    with Image.open(made[1].file) as opened:
+        assert np.array_equal(np.asarray(again.images[0]), np.asarray(opened))
+
+
+def test_texts_are_kept_with_their_settings(tiny_pipeline: VersatileDiffusionPipeline, shelves: Shelves) -> None:
+    (number, _) = shelves.keep(done(tiny_pipeline, "ada", "text"), {})
+    one = shelves.of("ada").made[number]
+    assert json.loads(one.file.read_text(encoding="utf-8"))["texts"] == [one.text]
+
+
+def test_people_do_not_see_each_other(tiny_pipeline: VersatileDiffusionPipeline, shelves: Shelves) -> None:
+    shelves.keep(done(tiny_pipeline, "../../ada"), {})
+    assert shelves.of("bob").made == {}
+    assert shelves.of("../../ada").folder.parent == shelves.folder
+    assert shelves.of("bob").folder != shelves.of("../../ada").folder
+
+
+def test_old_results_and_those_of_who_left_are_thrown_away(
+    tiny_pipeline: VersatileDiffusionPipeline, shelves: Shelves
+) -> None:
+    job = done(tiny_pipeline, "ada")
+    for _ in range(4):
+        shelves.keep(job, {})
+    shelf = shelves.of("ada")
+    assert list(shelf.made) == [4, 5, 6, 7, 8]
+    assert len(list(shelf.folder.iterdir())) == 5
+    shelves.leave("ada")
+    assert list(shelf.folder.iterdir()) == []
+    assert shelves.of("ada").made == {}
+
+
+@dataclass
+class Filled:
+    """A form that was filled in, and a file of its result."""
+
+    values: dict[str, Any]
+    shelf: Shelf
+    file: Path
+
+
+@pytest.fixture
+def filled(tmp_path: Path, inputs: dict[str, Any], picture: Image.Image) -> Filled:
+    picture.save(upload := tmp_path / "upload.png")
+    mask = Image.new("L", (24, 20))
+    mask.paste(255, (0, 0, 12, 20))
+    values = {
+        "text": "a red apple",
+        "image": str(upload),
+        "image.mask": canvas(picture, mask),
+        "steps": 7,
+        "style": "noto",
+    }
+    shelf = Shelf(tmp_path / "ada")
+    told = {STUDIO: {"tab": "inpaint", "fields": filled_in(inputs, values, shelf)}}
+    save_png(picture, file := tmp_path / "made.png", told)
+    return Filled(values, shelf, file)
+
+
+def test_what_was_filled_in_comes_back(
+    filled: Filled, inputs: dict[str, Any], tiny_pipeline: VersatileDiffusionPipeline
+) -> None:
+    name, fields, said = restored(str(filled.file), {"inpaint": inputs}, filled.shelf, tiny_pipeline)
+    assert name == "inpaint"
+    assert said == "The settings are back."
+    assert {field: fields[field] for field in ("text", "image", "steps", "style")} == {
+        field: filled.values[field] for field in ("text", "image", "steps", "style")
+    }
+    assert np.array_equal(
+        np.asarray(read_mask(fields["image.mask"])), np.asarray(read_mask(filled.values["image.mask"]))
+    )
+
+
+def test_a_picture_that_is_not_here_is_asked_for(
+    filled: Filled, inputs: dict[str, Any], tiny_pipeline: VersatileDiffusionPipeline, tmp_path: Path
+) -> None:
+    _, fields, said = restored(str(filled.file), {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
+    assert fields["image"] is None
+    assert fields["image.mask"] is None
+    assert "A picture that guided it is not in the file: add it again." in said
+
+
+def test_a_path_in_a_file_is_not_followed(
+    tmp_path: Path, inputs: dict[str, Any], tiny_pipeline: VersatileDiffusionPipeline, picture: Image.Image
+) -> None:
+    fields = {
+        "image": "/etc/passwd",
+        "text": ["a", "list"],
+        "steps": 99999,
+        "style": "<b>unknown</b>",
+        "image.mask": {"mask": None},
+        "surprise": 1,
+    }
+    save_png(picture, file := tmp_path / "made.png", {STUDIO: {"tab": "inpaint", "fields": fields}})
+    _, back, _ = restored(str(file), {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
+    assert back == {"image": None, "text": None, "steps": 200, "style": "none", "image.mask": None}
+
+
+def test_settings_from_the_command_line_fill_in_the_tab_of_their_task(
+    tmp_path: Path, inputs: dict[str, Any], tiny_pipeline: VersatileDiffusionPipeline
+) -> None:
+    output = tiny_pipeline.text_to_image("two dogs", num_inference_steps=3, seed=8, style="noto", num_outputs=2)
+    item = output[1]
+    save_png(item.images[0], file := tmp_path / "text-to-image-0002.png", record(item, "tiny"))
+    places = {"text-to-image": {"text": inputs["text"], "steps": inputs["steps"], "style": inputs["style"]}}
+    name, fields, _ = restored(str(file), places, Shelf(tmp_path), tiny_pipeline)
+    assert (name, fields) == ("text-to-image", {"text": "two dogs", "steps": 3, "style": "noto"})
+
+
+def damaged(file: Path) -> None:
+    file.write_bytes(b"\x89PNG nothing")
+
+
+def plain(file: Path) -> None:
+    Image.new("RGB", (4, 4)).save(file)
+
+
+def broken_record(file: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("versatile_diffusion", "{nonsense")
+    Image.new("RGB", (4, 4)).save(file, pnginfo=info)
+
+
+def other_tab(file: Path) -> None:
+    save_png(Image.new("RGB", (4, 4)), file, {STUDIO: {"tab": "music", "fields": {}}})
+
+
+def a_sheet(file: Path) -> None:
+    save_png(Image.new("RGB", (4, 4)), file, {"sweep": [], "cells": []})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (damaged, "holds no settings"),
+        (plain, "holds no versatile_diffusion record"),
+        (broken_record, "is damaged"),
+        (other_tab, "no such tab"),
+        (a_sheet, "of a kind that the studio cannot fill in"),
+    ],
+)
+def test_files_that_cannot_be_restored(
+    tmp_path: Path, inputs: dict[str, Any], tiny_pipeline: VersatileDiffusionPipeline, make: Any, message: str
+) -> None:
+    make(file := tmp_path / "a.png")
+    with pytest.raises(ValueError, match=message):
+        restored(str(file), {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
+
+
+def test_nothing_to_restore(inputs: dict[str, Any], tiny_pipeline: VersatileDiffusionPipeline, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no settings"):
+        restored(None, {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
