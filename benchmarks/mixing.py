@@ -2,11 +2,12 @@
 
     python benchmarks/mixing.py --data data/emoji [--count 64] [--steps 25] [--json FILE] [--markdown PAGE]
 
-Each picture is guided by the text of one held-out item and by the picture of another of a different concept. "Text's"
-and "picture's" say how large a share of all other concepts a judge finds less likely in it than the concept of the one
-or the other (50 by chance), "both" the lesser of the two, picture by picture. The judge is independent of the model,
-the encoders are those that guide it. Beside the mixings stand each context alone and, as what could be reached, the
-real pictures. The cost is counted for one picture. The JSON has rates of recognition and the styles, too.
+Each picture is guided by the text of one held-out item and by the picture of another of a different concept. "Text's
+concept" and "picture's concept" say how large a share of all other concepts a judge finds less likely in it (50 by
+chance), picture by picture, and beside them stands the lesser of both. What can be had of both at once is the style
+that the text names and the concept of the picture: how often each is found (the concept among the five likeliest), and
+how often both are. The judge is independent of the model; the JSON has what the model's own encoders find, too. Beside
+the mixings stand each context alone and, as what could be reached, the real pictures. The cost is that of one picture.
 """
 
 from __future__ import annotations
@@ -33,8 +34,7 @@ WAYS = {
     "model": ("model", 0.5),
 }
 """Name to the mixing and the weight of the text."""
-JOINT = ("standing", "concept top-5")
-"""What of both concepts can be told of one picture."""
+WHOSE = ("text's", "picture's")
 
 
 def partners(items: Items) -> list[int]:
@@ -62,16 +62,16 @@ def make(
 
 
 def recognised(judges: Judges, made: list[Image.Image], texts: Items, pictures: Items) -> Row:
-    """How much of each concept is found, and of both, by each judge."""
-    whose = {"text's": texts, "picture's": pictures}
-    found = {name: judges.standings(made, items) | judges.hits(made, items) for name, items in whose.items()}
-    row = {}
-    for what in found["text's"]:
-        judge, kind = what.split("/")
-        told = f"{judge}:" if kind == "standing" else f"{judge} {kind}:"
-        row |= {f"{told} {name}": hits[what] for name, hits in found.items()}
-        if kind in JOINT:
-            row[f"{told} both"] = np.minimum(*(hits[what] for hits in found.values()))
+    """What each judge finds of the text and of the picture."""
+    of_text, of_picture = (judges.standings(made, items) | judges.hits(made, items) for items in (texts, pictures))
+    row: dict[str, np.ndarray] = {}
+    for judge in dict.fromkeys(name.split("/")[0] for name in of_text):
+        concepts = of_text[f"{judge}/standing"], of_picture[f"{judge}/standing"]
+        crossed = of_text[f"{judge}/style"], of_picture[f"{judge}/concept top-5"]
+        row |= {f"{judge}: {whose} concept": found for whose, found in zip(WHOSE, concepts, strict=True)}
+        row[f"{judge}: the lesser of both"] = np.minimum(*concepts)
+        row |= {f"{judge}: text's style": crossed[0], f"{judge}: picture's concept found": crossed[1]}
+        row[f"{judge}: both of these"] = np.minimum(*crossed)
     return measured(row)
 
 
@@ -102,11 +102,13 @@ def main(
         table[way] = {**recognised(judges, made, texts, pictures), **costs}
     table["real, of the text"] = dict(recognised(judges, texts.given["image"], texts, pictures))
     table["real, given"] = dict(recognised(judges, pictures.given["image"], texts, pictures))
-    shown = ("judge:", "encoders:", "passes", "context blocks", "seconds")
-    brief = {way: {name: row[name] for name in row if name.startswith(shown)} for way, row in table.items()}
-    write_table(
-        "mixing", brief, "mixing", f"{len(texts)} pairs of {split}, {steps} steps, guidance scale {scale:g}", markdown
-    )
+    judging = "encoders: " if judges.own is None else "judge: "
+    brief = {
+        way: {name.removeprefix(judging): row[name] for name in row if ": " not in name or name.startswith(judging)}
+        for way, row in table.items()
+    }
+    told = f"{len(texts)} pairs of {split}, {steps} steps, guidance scale {scale:g}, by the {judging[:-2]}; per cent"
+    write_table("mixing", brief, "mixing", told, markdown)
     if json is not None:
         write_json(json, {"model": model, "split": split, "count": len(texts), "steps": steps, "scale": scale}, table)
 

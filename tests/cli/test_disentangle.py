@@ -35,7 +35,10 @@ def test_strip(versatile: Command, model: str, apple: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("options", "focus"),
-    [(("--level", -1), Focus(-1)), (("--focus", 0.8, "--drop-global"), Focus(0.8, "2023", None, True))],
+    [
+        (("--level", -1), Focus(-1)),
+        (("--focus", 0.8, "--drop-global", "--on-null"), Focus(0.8, "2023", None, True, True)),
+    ],
 )
 def test_one_level(
     versatile: Command,
@@ -130,6 +133,7 @@ def test_edit_in_own_words(versatile: Command, model: str, apple: Path) -> None:
         (("disentangle", "--convention", "magic"), "unknown convention"),
         (("disentangle", "--style-of", "no.png"), "no such image file"),
         (("disentangle", "--style-of", "apple.png", "--mask", "apple.png"), "does not go with --style-of"),
+        (("disentangle", "--style-of", "apple.png", "--on-null"), "changes no null context"),
         (("disentangle", "--match-colours", "magic"), "unknown method of colour matching"),
         (("edit", "--caption", "a", "--match-colours", "magic"), "unknown method of colour matching"),
         (("edit", "--caption", "a", "--add", "b"), "not both"),

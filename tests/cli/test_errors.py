@@ -129,6 +129,15 @@ def test_errors_of_the_system_are_told_in_words(versatile: Command, monkeypatch:
     assert is_one_line(versatile("doctor"), "out/picture.png: No space left on device")
 
 
+def test_an_interruption_is_told(versatile: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("versatile_diffusion.cli.doctor.software", interrupted)
+    answer = versatile("doctor")
+    assert (answer.code, answer.out, answer.err) == (130, "", "interrupted\n")
+
+
 def test_a_reader_that_stops_is_no_error(tmp_path: Path) -> None:
     """As in `versatile --help | head -1`."""
     line = f"{sys.executable} -m versatile_diffusion doctor --json | head -c 1"

@@ -41,8 +41,7 @@ def test_a_model_beside_another_on_a_page(versatile, model) -> None:
     answer = versatile("evaluate", "--model", model, "--data", DATA, *SMALL, *wanted)
     assert answer.code == 0, answer.err
     value = str(Result.load(Path("evaluation/results.json")).tables["pair-test"]["text-variation"]["agreement/text"])
-    row = f"| text-variation | agreement/text | {value} | {value} | 100 % | {Path(model).name} |"
-    assert row in Path("docs/mine.md").read_text()
+    assert f"| text-variation | agreement/text | {value} | {value} | " in Path("docs/mine.md").read_text()
     assert "Beside other models" in Path("evaluation/report.html").read_text()
     assert Path("evaluation", f"results-{Path(model).name}.json").is_file()
 

@@ -111,6 +111,8 @@ def test_a_picture_through_pipes(photos: Path, model: str) -> None:
     piped = shell.run(f"versatile image-to-text - {few(model)}", made.out)
     assert piped.text == shell.run(f"versatile image-to-text dog.png {few(model)}").text
     assert shell.run(f"versatile image-variation - --count 2 {few(model)}", made.out).code == 0
+    for other in ("disentangle -", "disentangle - --focus 0.2", "edit - --add red", "blend --image -@0.5 --text dog"):
+        assert shell.run(f"versatile {other} {few(model)}", made.out).code == 0, other
     texts = shell.run(f"versatile image-to-text dog.png --out - {few(model)}")
     assert texts.text == piped.text
 
@@ -128,6 +130,8 @@ def test_a_picture_through_pipes(photos: Path, model: str) -> None:
         ("text-variation gone.txt", "gone.txt: no such file"),
         ("dual-guided photos/notes.txt photos/a.png", "no such file"),
         ("disentangle photos/a.png --out -", "give a folder"),
+        ("disentangle photos/", "holds several inputs"),
+        ("blend --image photos/", "holds several inputs"),
         ("sweep text-to-image 'a' --over seed=0:2 --out -", "give a folder"),
     ],
 )

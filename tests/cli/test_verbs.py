@@ -96,6 +96,17 @@ def test_completion(line: str, offered: list[str], monkeypatch: pytest.MonkeyPat
     assert "".join(out).split() == offered
 
 
+def test_completion_loads_nothing_heavy() -> None:
+    line = "versatile text-to-image a --style openm"
+    asked = {"_VERSATILE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    call = [sys.executable, "-X", "importtime", "-m", "versatile_diffusion"]
+    done = subprocess.run(call, capture_output=True, text=True, env=os.environ | asked)
+    assert done.stdout.split() == ["openmoji", "openmoji-black"]
+    loaded = {row.rpartition("|")[2].strip().partition(".")[0] for row in done.stderr.splitlines()}
+    assert "versatile_diffusion" in loaded
+    assert loaded & {"torch", "diffusers", "transformers", "numpy", "PIL"} == set()
+
+
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 def test_completion_scripts(name: str) -> None:
     environment = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}

@@ -61,6 +61,13 @@ def test_flows_that_both_have_are_compared(ours, other) -> None:
     )
 
 
+def test_there_is_no_share_of_nothing(ours, other) -> None:
+    row = {**other.tables["pair-test"]["text-to-image"], "judge/style": Measured(0.0, 0.0, 0.0, 3)}
+    none = replace(other, tables={"pair-test": {"text-to-image": row}})
+    (pair,) = (pair for pair in pairs(ours, [none]) if pair.metric == "judge/style")
+    assert (pair.share, pair.told()[4]) == (None, "-")
+
+
 def test_models_of_two_protocols_are_not_compared(ours, other) -> None:
     with pytest.raises(ValueError, match="two protocols"):
         list(pairs(ours, [replace(other, protocol=replace(other.protocol, steps=9))]))

@@ -129,7 +129,7 @@ def test_a_weight_on_a_loss_is_of_the_training_alone(objective) -> None:
     for step in range(len(plain.turns)):
         (one,), (other,) = (what.batch(step, torch.Generator().manual_seed(0)) for what in (plain, weighed))
         (loss, parts), (less, same) = plain.loss(unet, [one]), weighed.loss(unet, [other])
-        assert float(less) / float(loss) == pytest.approx(0.15 if one.task.flow.data == "text" else 1.0)
+        assert less.item() / loss.item() == pytest.approx(0.15 if one.task.flow.data == "text" else 1.0)
         assert float(parts[one.task.name]) == float(same[one.task.name])  # what the log tells is not weighed
     with torch.no_grad():
         assert plain.evaluate(unet) == weighed.evaluate(unet)

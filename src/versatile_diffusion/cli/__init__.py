@@ -10,14 +10,16 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code, one of `mistakes.EXIT_CODES`."""
     from versatile_diffusion.cli.app import app
-    from versatile_diffusion.cli.mistakes import DEBUG, exit_code, quiet_libraries
+    from versatile_diffusion.cli.mistakes import DEBUG, INTERRUPTED, exit_code, quiet_libraries
 
     if not os.environ.get(DEBUG):
         quiet_libraries()
     try:
-        return app()(arguments, prog_name="versatile", standalone_mode=False) or 0
+        code = app()(arguments, prog_name="versatile", standalone_mode=False) or 0
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        code = INTERRUPTED
     except Exception as error:
         return exit_code(error)
+    if code == INTERRUPTED:  # typer makes it of a Ctrl-C inside of a command
+        print("interrupted", file=sys.stderr)
+    return code

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from versatile_diffusion.choices import unknown
-from versatile_diffusion.cli.generate import Job, given, produce
+from versatile_diffusion.cli.generate import Job, produce
+from versatile_diffusion.cli.inputs import one_input
 from versatile_diffusion.cli.options import Options, numbers, parameters, part
 from versatile_diffusion.flow import Condition
 
@@ -52,7 +53,7 @@ def condition(modality: str, spec: str) -> Condition:
     """
     match = SPEC.fullmatch(spec)
     if match is None:
-        return Condition(modality, given(spec))
+        return Condition(modality, one_input(modality, spec).value)
     controls: dict[str, Any] = {}
     for control in match["controls"].split(",")[1:]:
         name, _, text = control.strip().partition("=")
@@ -60,7 +61,7 @@ def condition(modality: str, spec: str) -> Condition:
             raise ValueError(unknown("control", name, CONTROLS, f"; in {spec!r}"))
         field, read = CONTROLS[name]
         controls[field] = read(text, f"{name} in {spec!r}")
-    return Condition(modality, given(match["value"]), weight=float(match["weight"]), **controls)
+    return Condition(modality, one_input(modality, match["value"]).value, weight=float(match["weight"]), **controls)
 
 
 def blend(**named: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
     from versatile_diffusion.sampling.output import Output
 
-PROMPTS = ("a red apple", "a smiling face", "a cat face", "a blue car", "a green tree", "a slice of pizza")
+PROMPTS = ("a red apple", "a smiling face", "a cat face", "a green tree", "a red heart", "a dog face")
 STYLES = ("noto", "fluent-3d", "twemoji", "openmoji-black")
 TEXTS = ("a red heart", "a dog, 3d emoji", "rain, black line drawing", "a happy face")
+CANDIDATES = 4
 VARIATIONS = 4
 CAPTIONS = 3
 SEED = 0
@@ -123,10 +125,11 @@ class Demo:
             yield self.texts_from_texts()
 
     def pictures_from_texts(self) -> Section:
-        """Each prompt in each style."""
+        """Each prompt in each style, the best of `CANDIDATES` by the model's own encoders."""
         started = time.perf_counter()
         styles: list[str | None] = [style for style in STYLES if style in self.pipe.config.styles] or [None]
-        columns = [self._run(self.pipe.text_to_image, list(PROMPTS), style=style) for style in styles]
+        draw = partial(self._run, self.pipe.text_to_image, list(PROMPTS), candidates=CANDIDATES)
+        columns = [draw(style=style) for style in styles]
         rows = []
         for k, prompt in enumerate(PROMPTS):
             names = [f"{prompt}-{style}" if style else prompt for style in styles]

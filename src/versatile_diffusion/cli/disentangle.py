@@ -12,7 +12,8 @@ import typer
 
 from versatile_diffusion.cli import colours
 from versatile_diffusion.cli.console import note, show_json
-from versatile_diffusion.cli.generate import Job, argument, given, produce
+from versatile_diffusion.cli.generate import Job, argument, produce
+from versatile_diffusion.cli.inputs import one_input
 from versatile_diffusion.cli.options import Options, parameters
 from versatile_diffusion.flow import Condition, Flow
 
@@ -45,6 +46,9 @@ class Choice:
     drop_global: Annotated[
         bool, typer.Option("--drop-global", help="Leave out the token that sums the picture up: for art.")
     ] = False
+    on_null: Annotated[
+        bool, typer.Option("--on-null", help="Treat what no guidance means likewise, as 2022 did; with --null 2022.")
+    ] = False
 
     def check(self) -> None:
         """ValueError unless at most one thing is asked for."""
@@ -58,6 +62,8 @@ class Choice:
             raise ValueError(f"{' and '.join(chosen)} cannot go together; give one of {', '.join(asked)}")
         if self.style_of is not None and self.drop_global:
             raise ValueError("--drop-global does not go with --style-of, which keeps that token of the first picture")
+        if self.style_of is not None and self.on_null:
+            raise ValueError("--on-null does not go with --style-of, which changes no null context")
 
     def one(self) -> Focus | None:
         """The focus where a single one is asked for."""
@@ -68,7 +74,7 @@ class Choice:
         dial = "2023" if self.level is None else "paper"
         level = self.focus if self.level is None else self.level
         assert level is not None
-        return Focus(level, self.convention or dial, self.components, self.drop_global)
+        return Focus(level, self.convention or dial, self.components, self.drop_global, self.on_null or None)
 
 
 def disentangle(**named: Any) -> None:
@@ -77,29 +83,29 @@ def disentangle(**named: Any) -> None:
     Without --level, --focus or --style-of a strip is drawn: variations from all semantics over the plain one to all
     style, of the same noise.
     """
-    picture = named.pop("image")
+    picture = one_input("image", named.pop("image")).value
     choice = Choice(**{field.name: named.pop(field.name) for field in fields(Choice)})
     options = Options(**named)
     choice.check()
     if (focus := choice.one()) is not None:
-        condition = Condition("image", given(picture), mask=options.mask, focus=focus)
+        condition = Condition("image", picture, mask=options.mask, focus=focus)
         produce(NAME, "image", [Job([condition])], options)
     else:
         (draw_strip if choice.style_of is None else take_style)(picture, choice, options)
 
 
-def draw_strip(picture: str, choice: Choice, options: Options) -> None:
+def draw_strip(picture: Any, choice: Choice, options: Options) -> None:
     """The levels side by side in one picture; with --count a row for each seed."""
     from versatile_diffusion.applications.disentangle import levels, strip
     from versatile_diffusion.cli.results import Result
     from versatile_diffusion.cli.sweep import Axis, save
 
-    shared = {"components": choice.components, "drop_global": choice.drop_global}
+    shared = {"components": choice.components, "drop_global": choice.drop_global, "on_null": choice.on_null or None}
     focuses = levels(choice.convention or "paper", choice.levels, **shared)
     if options.to_stdout:
         raise ValueError("--out - (stdout) is for a single picture, with --level, --focus or --style-of; give a folder")
     pipe, seed = _ready([picture], options)
-    conditions = [Condition("image", given(picture))]
+    conditions = [Condition("image", picture)]
     steps = strip(pipe, conditions[0].value, focuses, mask=options.mask, seed=seed, **options.arguments())
     outputs = [colours.matched(step.output, conditions, options.match_colours) for step in steps]
     rows = zip(*outputs, strict=True)  # item by item
@@ -116,7 +122,7 @@ def draw_strip(picture: str, choice: Choice, options: Options) -> None:
     note(f"{len(steps)} levels, --seed {seed} makes them again")
 
 
-def take_style(picture: str, choice: Choice, options: Options) -> None:
+def take_style(picture: Any, choice: Choice, options: Options) -> None:
     """Pictures with the style of one and all else of another."""
     from versatile_diffusion.applications.disentangle import restyle
     from versatile_diffusion.cli.results import KINDS, Place
@@ -136,7 +142,7 @@ def take_style(picture: str, choice: Choice, options: Options) -> None:
     note(f"{len(output)} made; --seed {seed} makes them again")
 
 
-def _ready(pictures: list[str], options: Options) -> tuple[Any, int]:
+def _ready(pictures: list[Any], options: Options) -> tuple[Any, int]:
     """The model and the seed, after what can be refused has been."""
     from versatile_diffusion.cli.model import load
     from versatile_diffusion.cli.results import check_place

@@ -12,6 +12,7 @@ import typer
 from versatile_diffusion.cli import colours
 from versatile_diffusion.cli.console import note, show, show_json
 from versatile_diffusion.cli.generate import argument
+from versatile_diffusion.cli.inputs import one_input
 from versatile_diffusion.cli.options import Options, parameters
 from versatile_diffusion.flow import Condition, Flow
 
@@ -63,7 +64,7 @@ def edit(**named: Any) -> None:
     from versatile_diffusion.modalities import MODALITIES
     from versatile_diffusion.sampling.request import Request
 
-    picture = named.pop("image")
+    picture = one_input("image", named.pop("image")).value
     change = Change(**{field.name: named.pop(field.name) for field in fields(Change)})
     options = Options(**named)
     arguments = options.arguments()

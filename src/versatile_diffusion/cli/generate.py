@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from versatile_diffusion.cli.console import note, show, show_json, show_json_line, tracked
-from versatile_diffusion.cli.inputs import Input, inputs_of
+from versatile_diffusion.cli.inputs import Input, inputs_of, one_input
 from versatile_diffusion.cli.mistakes import one_line
 from versatile_diffusion.cli.options import STDOUT, Options, parameters
 from versatile_diffusion.flow import Condition
@@ -79,7 +79,7 @@ def task_command(task: Task) -> Callable[..., int]:
     def command(**named: Any) -> int:
         given = {m: named.pop(m) for m in task.flow.contexts}
         options = Options(**named)
-        shared = {m: _only(m, given[m]) for m in first}
+        shared = {m: one_input(m, given[m]) for m in first}
         several = inputs_of(last, given[last])
         jobs = []
         for one in several.items:
@@ -94,13 +94,6 @@ def task_command(task: Task) -> Callable[..., int]:
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in taken}
     command.__doc__ = task.help
     return command
-
-
-def _only(modality: str, given: str) -> Input:
-    found = inputs_of(modality, [given])
-    if found.many:
-        raise ValueError(f"{given} holds {len(found.items)} inputs; only the last argument may be several")
-    return found.items[0]
 
 
 def task_condition(modality: str, value: Any, options: Options) -> Condition:
@@ -279,10 +272,3 @@ def details(output: Output) -> dict[str, Any]:
     if output.data == "text" and len(output) > 1:
         told["statistics"] = statistics(output.texts)
     return told
-
-
-def given(value: str) -> Any:
-    """What an argument stands for: the embeddings in a file of them, else the text or the file's name itself."""
-    from versatile_diffusion.sampling.embeddings import SUFFIX, load_embeddings
-
-    return load_embeddings(value) if value.endswith(SUFFIX) else value

@@ -64,6 +64,18 @@ def inputs_of(modality: str, given: Sequence[str]) -> Inputs:
     return Inputs(items, len(items) > 1 or any(os.path.isdir(text) for text in given))
 
 
+def one_input(modality: str, given: str) -> Input:
+    """The input that an argument stands for.
+
+    Raises:
+        ValueError: as for `inputs_of`, or it stands for several.
+    """
+    found = inputs_of(modality, [given])
+    if found.many:
+        raise ValueError(f"{given} holds several inputs; only the last argument of a task may be several")
+    return found.items[0]
+
+
 def _inputs(modality: str, given: str) -> Iterator[Input]:
     if given == STDIN:
         if modality not in FROM_STDIN:

@@ -53,9 +53,13 @@ def joint(**named: Any) -> None:
     From nothing, or from texts and pictures that guide both, written as for `versatile blend`: VALUE@WEIGHT, then
     controls of its own. Without words for the caption to follow, what comes of it is up to the seed.
     """
+    from PIL import Image
+
     from versatile_diffusion.applications.joint import joint as make
     from versatile_diffusion.cli.model import load
+    from versatile_diffusion.cli.preview import preview
     from versatile_diffusion.cli.results import KINDS, Place, check_place
+    from versatile_diffusion.sampling.conditions import GivenCondition
     from versatile_diffusion.sampling.request import Request
 
     specs = {modality: named.pop(modality) for modality in CONTEXTS}
@@ -67,6 +71,9 @@ def joint(**named: Any) -> None:
     captioning |= {} if between.caption_scale is None else {"guidance_scale": between.caption_scale}
     Request("image", tuple(conditions) or (Condition("text", ""),), **arguments)
     Request("text", tuple(conditions) or (Condition("text", ""),), **captioning)
+    for one in conditions:
+        if isinstance(one.value, str):
+            GivenCondition.check(one)
     if options.to_stdout:
         raise ValueError("--out - (stdout) is for one picture, and here a caption belongs to it; give a folder")
     check_place(options, "image")
@@ -77,11 +84,14 @@ def joint(**named: Any) -> None:
     captions = KINDS["text"].write(Place(folder, f"{NAME}-captions"), made.caption, options.model)
     files = [str(file) for file in (*written.files, *captions.files)]
     if options.json:
-        told = {"files": files, "texts": list(captions.texts), "settings": made.picture.settings}
-        return show_json({"task": NAME, **told})
-    written.show(options.preview)
+        told = {**written.as_json(), "files": files, "texts": list(captions.texts)}
+        return show_json({"task": NAME, **told, "settings": made.picture.settings})
     for file, text in zip(written.files, captions.texts, strict=True):
         show(f"{file}\t{text}")
+    if written.grid:
+        show(str(written.grid))
+    with Image.open(written.grid or written.files[0]) as picture:
+        preview(picture, options.preview)
     note(f"{len(made)} made; --seed {seed} makes them again")
 
 

@@ -7,11 +7,12 @@ import sys
 import warnings
 from collections.abc import Mapping
 
+INTERRUPTED = 130
 EXIT_CODES: Mapping[int, str] = {
     0: "done",
     1: "some of many inputs failed, or a check found something wrong",
     2: "a mistake in what was given; one line on stderr tells it",
-    130: "interrupted with Ctrl-C",
+    INTERRUPTED: "interrupted with Ctrl-C",
 }
 DEBUG = "VERSATILE_DEBUG"
 """Environment variable that shows the traceback as well."""

@@ -6,8 +6,9 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -77,7 +78,7 @@ def write_pictures(place: Place, output: Output, model: str) -> Result:
         files = named_pictures(place, len(output))
         for file, item in zip(files, output, strict=True):
             told = {**record(item, model), "asked": place.asked}
-            save_at_once(file, lambda stream, item=item, told=told: save_png(item.images[0], stream, told))
+            save_at_once(file, partial(save_png, item.images[0], record=told))
         return Result(files=files)
     folder = place.folder or Path("out")
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,8 +132,12 @@ def write_texts(place: Place, output: Output, model: str) -> Result:
     }
     files = tuple(stem.with_name(stem.name + suffix) for suffix in contents)
     for file, content in zip(files, contents.values(), strict=True):
-        save_at_once(file, lambda stream, content=content: stream.write(content.encode()))
+        save_at_once(file, partial(_put, content))
     return Result(files=files, texts=texts)
+
+
+def _put(content: str, stream: BinaryIO) -> None:
+    stream.write(content.encode())
 
 
 def find_texts(place: Place, count: int) -> tuple[Result, Any] | None:

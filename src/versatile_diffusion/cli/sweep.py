@@ -14,7 +14,7 @@ import typer
 
 from versatile_diffusion.choices import unknown
 from versatile_diffusion.cli.console import note, show, show_json, tracked
-from versatile_diffusion.cli.generate import given
+from versatile_diffusion.cli.inputs import one_input
 from versatile_diffusion.cli.options import Device, Json, Model, Preview, tasks
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.tasks import TASKS
@@ -149,7 +149,7 @@ def task_inputs(task: str, inputs: Sequence[str]) -> list[Condition]:
     contexts = TASKS[task].flow.contexts
     if len(inputs) != len(contexts):
         raise ValueError(f"{task} takes {len(contexts)} inputs ({', '.join(contexts)}); got {len(inputs)}")
-    return [Condition(modality, given(value)) for modality, value in zip(contexts, inputs, strict=True)]
+    return [Condition(m, one_input(m, value).value) for m, value in zip(contexts, inputs, strict=True)]
 
 
 def check(data: str, conditions: Sequence[Condition], arguments: Mapping[str, Any]) -> None:

@@ -64,6 +64,7 @@ APPLICATIONS = (
         "versatile edit apple.png",
         "versatile edit apple.png --remove red --add green",
         'versatile edit apple.png --caption "a green apple" --count 4',
+        "versatile image-variation apple.png --out - | versatile edit - --add green",
     ),
     _verb(
         "joint",
@@ -226,7 +227,7 @@ def command(verb: Verb) -> TyperCommand | TyperGroup:
     from typer.core import TyperGroup
 
     if verb.load is None:
-        below = {one.name: late(one) for one in verb.verbs}
+        below: Any = {one.name: late(one) for one in verb.verbs}
         return TyperGroup(
             name=verb.name, commands=below, help=verb.summary, no_args_is_help=True, rich_markup_mode=None
         )

@@ -29,16 +29,18 @@ class Pair:
     other: str
 
     @property
-    def share(self) -> float:
-        """How much of what the other reaches the model does; above 1 it is better. Infinite where that is nothing."""
+    def share(self) -> float | None:
+        """How much of what the other reaches the model does; above 1 it is better. None where that is nothing, or one
+        of them below 0."""
         better, than = self.mine.value, self.theirs.value
         if self.metric.endswith(LESS_IS_BETTER):
             better, than = than, better
-        return better / than if than else float("inf")
+        return better / than if better >= 0 and than > 0 else None
 
     def told(self) -> tuple[str, ...]:
         """For a row of a table."""
-        return self.task, self.metric, str(self.mine), str(self.theirs), f"{100 * self.share:.0f} %", self.other
+        share = "-" if self.share is None else f"{100 * self.share:.0f} %"
+        return self.task, self.metric, str(self.mine), str(self.theirs), share, self.other
 
 
 HEAD = ("flow", "metric", "this model", "the other", "share", "the other model")

@@ -19,7 +19,7 @@ from versatile_diffusion.evaluation.report import (
 )
 from versatile_diffusion.evaluation.results import Result, Table
 
-SHOWN, LINES, QUALITY = 32, 10, 75
+SHOWN, LINES, QUALITY = 32, 10, 65
 
 
 def write_page(

@@ -18,7 +18,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from torch import Tensor
-from torch._weights_only_unpickler import Unpickler
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 """Of files with weights, the preferred ones first."""
@@ -299,29 +298,28 @@ def _begin(opened: BinaryIO, header: int) -> int:
 def _lost(file: Path) -> str:
     """What is certainly incomplete in a zipped checkpoint without its table: the pickle comes first, and tells of the
     storages in the order in which they follow."""
-    storages: dict[str, torch.TypedStorage] = {}
-    ends: dict[int, int] = {}  # of each storage, if there were nothing between them
-
-    def placeholder(saved: tuple[Any, ...]) -> torch.TypedStorage:
-        _, kind, key, _, count = saved
-        if key not in storages:
-            dtype = getattr(kind, "dtype", torch.uint8)
-            storage = torch.UntypedStorage(count * dtype.itemsize, device="meta")
-            storages[key] = torch.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
-            ends[storage._cdata] = next(reversed(ends.values()), 0) + storage.nbytes()
-        return storages[key]
-
     try:
+        from versatile_diffusion.interop.outline import Outline  # on a private class of torch
+
         with file.open("rb") as opened:
             opened.seek(_begin(opened, 0))
-            unpickler = Unpickler(opened)
-            unpickler.persistent_load = placeholder
-            tensors = dict(_tensors_in(unpickler.load()))
+            outline = Outline(opened)
+            tensors = dict(_tensors_in(outline.load()))
             room = file.stat().st_size - opened.tell()
-    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, RuntimeError, struct.error):
-        tensors, room = {}, 0
-    if lost := [name for name, tensor in tensors.items() if ends[tensor.untyped_storage()._cdata] > room]:
-        return f"by more than {max(ends.values()) - room:,} bytes; incomplete are {_listed(lost)}"
+        lost = [name for name, tensor in tensors.items() if outline.end_of(tensor) > room]
+    except (
+        ImportError,
+        pickle.UnpicklingError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        struct.error,
+    ):
+        lost = []
+    if lost:
+        return f"by more than {outline.end - room:,} bytes; incomplete are {_listed(lost)}"
     return f"after {file.stat().st_size:,} bytes, and lacks the table at its end"
 
 

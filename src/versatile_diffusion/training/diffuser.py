@@ -338,7 +338,7 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         return agreement
 
     def _agreement(self, task: Task, given: Sequence[Any], made: Sequence[Any]) -> dict[str, float]:
-        encoders = dict(self.bank.encoders.items())
+        encoders: dict[str, Any] = dict(self.bank.encoders.items())
         start, end = encoders.get(task.flow.contexts[0]), encoders.get(task.flow.data)
         if start is None or end is None or start.space is None or start.space != end.space:
             return {}

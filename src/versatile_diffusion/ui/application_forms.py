@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ def blend_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form
     )
 
 
-DIAL, LEVELS, STYLE_OF = "one place on the dial", "five levels side by side", "style of another picture"
+DIAL, LEVELS, STYLE_OF = "one place on the dial", "five levels, one of each", "style of another picture"
 
 
 def disentangle_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
@@ -123,22 +124,19 @@ def disentangle_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -
             return [gr.update(visible=mode == DIAL), *[gr.update(visible=mode == STYLE_OF)] * 2]
 
         drawn["mode"].change(turned, drawn["mode"], [dial, strength, other], queue=False, **PRIVATE)
-        return drawn | draw_settings(FROM_PICTURE, setting, {}, drawn, without=("mixing",))
+        return drawn | draw_settings(FROM_PICTURE, setting, {"image": ("image", ("mask", "start", "end"))}, drawn)
 
     def asks(values: Values) -> list[Ask]:
-        image = condition("image", "image", {"image": values["image"]})
+        image = condition("image", "image", values)
         if image is None:
             raise ValueError("give a picture first")
         arguments = seeded(values)
         if values["mode"] == DIAL:
-            return [Ask("image", (Condition("image", image.value, focus=float(values["dial"])),), arguments)]
+            return [Ask("image", (replace(image, focus=float(values["dial"])),), arguments)]
         if values["mode"] == LEVELS:
-            return [
-                Ask(
-                    "image", (Condition("image", image.value, focus=focus),), arguments, label=f"level {focus.level:+g}"
-                )
-                for focus in levels()
-            ]
+            one = {**arguments, "num_outputs": 1}
+            strip = [(replace(image, focus=focus), f"level {focus.level:+g}") for focus in levels()]
+            return [Ask("image", (at,), one, label=label) for at, label in strip]
         style = read_picture(values["style-of"])
         if style is None:
             raise ValueError("give the picture whose style is taken, too")
@@ -147,11 +145,6 @@ def disentangle_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -
             return restyle(pipe, style, image.value, components=int(values["components"]), **own)
 
         return [Ask("image", (image,), arguments, call)]
-
-    def together(values: Values, outputs: Sequence[Output], model: str) -> tuple[Any, dict[str, Any]] | None:
-        if values["mode"] != LEVELS:
-            return None
-        return sheet(outputs, [sweep.Axis("level", tuple(focus.level for focus in levels()))], model)
 
     return Form(
         "disentangle",
@@ -166,8 +159,15 @@ def disentangle_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -
             (one, samples[k - 1], mode)
             for (k, one), mode in zip(enumerate(samples), (LEVELS, DIAL, STYLE_OF), strict=False)
         ),
-        together=together,
+        together=_strip,
     )
+
+
+def _strip(values: Values, outputs: Sequence[Output], model: str) -> tuple[Any, dict[str, Any]] | None:
+    """The levels side by side, where these are levels."""
+    if values["mode"] != LEVELS:
+        return None
+    return sheet(outputs, [sweep.Axis("level", tuple(focus.level for focus in levels()))], model)
 
 
 def edit_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
@@ -279,14 +279,14 @@ NOTHING = "nothing"
 
 def sweep_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
     """A task over one or two settings, as a sheet to compare."""
-    tasks = [task.name for task in pipe.tasks()]
+    tasks = [task.name for task in pipe.tasks() if task.flow.data == FROM_BOTH.data]
     styles = ", ".join(list(pipe.config.styles)[:4])
 
     def draw(setting: Setting) -> dict[str, Any]:
         drawn: dict[str, Any] = {"task": gr.Dropdown(tasks, value=tasks[0], label="Task")}
         with gr.Row(elem_classes="cards"):
             drawn["text"] = gr.Textbox(label="Text", info="Where the task takes one.", max_length=500, min_width=180)
-            drawn["image"] = picture("Picture, where the task takes one", height=150, min_width=180)
+            drawn["image"] = picture("Picture", height=150, min_width=180)
         for name, usual in (("across", "guidance_scale"), ("down", NOTHING)):
             with gr.Row():
                 choices = [*AXES] if name == "across" else [NOTHING, *AXES]

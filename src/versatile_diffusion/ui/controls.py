@@ -132,6 +132,11 @@ CONTROLS: Mapping[str, Control] = {
     ),
     "top_k": Control(lambda s: gr.Number(0, label="Likeliest k words", info="0: all.", precision=0), "top_k", _whole),
     "top_p": Control(lambda s: _slider("Likeliest share of words", 0, 1, 1, 0.05), "top_p"),
+    "candidates": Control(
+        lambda s: _slider("Tries for each", 1, 8, 1, 1, "The one that agrees best is kept."),
+        "candidates",
+        lambda value: int(value) if value and value > 1 else None,
+    ),
     "null": Control(
         lambda s: gr.Dropdown([OWN, *NULLS], value=OWN, label="No guidance means", info="As in the release of."),
         "null",

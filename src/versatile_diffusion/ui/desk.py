@@ -12,10 +12,12 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from versatile_diffusion.sampling.embeddings import latent_modality
 from versatile_diffusion.ui.jobs import Ask, BusyError, Job, Limits, divided, merged
 
 if TYPE_CHECKING:
@@ -216,7 +218,8 @@ class _Watch:
         for job in self.batch:
             job.told(step=min(step + 1, total), steps=total)
         if step + 1 < total and now - self.looked > max(PREVIEW_EVERY, PREVIEW_SHARE * self.cost):
-            self._preview(pipe, tensors["pred_x0"])
+            with suppress(ValueError):  # latents that may be of two modalities have no preview
+                self._preview(pipe, tensors["pred_x0"])
             self.looked = time.monotonic()
             self.cost = self.looked - now
 
@@ -230,10 +233,8 @@ class _Watch:
         wanted = [k for k, job in enumerate(self.batch) if not job.stopping]
         few = min(size, PREVIEWS)
         chosen = torch.cat([latents[k * size : k * size + few] for k in wanted])
-        codec = pipe.bank.codecs[self.batch[0].ask.data]
-        if len(latents) != size * len(self.batch):
-            return
-        values = codec.decode(chosen.float())
+        # An application may make texts on its way to pictures, so what they are is told by the latents.
+        values = pipe.bank.codecs[latent_modality(pipe.bank, chosen)].decode(chosen.float())
         for place, k in enumerate(wanted):
             self.batch[k].told(previews=tuple(values[place * few : (place + 1) * few]))
 

@@ -12,6 +12,7 @@ from versatile_diffusion.diffuser.groups import parameter_counts
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.layers.plan import Stage
 from versatile_diffusion.ui.controls import PRIVATE
+from versatile_diffusion.ui.forms import title
 
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
@@ -35,7 +36,7 @@ def explain_tab(pipe: VersatileDiffusionPipeline) -> None:
     first = next(iter(tasks))
     with gr.Tab("How it works", id="explain", elem_id="tab-explain"):
         gr.HTML(WORDS, elem_classes="words")
-        chosen = gr.Radio(list(tasks), value=first, label="Task")
+        chosen = gr.Radio([(title(name), name) for name in tasks], value=first, label="Task")
         drawn = gr.HTML(explained(pipe, tasks[first].flow), elem_id="explained", apply_default_css=False)
         chosen.input(
             lambda name: explained(pipe, tasks[name].flow) if name in tasks else gr.skip(),
@@ -117,7 +118,7 @@ def layers(plan: Sequence[Stage]) -> str:
     deepest = 14 + 16 * sum(stage.kind == "down" for stage in plan)
     says = "squares: data layers; dots: context blocks; lower: coarser"
     legend = f'<text x="12" y="{deepest + 34}" class="small">{says}</text>'
-    return _svg(x + 10, deepest + 44, [*shapes, legend], "The layers in running order")
+    return _svg(max(x + 10, 420), deepest + 44, [*shapes, legend], "The layers in running order")
 
 
 def _svg(width: int, height: int, shapes: Sequence[str], label: str) -> str:

@@ -33,7 +33,7 @@ Values = Mapping[str, Any]
 Asks = Callable[[Values], list[Ask]]
 Together = Callable[[Values, Sequence[Any], str], tuple[Any, dict[str, Any]] | None]
 WHAT = {"text": "Text", "image": "Picture"}
-EXAMPLE_TEXTS = ("a red apple", "a smiling face", "a blue car", "a green tree", "a slice of pizza")
+EXAMPLE_TEXTS = ("a red apple", "a smiling face", "a cat face", "a green tree", "a red heart")
 EXAMPLE_PICTURES = 5
 ONE_CONTEXT = ("mask", "focus", "start", "end")
 SEVERAL_CONTEXTS = ("weight", "mask", "focus", "scale", "start", "end", "region")
@@ -111,6 +111,11 @@ def filled(conditions: Sequence[Condition | None], missing: str) -> tuple[Condit
     return given
 
 
+def title(name: str) -> str:
+    """What a task is called on its tab."""
+    return name.replace("-", " ").capitalize()
+
+
 def task_form(task: Task) -> Form:
     """The form of a row in the table of tasks: an input for each context, and the controls of its flow."""
     contexts = task.flow.contexts
@@ -133,9 +138,10 @@ def task_form(task: Task) -> Form:
                 raise ValueError(f"give {_article(WHAT.get(name, name))} first")
         return [Ask(task.flow.data, filled(conditions, ""), seeded(values))]
 
-    title = task.name.replace("-", " ").capitalize()
     accepts = tuple((name, name) for name in contexts)
-    return Form(task.name, title, task.help, task.flow.data, draw, asks, accepts, contexts, examples_of(contexts))
+    return Form(
+        task.name, title(task.name), task.help, task.flow.data, draw, asks, accepts, contexts, examples_of(contexts)
+    )
 
 
 def draw_settings(

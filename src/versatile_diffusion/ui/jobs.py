@@ -79,9 +79,10 @@ class Ask:
 
     def check(self, limits: Limits) -> None:
         """ValueError if it asks for what cannot be, or for more than is allowed."""
-        given = {"count": self.items, "steps": self.arguments.get("num_inference_steps") or 0}
+        tries = int(self.arguments.get("candidates") or 1)
+        given = {"count (times tries)": self.items * tries, "steps": self.arguments.get("num_inference_steps") or 0}
         given |= {side: self.arguments.get(side) or 0 for side in ("height", "width")}
-        most = {"count": limits.items, "steps": limits.steps, "height": limits.side, "width": limits.side}
+        most = {"count (times tries)": limits.items, "steps": limits.steps, "height": limits.side, "width": limits.side}
         for name, value in given.items():
             if value > most[name]:
                 raise ValueError(f"{name} is {value}; this studio allows up to {most[name]}")

@@ -66,7 +66,7 @@ def forms(studio: Studio) -> list[Form]:
 
 def build(studio: Studio) -> gr.Blocks:
     """The page as an app."""
-    options = {"analytics_enabled": False, "delete_cache": (600, 6 * 3600), "fill_width": True}
+    options: dict[str, Any] = {"analytics_enabled": False, "delete_cache": (600, 6 * 3600), "fill_width": True}
     with Guarded(title="Versatile Diffusion studio", **options) as page:
         with gr.Row(elem_classes="head"):
             gr.HTML(f"<h1>Versatile Diffusion</h1><p>one model for all tabs: {studio.title}</p>", elem_id="title")
@@ -133,7 +133,7 @@ def _task_of(form: Form) -> Any:
     return max(alike, key=lambda task: len(task.flow.contexts), default=None)
 
 
-def _examples(form: Form, inputs: Mapping[str, Any]) -> gr.Examples | None:
+def _examples(form: Form, inputs: Mapping[str, Any]) -> Any:
     if not form.examples:
         return None
     names = form.example_names
@@ -147,7 +147,7 @@ def _examples(form: Form, inputs: Mapping[str, Any]) -> gr.Examples | None:
     )
 
 
-def link(studio: Studio, tab: Tab, go: Any, halt: Any, examples: gr.Examples | None) -> None:
+def link(studio: Studio, tab: Tab, go: Any, halt: Any, examples: Any) -> None:
     """What buttons, keys and examples do."""
     names, components = list(tab.inputs), list(tab.inputs.values())
 
@@ -224,10 +224,8 @@ def finish(studio: Studio, tab: Tab, job: Job, values: Mapping[str, Any]) -> tup
     shelf = studio.shelves.of(job.person)
     numbers = studio.shelves.keep(job, filled_in(tab.inputs, values, shelf))
     if tab.form.together is not None and job.outputs[0].data == "image":
-        numbers = [
-            studio.shelves.keep_sheet(job, *tab.form.together(values, job.outputs, studio.shelves.model)),
-            *numbers,
-        ]
+        sheet = tab.form.together(values, job.outputs, studio.shelves.model)
+        numbers = numbers if sheet is None else [studio.shelves.keep_sheet(job, *sheet), *numbers]
     return numbers, [shelf.made[number] for number in numbers]
 
 
@@ -253,21 +251,27 @@ def history(studio: Studio) -> list[Panel]:
 def link_panel(studio: Studio, panel: Panel, tabs_drawn: Sequence[Tab], tabs: Any) -> None:
     """Choosing a result shows its settings; sending it fills in an input of another tab and goes there."""
     targets = [(tab, name) for tab in tabs_drawn for modality, name in tab.form.accepts if modality == panel.data]
-    labels = [_target_label(tab, name) for tab, name in targets]
+    homes = [tab.form.title for tab, _ in targets]
+    labels = [
+        title if homes.count(title) == 1 else f"{title}: {tab.inputs[name].label}"
+        for title, (tab, name) in zip(homes, targets, strict=True)
+    ]
     panel.send.choices = [(label, label) for label in labels]
 
-    def result(request: gr.Request, numbers: list[int], place: int) -> Made:
+    def result(request: gr.Request, numbers: list[int], place: int) -> Made | None:
         made = studio.shelves.of(str(request.session_hash)).made
-        return made[numbers[min(place, len(numbers) - 1)]]
+        return made.get(numbers[place]) if place < len(numbers) else None
 
     def choose(request: gr.Request, numbers: list[int], event: gr.SelectData) -> list[Any]:
         place = event.index if isinstance(event.index, int) else 0
-        return [place, *panel.chosen(result(request, numbers, place))]
+        one = result(request, numbers, place)
+        return [gr.skip()] * 3 if one is None else [place, *panel.chosen(one)]
 
     def send(request: gr.Request, label: str | None, numbers: list[int], place: int) -> list[Any]:
-        if label not in labels or not numbers:
+        one = result(request, numbers, place)
+        if label not in labels or one is None:
             return [gr.skip()] * (len(targets) + 2)
-        one, at = result(request, numbers, place), labels.index(label)
+        at = labels.index(label)
         value = str(one.file) if one.data == "image" else one.text
         sent = [value if k == at else gr.skip() for k in range(len(targets))]
         return [gr.update(value=None), gr.Tabs(selected=targets[at][0].form.name), *sent]
@@ -275,12 +279,6 @@ def link_panel(studio: Studio, panel: Panel, tabs_drawn: Sequence[Tab], tabs: An
     panel.items.select(choose, [panel.numbers], [panel.picked, panel.download, panel.settings], queue=False, **PRIVATE)
     outputs = [panel.send, tabs, *(tab.inputs[name] for tab, name in targets)]
     panel.send.input(send, [panel.send, panel.numbers, panel.picked], outputs, queue=False, **PRIVATE)
-
-
-def _target_label(tab: Tab, name: str) -> str:
-    """What an input of a tab is called where a result can be sent to it."""
-    several = sum(modality == dict((n, m) for m, n in tab.form.accepts)[name] for modality, _ in tab.form.accepts) > 1
-    return f"{tab.form.title}: {tab.inputs[name].label}" if several else tab.form.title
 
 
 def link_restore(studio: Studio, button: Any, notice: Any, drawn: Sequence[Tab], tabs: Any) -> None:

@@ -70,9 +70,10 @@ def running(
         open_browser: opens it in this machine's browser.
     """
     pairs, limits = logins(auth), limits or Limits()
-    before = {name: os.environ.get(name) for name in (*QUIET, "GRADIO_TEMP_DIR")}
+    quiet = {**QUIET, "NO_PROXY": ",".join([*LOOPBACK, *filter(None, [os.environ.get("NO_PROXY")])])}
+    before = {name: os.environ.get(name) for name in (*quiet, "GRADIO_TEMP_DIR")}
     with tempfile.TemporaryDirectory(prefix="versatile-ui-", ignore_cleanup_errors=True) as folder:
-        os.environ.update(QUIET, GRADIO_TEMP_DIR=folder)  # read by gradio when it makes components
+        os.environ.update(quiet, GRADIO_TEMP_DIR=folder)  # read by gradio when it makes components
         try:
             yield from _launched(pipe, model, Path(folder), host, port, pairs, limits, open_browser)
         finally:
@@ -118,6 +119,7 @@ def _launched(
             enable_monitoring=False,
             mcp_server=False,
             run_history=False,
+            _frontend=False,  # no check whether the page answers in 3 seconds: a busy machine is not a broken one
             theme=theme(),
             css=asset("studio.css"),
             head=head(),

@@ -10,6 +10,12 @@
     if (event.key === "Escape") seen("button.halt")?.click();
   });
 
+  // Where results are below the inputs, what comes of a click is brought into view.
+  document.addEventListener("click", (event) => {
+    if (event.target.closest?.("button.go, .gallery-item:not(.results *), tbody tr"))
+      setTimeout(() => seen(".stage")?.scrollIntoView({ behavior: "smooth", block: "nearest" }), 300);
+  });
+
   // A file dropped beside the inputs is one to restore settings from.
   const inputs = "[data-testid='image'], .upload-container, .image-container, .file-preview, #restore, button[aria-label], .painter";
   const beside = (event) => event.dataTransfer?.types?.includes("Files") && !event.target.closest?.(inputs);
@@ -24,8 +30,7 @@
     if (!beside(event)) return;
     event.preventDefault();
     event.stopPropagation();
-    const receiver = document.querySelector("#restore input[type=file], input[type=file]#restore, #restore-input input[type=file]")
-      || document.querySelector("#restore")?.parentElement?.querySelector("input[type=file]");
+    const receiver = document.querySelector("#restore")?.parentElement?.querySelector("input[type=file]");
     if (!receiver || !event.dataTransfer.files.length) return;
     const files = new DataTransfer();
     files.items.add(event.dataTransfer.files[0]);
