@@ -42,7 +42,8 @@ LAYERS = (
     "serve",
 )
 # `from_official` is a constructor of the pipeline by contract; it reaches up only when it is called.
-UPWARD = {("sampling/pipeline.py", "interop")}
+# `versatile ui` opens the studio, which uses the records and options of the command line.
+UPWARD = {("sampling/pipeline.py", "interop"), ("cli/ui.py", "ui")}
 # Rooms in which a modality may be asked for by name: where each is made, and where people or files name it.
 ROOMS = ("modalities/", "tasks.py", "interop/", "cli/", "ui/", "serve/", "data/", "training/", "evaluation/")
 

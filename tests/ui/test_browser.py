@@ -28,6 +28,16 @@ def results(visitor: Visitor, name: str) -> Any:
     return visitor.page.locator(f"#{name}-{kind}-items {inner}")
 
 
+def set_number(part: Any, label: str, value: str) -> None:
+    """Types into the number of a slider, which takes its own value as long as it is being drawn."""
+    box = part.get_by_label(f"number input for {label}")
+    box.wait_for(state="visible")
+    part.page.wait_for_timeout(500)
+    box.fill(value)
+    box.press("Tab")
+    assert box.input_value() == value
+
+
 def downloaded(visitor: Visitor, name: str) -> bytes:
     with visitor.page.expect_download() as told:
         visitor.page.locator(f"#tab-{name}").get_by_role("button", name="Download with settings").click()
@@ -65,10 +75,10 @@ def test_control_and_enter_start_escape_stops(visit: Visit, studio: Running) -> 
     part = visitor.tab("text-to-image")
     visitor.page.get_by_label("Text", exact=True).first.fill("a red apple")
     part.get_by_text("Advanced").click()
-    part.get_by_label("number input for Steps").fill("200")
-    part.get_by_label("number input for How many").fill("16")
+    set_number(part, "Steps", "200")
+    set_number(part, "How many", "16")
     visitor.page.keyboard.press("Control+Enter")
-    visitor.page.locator("#text-to-image-stage .busy").wait_for()
+    visitor.page.locator("#text-to-image-stage").get_by_text("of 200").wait_for()
     visitor.page.keyboard.press("Escape")
     assert visitor.said("text-to-image", "idle") == "Stopped."
     assert not studio.studio.desk._running
@@ -80,8 +90,8 @@ def test_stop_really_stops_and_a_preview_was_seen(visit: Visit) -> None:
     visitor.example("image-variation")
     visitor.said("image-variation")
     part.get_by_text("Advanced").click()
-    part.get_by_label("number input for Steps").fill("200")
-    part.get_by_label("number input for How many").fill("16")
+    set_number(part, "Steps", "200")
+    set_number(part, "How many", "16")
     visitor.go("image-variation")
     visitor.page.locator("#image-variation-stage .previews img").first.wait_for()
     assert "left" in visitor.page.locator("#image-variation-stage").inner_text()
@@ -128,7 +138,7 @@ def test_a_dropped_picture_brings_its_settings_back(visit: Visit, tmp_path: Path
     part = visitor.tab("text-to-image")
     visitor.page.get_by_label("Text", exact=True).first.fill("a green house")
     part.get_by_text("Advanced").click()
-    part.get_by_label("number input for Steps").fill("7")
+    set_number(part, "Steps", "7")
     part.get_by_label("Seed", exact=True).fill("41")
     visitor.go("text-to-image")
     visitor.said("text-to-image")
@@ -177,6 +187,11 @@ def test_a_result_goes_to_another_tab_and_into_the_history(visit: Visit) -> None
     other = visitor.page.locator("#tab-image-to-text")
     other.wait_for(state="visible")
     other.locator("img").first.wait_for()
+    visitor.tab("text-to-image")
+    part.get_by_label("Send to").click()
+    visitor.page.get_by_role("option", name="Image variation").click()  # a second time
+    visitor.page.locator("#tab-image-variation img").first.wait_for()
+    visitor.tab("image-to-text")
     visitor.go("image-to-text")
     assert visitor.said("image-to-text").startswith("4 texts")
     history = visitor.tab("history")

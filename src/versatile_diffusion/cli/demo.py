@@ -26,6 +26,7 @@ TEXTS = ("a red heart", "a dog, 3d emoji", "rain, black line drawing", "a happy 
 CANDIDATES = 4
 VARIATIONS = 4
 CAPTIONS = 3
+CAPTION_CANDIDATES = 8
 SEED = 0
 
 
@@ -155,9 +156,9 @@ class Demo:
         return Section("image-variation", "Variations of pictures", tuple(rows), time.perf_counter() - started)
 
     def texts_from_pictures(self, sources: Sequence[Path]) -> Section:
-        """Captions for each picture."""
+        """Captions for each picture, each the best of `CAPTION_CANDIDATES` by the model's own encoders."""
         started = time.perf_counter()
-        output = self._run(self.pipe.image_to_text, list(sources), num_outputs=CAPTIONS)
+        output = self._run(self.pipe.image_to_text, list(sources), num_outputs=CAPTIONS, candidates=CAPTION_CANDIDATES)
         rows = tuple(
             Row(source.stem, self._copy(source), texts=captions(output, k)) for k, source in enumerate(sources)
         )

@@ -91,9 +91,9 @@ def diffuser_emoji(
 ) -> tuple[Objective, LoopSettings]:
     """A stage of the emoji model's diffuser (18.0 M parameters); the last one ends with the learning rate at zero.
 
-    The shipped weights came of these stages (350, 650 and 1500 steps) and then of five further runs by hand, 164,000
+    The shipped weights came of these stages (350, 650 and 1500 steps) and then of eight further runs by hand, 260,000
     pictures more (see the model's card): validation losses (velocity) of image-variation 0.453, 0.437, 0.409, then
-    0.363; of text-to-image -, 0.508, 0.475, then 0.439. The steps asked for here are as many in three unbroken runs,
+    0.338; of text-to-image -, 0.508, 0.475, then 0.425. The steps asked for here are fewer, in three unbroken runs,
     which were not made.
     """
     last = stage == list(STAGES)[-1]

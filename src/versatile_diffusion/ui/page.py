@@ -274,7 +274,8 @@ def link_panel(studio: Studio, panel: Panel, tabs_drawn: Sequence[Tab], tabs: An
         at = labels.index(label)
         value = str(one.file) if one.data == "image" else one.text
         sent = [value if k == at else gr.skip() for k in range(len(targets))]
-        return [gr.update(value=None), gr.Tabs(selected=targets[at][0].form.name), *sent]
+        # None and no update: gradio would make the list anew as it was first drawn, without its choices.
+        return [None, gr.Tabs(selected=targets[at][0].form.name), *sent]
 
     panel.items.select(choose, [panel.numbers], [panel.picked, panel.download, panel.settings], queue=False, **PRIVATE)
     outputs = [panel.send, tabs, *(tab.inputs[name] for tab, name in targets)]
