@@ -62,6 +62,6 @@ $(VENV)/.core: $(VENV)/.torch $(PROJECTS)
 $(VENV)/.dev: $(VENV)/.core
 	$(INSTALL) -e ".[all,dev]" -e ./models/emoji
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+		&& timeout 120 apt-get update -qq && timeout 300 apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 		|| echo "no chromium, and no right to install it: the studio's browser tests will be skipped"
 	@touch $@

@@ -39,7 +39,7 @@ def _die(values: Tensor) -> Tensor:
 
 def _hang(values: Tensor) -> Tensor:
     if RANK == 1:
-        time.sleep(60)
+        time.sleep(40)
     return values
 
 
@@ -132,5 +132,5 @@ ROLES = {"first": first, "second": second, "network": network}
 if __name__ == "__main__":
     torch.set_num_threads(1)
     role, folder = sys.argv[1], Path(sys.argv[2])
-    with joined(torch.device("cpu"), timedelta(seconds=20 if role == "second" else 300)) as world:
+    with joined(torch.device("cpu"), timedelta(seconds=10 if role == "second" else 300)) as world:
         ROLES[role](folder, world)

@@ -149,7 +149,7 @@ def losses_told(world: World, out: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        words = ("gloo", "NCCL", "onnection closed", "onnection reset", "imed out")
+        words = ("gloo", "NCCL", "onnection closed", "onnection reset", "imed out", "imeout")
         if world.size == 1 or not (isinstance(error, dist.DistError) or any(word in str(error) for word in words)):
             raise
         raise ConnectionError(
