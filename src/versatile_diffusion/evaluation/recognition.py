@@ -60,7 +60,7 @@ class Items:
             style_names=[data.style_names[style] for style in data.styles[rows]],
             given={
                 "image": [MODALITIES["image"].check(data.pictures[row]) for row in rows],
-                "text": [f"{data.labels[row]}, {data.style_phrases[data.styles[row]][0]}" for row in rows],
+                "text": [data.plain_captions(row)[0] for row in rows],
             },
             references=[data.captions[row] for row in rows],
             synonyms=[data.keywords[concept] for concept in concepts],

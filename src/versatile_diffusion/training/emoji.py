@@ -137,10 +137,7 @@ def _named_captions(items: EmojiSet) -> list[list[str]]:
 
 def _plain_captions(items: EmojiSet) -> list[list[str]]:
     """The captions "label, style": with all of them half of the latents' variance is the form of the sentence."""
-    return [
-        [f"{label}, {phrase}" for phrase in items.style_phrases[style]]
-        for label, style in zip(items.labels, items.styles, strict=True)
-    ]
+    return [items.plain_captions(row) for row in range(len(items))]
 
 
 GUIDING = {"image": _pictures, "text": _named_captions}
@@ -153,5 +150,5 @@ def _looks(items: EmojiSet, count: int = 12) -> dict[str, list[Any]]:
     rows = [i * len(items) // count for i in range(count)]
     return {
         "image": [MODALITIES["image"].check(items.pictures[row]) for row in rows],
-        "text": [f"{items.labels[row]}, {items.style_phrases[items.styles[row]][0]}" for row in rows],
+        "text": [items.plain_captions(row)[0] for row in rows],
     }

@@ -97,9 +97,7 @@ def diffuser_emoji(
     which were not made.
     """
     last = stage == list(STAGES)[-1]
-    loop = LoopSettings(
-        steps=steps, warmup=30, schedule="linear" if last else "constant", ema=0.995, eval_minutes=8, sample_minutes=8
-    )
+    loop = _diffuser_loop(steps, "linear" if last else "constant")
     return emoji_objective(replace(SMALL, stage=stage), data, out, device), loop
 
 
@@ -109,14 +107,14 @@ FOUR_FLOWS = 7000
 
 def four_flows_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
     """All four flows from the first step on, to be compared with `single_flow_emoji`. Not run at this length."""
-    return emoji_objective(SMALL, data, out, device, fresh=True), _whole(FOUR_FLOWS)
+    return emoji_objective(SMALL, data, out, device, fresh=True), _diffuser_loop(FOUR_FLOWS)
 
 
 def single_flow_emoji(flow: str, data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
     """A model of one flow, which sees as many items as that flow does in `four_flows_emoji` (paper section 4.2: does
     one model of four flows match four specialists?). Not run at this length."""
     options = replace(SMALL, flows=(flow,))
-    return emoji_objective(options, data, out, device, fresh=True), _whole(steps_of(flow, FOUR_FLOWS))
+    return emoji_objective(options, data, out, device, fresh=True), _diffuser_loop(steps_of(flow, FOUR_FLOWS))
 
 
 def steps_of(flow: str, steps: int) -> int:
@@ -124,9 +122,8 @@ def steps_of(flow: str, steps: int) -> int:
     return sum(SMALL.flow_mixture.at(step)[0][0].name == flow for step in range(steps))
 
 
-def _whole(steps: int) -> LoopSettings:
-    """Of a run that starts from nothing and ends with the learning rate at zero."""
-    return LoopSettings(steps=steps, warmup=30, ema=0.995, eval_minutes=8, sample_minutes=8)
+def _diffuser_loop(steps: int, schedule: str = "linear") -> LoopSettings:
+    return LoopSettings(steps=steps, warmup=30, schedule=schedule, ema=0.995, eval_minutes=8, sample_minutes=8)
 
 
 SETTINGS: dict[str, dict[str, Settings]] = {

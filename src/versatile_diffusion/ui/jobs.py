@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from versatile_diffusion.flow import Condition
@@ -159,8 +159,6 @@ class Job:
 
 def merged(asks: Sequence[Ask]) -> tuple[tuple[Condition, ...], dict[str, Any]]:
     """Conditions and arguments of runs of one kind as one batch, with a value for each."""
-    from dataclasses import replace
-
     first = asks[0]
     if len(asks) == 1:
         return first.conditions, dict(first.arguments)
@@ -176,8 +174,6 @@ def merged(asks: Sequence[Ask]) -> tuple[tuple[Condition, ...], dict[str, Any]]:
 
 def divided(output: Output, parts: int) -> list[Output]:
     """The output of a batch as one output for each run, whose settings tell of that run alone."""
-    from dataclasses import replace
-
     if parts == 1:
         return [output]
     size = len(output) // parts

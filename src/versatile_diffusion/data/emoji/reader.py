@@ -40,6 +40,10 @@ class EmojiSet:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def plain_captions(self, row: int) -> list[str]:
+        """The captions "label, style" of a picture, one for each phrase of its style."""
+        return [f"{self.labels[row]}, {phrase}" for phrase in self.style_phrases[self.styles[row]]]
+
     @classmethod
     def load(cls, folder: str | Path, split: str = "train") -> EmojiSet:
         """Reads a split of the set that `versatile data emoji --out FOLDER` has built."""
