@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 versatile=${VERSATILE:-versatile}
+python=${PYTHON:-$(dirname "$(command -v "$versatile")")/python}
 data=${DATA:-data/emoji}
 runs=${RUNS:-runs/emoji}
 order=${RUNS_IN_ORDER:-diffuser-basic diffuser-dual-context diffuser-official}
@@ -11,5 +12,5 @@ flows=${FLOWS:-text-to-image,image-variation,image-to-text,text-variation}
 
 "$versatile" evaluate --model "${MODEL:-emoji}" --data "$data" --judge "$runs/judge/export" --count "${COUNT:-96}" \
     --out "$runs/evaluation" --page "${PAGE:-docs/emoji_report.md}"
-python -m versatile_diffusion.evaluation.training_curves $(printf "$runs/%s " $order) --flows "$flows" \
+"$python" -m versatile_diffusion.evaluation.training_curves $(printf "$runs/%s " $order) --flows "$flows" \
     --out "${CURVES:-docs/images/training.svg}"

@@ -7,9 +7,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pytest
-from PIL import Image
+# As many processes run at once as there are cores: each has one thread, and so has what it starts. This must be told
+# before anything that computes is loaded.
+for _library in ("OMP", "MKL", "OPENBLAS"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline

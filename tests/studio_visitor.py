@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 90_000  # milliseconds: a page takes long where many tests share a core
+PATIENCE = 600_000  # milliseconds: a page takes long where many tests share a slow core
 
 
 def browser_program() -> str | None:
@@ -18,7 +18,9 @@ def browser_program() -> str | None:
 
 def launched(driver: Any, program: str) -> Any:
     """The browser, without a window. Root has no sandbox."""
-    return driver.chromium.launch(executable_path=program, args=[] if os.getuid() else ["--no-sandbox"])
+    return driver.chromium.launch(
+        executable_path=program, timeout=PATIENCE, args=[] if os.getuid() else ["--no-sandbox"]
+    )
 
 
 @dataclass

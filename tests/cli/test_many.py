@@ -126,7 +126,7 @@ def test_a_picture_through_pipes(photos: Path, model: str) -> None:
         ("image-variation - -", "read once"),
         ("image-variation -", "stdin: not a picture"),
         ("text-variation -", "stdin holds no text"),
-        ("text-variation photos/", "photos/ holds no text (.txt)"),
+        ("text-variation photos/", "photos/ is a folder and holds no text (.txt)"),
         ("text-variation gone.txt", "gone.txt: no such file"),
         ("dual-guided photos/notes.txt photos/a.png", "no such file"),
         ("disentangle photos/a.png --out -", "give a folder"),

@@ -42,10 +42,10 @@ def test_encode_then_train_then_use(versatile, model: str, pictures: Path) -> No
 def test_mistakes_are_told_in_a_line(versatile, model: str, pictures: Path) -> None:
     for words, told in (
         (["train", "diffuser", "--lora", "4", "--data", pictures, "--out", "run"], "go with --from"),
-        (["train", "--from", model, "--data", "missing", "--out", "run"], "no pictures with captions"),
+        (["train", "--from", model, "--data", "missing", "--out", "run"], "no such folder or file"),
         (["train", "--from", model, "--data", pictures, "--out", "run", "--flows", "image-to-audio"], "no flow"),
         (["train", "--from", model, "--out", "run"], "--data"),
-        (["data", "encode", "missing", "--model", model, "--out", "encoded"], "no pictures with captions"),
+        (["data", "encode", "missing", "--model", model, "--out", "encoded"], "no such folder or file"),
         (["data", "encode", pictures, "--model", model, "--out", "encoded", "--bad", "7"], "from 0 to 1"),
         (["data", "encode", pictures, "--model", model, "--out", "encoded", "--aspect", "0.5"], "from 1 up"),
         (["train", "diffuser", "--aspect", "2", "--data", pictures, "--out", "run"], "go with --from"),

@@ -80,6 +80,7 @@ def test_sixels_paint_every_pixel_once(halves: Image.Image) -> None:
     for top, band in enumerate(body[2].split("-")):
         for line in band.split("$"):
             number, codes = re.fullmatch(r"#(\d+)(.*)", line, re.DOTALL).groups()
+            codes = re.sub(r"!(\d+)(.)", lambda run: int(run[1]) * run[2], codes)
             bits = (np.array([ord(code) - 63 for code in codes]) >> np.arange(6)[:, None]) & 1
             painted[6 * top : 6 * top + 6] += bits
             colours[6 * top : 6 * top + 6] += bits * int(number)

@@ -94,7 +94,13 @@ def test_a_picture_from_elsewhere_is_refused(versatile: Command, apple: Path) ->
 
 
 def test_a_damaged_record_is_refused(versatile: Command, model: str, picture: Image.Image) -> None:
-    record = {"from_pretrained": model, "threads": 1, "model": {"name": "tiny"}}
-    save_png(picture, Path("odd.png"), record)
-    answer = versatile("replay", "odd.png")
-    assert (answer.code, "incomplete or damaged" in answer.err) == (2, True)
+    whole = {"from_pretrained": model, "threads": 1, "model": {"name": "tiny"}}
+    for other, told in (
+        ({}, "made by model 'tiny'"),
+        ({"threads": "two"}, "made with 'two' threads"),
+        ({"model": [], "from_pretrained": ""}, "incomplete or damaged"),
+        ({"schema": "1"}, "schema '1'"),
+    ):
+        save_png(picture, Path("odd.png"), whole | other)
+        answer = versatile("replay", "odd.png")
+        assert (answer.code, told in answer.err, answer.err.count("\n")) == (2, True, 1), answer.err

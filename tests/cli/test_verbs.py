@@ -14,12 +14,16 @@ from typer.models import OptionInfo
 from tests.cli import shell
 from versatile_diffusion.applications.variation import METHODS
 from versatile_diffusion.cli.app import app
-from versatile_diffusion.cli.options import CHOICES
+from versatile_diffusion.cli.encode import KINDS
+from versatile_diffusion.cli.options import CHOICES, NAMED_PARTS
 from versatile_diffusion.cli.verbs import every_verb, verbs
+from versatile_diffusion.evaluation.protocol import PROTOCOLS
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.sampling.guidance import MIXINGS
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 from versatile_diffusion.tasks import NULLS, TASKS, Task
+from versatile_diffusion.training.config import PARALLEL
+from versatile_diffusion.training.settings import SETTINGS
 
 CALLED = {words: verb for words, verb in every_verb() if verb.load}
 
@@ -67,7 +71,17 @@ def test_the_same_thing_is_called_the_same(words: str) -> None:
 
 
 def test_names_for_completion_are_those_of_the_tables() -> None:
-    tables = {"scheduler": SCHEDULERS, "mixing": MIXINGS, "null": NULLS, "match_colours": METHODS}
+    tables = {
+        "scheduler": SCHEDULERS,
+        "mixing": MIXINGS,
+        "null": NULLS,
+        "match_colours": METHODS,
+        "as": KINDS,
+        "objective": SETTINGS,
+        "parallel": PARALLEL,
+        "protocol": PROTOCOLS,
+        "repaint": NAMED_PARTS,
+    }
     assert {name: set(CHOICES[name]) for name in tables} == {name: set(table) for name, table in tables.items()}
 
 
@@ -81,6 +95,9 @@ def test_names_for_completion_are_those_of_the_tables() -> None:
         ("versatile dual-guided a b --mixing la", ["layer"]),
         ("versatile describe --model em", ["emoji"]),
         ("versatile sweep image-", ["image-variation", "image-to-text"]),
+        ("versatile train image-c", ["image-codec", "image-context"]),
+        ("versatile train --from e", ["emoji"]),
+        ("versatile text-to-image a --repaint to", ["top"]),
         ("versatile text-to-image a --style openmoji-b", ["openmoji-black"]),
     ],
 )

@@ -95,10 +95,13 @@ def test_another_model_and_another_source_are_refused(bank, folder: Path, tmp_pa
         next(other.encoders["image"].parameters()).add_(1)
     with pytest.raises(ValueError, match=r"another model \(tokens\.image\)"):
         made.check(other)
-    with pytest.raises(ValueError, match="another made_by"):
+    with pytest.raises(ValueError, match="with another model;"):
         encode_set(open_source(folder), other, tmp_path / "out")
     with pytest.raises(ValueError, match="another source"):
         encode_set(open_source(made.folder / "looks"), bank, tmp_path / "out")
+    (folder / "new.png").write_bytes(next(folder.glob("*.png")).read_bytes())
+    with pytest.raises(ValueError, match="with other files"):
+        encode_set(open_source(folder), bank, tmp_path / "out")
 
 
 def test_nothing_there(bank, folder: Path, tmp_path: Path) -> None:

@@ -128,7 +128,9 @@ def test_too_many_bad_samples_stop_the_reading(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number:02d}.png").write_bytes(picture("red") if number % 2 else b"no picture")
         (tmp_path / f"{number:02d}.txt").write_text("a thing")
-    with pytest.raises(ValueError, match=r"too many bad samples: .*5 bad pictures; the last is 08\.png"):
+    with pytest.raises(
+        ValueError, match=r"too many bad samples \(10% are allowed\): .*5 bad pictures; the last is 08\.png"
+    ):
         list(open_source(tmp_path).read(report=Report(allowed=0.1, few=4)))
     assert len(list(open_source(tmp_path).read(report=Report(allowed=0.6)))) == 15
     with pytest.raises(ValueError, match="from 0 to 1"):
@@ -151,6 +153,18 @@ def test_parquet(tmp_path: Path) -> None:
     assert report.bad_shards.total() == 1
 
 
+def test_parquet_without_the_columns(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(
+        pyarrow.table({"jpg": [b""], "text": ["a"]}), tmp_path / "a.parquet"
+    )
+    with pytest.raises(ValueError, match=r"a\.parquet has the columns jpg, text; needed are image"):
+        list(open_source(tmp_path).read())
+    parquet.write_table(pyarrow.table({"image": ["a.jpg"], "text": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"column image holds str; needed are the bytes"):
+        list(open_source(tmp_path).read())
+
+
 def test_parquet_says_what_it_needs(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -161,6 +175,30 @@ def test_parquet_says_what_it_needs(tmp_path: Path, monkeypatch) -> None:
 
 def test_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
-    for path in (tmp_path, tmp_path / "missing", tmp_path / "*.tar"):
+    for path in (tmp_path, tmp_path / "notes.txt", tmp_path / "*.tar"):
         with pytest.raises(ValueError, match="no pictures with captions; allowed: a folder"):
             open_source(path)
+    with pytest.raises(ValueError, match="missing: there is no such folder or file"):
+        open_source(tmp_path / "missing")
+
+
+def test_what_lacks_is_told(tmp_path: Path) -> None:
+    for number in range(11):
+        (tmp_path / f"{number:02d}.png").write_bytes(picture("red"))
+    with pytest.raises(ValueError, match=r"11 without a caption; the last is 10\.png.*lines of a \.txt"):
+        list(open_source(tmp_path).read())
+    (tmp_path / "metadata.jsonl").write_text('{"file": "00.png", "text": "red"}\n' * 11)
+    with pytest.raises(ValueError, match=r"11 without a picture; the last is line 10.*`file_name`"):
+        list(open_source(tmp_path).read())
+
+
+def test_another_set_in_the_same_place_is_known(shards: Path, tmp_path: Path, monkeypatch) -> None:
+    listing = open_source(shards / "train-*.tar").listing
+    monkeypatch.chdir(tmp_path)
+    assert open_source("train-*.tar").listing == listing
+    assert open_source("*.tar").listing != listing
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.png").write_bytes(picture("red"))
+    before = open_source("folder").listing
+    (tmp_path / "folder" / "a.txt").write_text("red")
+    assert open_source("folder").listing != before

@@ -60,7 +60,8 @@ def test_it_is_marked_as_made_by_a_model(picture: Image.Image) -> None:
         (None, "holds no"),
         ("{", "damaged"),
         ("[]", "damaged"),
-        ("{}", "damaged"),
+        ("[" * 100_000, "damaged"),
+        ("{}", "schema None"),
         (json.dumps({"schema": 99}), "schema 99; this version reads schema 1"),
     ],
 )

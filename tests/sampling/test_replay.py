@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
+from versatile_diffusion.applications.again import replay
 
 FAST: dict[str, Any] = {"num_inference_steps": 3}
 
@@ -103,7 +104,25 @@ def test_another_model_is_noticed(tiny_pipeline: Any) -> None:
         other.replay(settings)
 
 
+DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
+    "no such application": ({"application": {"name": "joined"}}, "'joined'; did you mean 'joint'"),
+    "application": ({"application": 3}, "unknown application 3"),
+    "no such item": ({"index": 5}, "item 5; there are 0 to 0"),
+    "item": ({"index": 1e300}, "item 1e[+]300"),
+    "maker": ({"model": None}, "which model"),
+    "seed": ({"seeds": [True]}, "whole numbers from 0"),
+    "latents": ({"latents": [[]]}, "latents are"),
+    "negative prompt": ({"negative_prompt": 3}, "negative_prompt is 3; it must be a text"),
+    "no such modality": ({"data": "smell"}, "unknown modality 'smell'; allowed"),
+    "modality": ({"data": []}, "settings are damaged"),
+    "conditions": ({"conditions": ["a dog"]}, "settings are damaged"),
+}
+
+
 def test_damaged_settings(tiny_pipeline: Any) -> None:
-    settings = tiny_pipeline.text_to_image("a dog", **FAST).settings
+    settings = tiny_pipeline.text_to_image("a dog", num_inference_steps=1).settings
     with pytest.raises(ValueError, match="lack seeds"):
         tiny_pipeline.replay({name: value for name, value in settings.items() if name != "seeds"})
+    for other, message in DAMAGES.values():
+        with pytest.raises(ValueError, match=message):
+            replay(tiny_pipeline, settings | other)

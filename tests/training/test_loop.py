@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path, one_thread: None, event: A
         target=train, args=(Regression({7: event}), settings, tmp_path / "killed")
     )
     killed.start()
-    killed.join(timeout=120)
+    killed.join(timeout=600)
     assert killed.exitcode == -signal.SIGKILL
     assert _checkpoint(tmp_path / "killed")["step"] == kept
     assert train(Regression(), settings, tmp_path / "killed") == whole

@@ -29,19 +29,20 @@ def built(monkeypatch):
     return lambda name: named("diffuser", name)(Path("data"), Path("runs/it"), CPU)
 
 
-def test_single_flows_see_as_many_items_as_in_the_model_of_four(built) -> None:
-    (together, fresh), loop = built("emoji-four-flows")
+@pytest.mark.parametrize("size", ["", "tiny-"])
+def test_single_flows_see_as_many_items_as_in_the_model_of_four(built, size: str) -> None:
+    (together, fresh), loop = built(f"emoji-{size}four-flows")
     assert fresh
     assert loop.steps == FOUR_FLOWS
     assert [task.name for task in together.flow_mixture.tasks] == list(STAGES["official"])
     turns = [together.flow_mixture.at(step)[0][0].name for step in range(FOUR_FLOWS)]
     for flow in STAGES["official"]:
-        (alone, fresh), loop = built(f"emoji-{flow}")
+        (alone, fresh), loop = built(f"emoji-{size}{flow}")
         assert fresh
         assert [task.name for task in alone.flow_mixture.tasks] == [flow]
         assert loop.steps == turns.count(flow)
         assert alone.flow_mixture.size(alone.tasks[0]) == together.flow_mixture.size(alone.tasks[0])
-        assert (len(alone.data), len(alone.contexts)) == (1, 1)
+        assert (len(alone.data), len(alone.contexts), alone.unet) == (1, 1, together.unet)
 
 
 def test_the_three_settings_follow_on_each_other(built) -> None:

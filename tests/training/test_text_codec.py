@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from versatile_diffusion.modalities.dual_encoder import DualTextEncoder
 from versatile_diffusion.modalities.optimus import Optimus
 from versatile_diffusion.training.loop import LoopSettings, train
 from versatile_diffusion.training.text_codec import BEGIN, END, PAD, TextCodecObjective, TextCodecSettings
@@ -93,3 +94,46 @@ def test_without_muon_there_is_one_optimizer(objective: TextCodecObjective) -> N
     plain.recipe = replace(objective.recipe, muon_lr=None)
     assert len(plain.optimizers(objective.build())) == 1
     assert len(objective.optimizers(objective.build())) == 2
+
+
+@pytest.fixture(scope="module")
+def guide() -> DualTextEncoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return DualTextEncoder(width=168, depth=1, heads=2)
+
+
+def test_latents_follow_a_guide_and_keep_its_proportions(guide: DualTextEncoder, tmp_path: Path) -> None:
+    objective = TextCodecObjective(DATA, replace(SMALL, latent_size=172), torch.device("cpu"), guide)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        codec = objective.build()
+    batch = objective.batch(0, torch.Generator().manual_seed(1))
+    texts = [objective.tokenizer.decode(row.tolist()) for row in batch.ids]
+    guide.tokenizer = objective.tokenizer
+    assert torch.allclose(objective._guiding(batch.ids), guide.encode(texts)[:, 0], atol=1e-4)
+    optimizers, parts = objective.optimizers(codec), []
+    for _ in range(12):
+        loss, part = objective.loss(codec, batch)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        parts.append(part)
+    assert parts[-1]["guide"] < 0.7 * parts[0]["guide"]
+    assert parts[-1]["text"] < parts[0]["text"]
+
+    objective.export(codec.eval(), tmp_path)
+    exported = Optimus.from_pretrained(tmp_path)
+    assert exported.config.latent_size < 172
+    with torch.no_grad():
+        means = exported.posterior(objective.captions.long()).mean
+    latents = (means - exported.latent_mean) / exported.latent_std
+    assert torch.allclose(latents.std(0), torch.ones(exported.config.latent_size), atol=1e-3)
+    assert torch.linalg.eigvalsh(torch.cov(latents.T))[-1] > 1.5  # not whitened
+
+
+def test_a_guide_needs_room(guide: DualTextEncoder) -> None:
+    with pytest.raises(ValueError, match="latent_size is 8; with a guide of 168 channels it must be 168 or more"):
+        TextCodecObjective(DATA, SMALL, torch.device("cpu"), guide)

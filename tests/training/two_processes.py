@@ -6,12 +6,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.distributed import distributed_c10d
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_objectives import SHORT, Flows, Regression
@@ -37,10 +39,19 @@ def _die(values: Tensor) -> Tensor:
     return values
 
 
-def _hang(values: Tensor) -> Tensor:
-    if RANK == 1:
-        time.sleep(40)
-    return values
+def _hang(message: Path, world: World) -> Callable[[Tensor], Tensor]:
+    """One process is silent until the other, whose patience becomes short, has said that it lost it."""
+
+    def happens(values: Tensor) -> Tensor:
+        if RANK == 1:
+            while not message.exists():
+                time.sleep(0.05)
+            os._exit(0)
+        for group in (None, world.control):
+            distributed_c10d._set_pg_timeout(timedelta(seconds=1), group)
+        return values
+
+    return happens
 
 
 def _refused(*arguments: object, error: type[Exception] = ValueError) -> str:
@@ -54,12 +65,12 @@ def _refused(*arguments: object, error: type[Exception] = ValueError) -> str:
 def first(out: Path, world: World) -> None:
     """Whole and broken runs, replicated and sharded; what is refused."""
     for name, parallel, objective in (("ddp", "ddp", Regression), ("flows", "ddp", Flows), ("fsdp", "fsdp", Flows)):
-        settings = replace(SETTINGS, parallel=parallel, posthoc=(0.1,) if name != "ddp" else ())
+        settings = replace(SHORT, parallel=parallel, posthoc=(0.1,) if name != "ddp" else (), snapshots=4)
         train(objective(), settings, out / f"{name}-whole", world)
         stopped = train(objective({4: _stop}), settings, out / f"{name}-broken", world)
         assert (stopped.step, stopped.finished) == (5, False)
         train(objective(), settings, out / f"{name}-broken", world)
-    half = replace(SETTINGS, parallel="fsdp", bf16=True)
+    half = replace(SHORT, parallel="fsdp", bf16=True)
     train(Flows(), half, out / "fsdp-bf16", world)
     assert "different settings" in _refused(Flows(width=5 + RANK), SETTINGS, out / "different", world)
     assert "WORLD_SIZE" in _refused(Flows(), SETTINGS, out / "alone")
@@ -76,11 +87,14 @@ def first(out: Path, world: World) -> None:
 
 
 def second(out: Path, world: World) -> None:
-    """Goes on where a process was killed; then one does not answer."""
+    """Goes on where a process was killed, and trains the real diffuser; then one does not answer."""
     train(Flows(), SETTINGS, out / "killed", world)
-    message = _refused(Flows({4: _hang}), SETTINGS, out / "hung", world, error=ConnectionError)
-    if RANK == 0:
-        (out / "hung" / "message").write_text(message)
+    network(out, world)
+    place = out / "hung"
+    place.mkdir(exist_ok=True)
+    message = _refused(Flows({4: _hang(place / "message", world)}), SETTINGS, place, world, error=ConnectionError)
+    (place / "new").write_text(message)
+    (place / "new").rename(place / "message")
     os._exit(0)
 
 
@@ -96,7 +110,7 @@ def network(out: Path, world: World) -> None:
         def build(self) -> MultiFlowUNet:
             streams = {"image": {"channels": 4}, "text": {"width": 32, "positions": 4}}
             contexts = {name: {"width": 24} for name in streams}
-            small = {"width": 16, "multipliers": (1, 2), "depth": 1, "attends": (True, False), "heads": 2}
+            small = {"width": 16, "multipliers": (1, 2), "depth": 1, "attends": (False, False), "heads": 2}
             unet = MultiFlowUNet(streams, contexts, norm_groups=4, **small)
             return unet.to(memory_format=torch.channels_last)
 
@@ -121,16 +135,16 @@ def network(out: Path, world: World) -> None:
 
         evaluate = Objective.evaluate  # type: ignore[assignment]
 
-    settings = replace(SETTINGS, steps=2, log_every=1, warmup=0, checkpoint_minutes=10, activation_checkpointing=True)
+    settings = replace(SHORT, steps=2, log_every=1, warmup=0, activation_checkpointing=True)
     train(Diffuser(), replace(settings, activation_checkpointing=False), out / "unet-ddp", world)
     train(Diffuser(), replace(settings, parallel="fsdp"), out / "unet-fsdp", world)
     train(Diffuser(), replace(settings, parallel="fsdp", bf16=True), out / "unet-bf16", world)
 
 
-ROLES = {"first": first, "second": second, "network": network}
+ROLES = {"first": first, "second": second}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     role, folder = sys.argv[1], Path(sys.argv[2])
-    with joined(torch.device("cpu"), timedelta(seconds=10 if role == "second" else 300)) as world:
+    with joined(torch.device("cpu")) as world:
         ROLES[role](folder, world)

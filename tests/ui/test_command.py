@@ -29,10 +29,10 @@ def test_it_serves_until_it_is_told_to_end_and_clears_up(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
         assert server.stdout is not None
         text = "".join(iter(server.stdout.readline, "}\n")) + "}"
-        page = httpx.get(json.loads(text)["url"], trust_env=False)
+        page = httpx.get(json.loads(text)["url"], trust_env=False, timeout=600)
         assert page.status_code == 200
         assert "Versatile Diffusion studio" in page.text
         assert [folder.name[:13] for folder in scratch.iterdir()] == ["versatile-ui-"]
         server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=60) == 0
+        assert server.wait(timeout=600) == 0
     assert list(scratch.iterdir()) == []

@@ -14,7 +14,7 @@ from versatile_diffusion.flow import Condition
 from versatile_diffusion.ui.desk import Desk, one_sentence
 from versatile_diffusion.ui.jobs import Ask, BusyError, Job, Limits
 
-WAIT = 60  # seconds
+WAIT = 600  # seconds, on the slowest machine
 
 
 def ask(text: str = "a cat", *, steps: int = 2, **more: Any) -> Ask:
@@ -55,6 +55,14 @@ def test_a_request_is_done(desk: Desk) -> None:
     job = finished(desk.submit("ada", "text-to-image", [ask(num_outputs=3)]))
     assert (job.state, len(job.outputs), len(job.outputs[0])) == ("done", 1, 3)
     assert job.seconds > 0
+
+
+def test_a_stop_counts_before_there_is_anything_to_stop(desk: Desk) -> None:
+    before = desk.halts("ada", "edit")
+    desk.halt("ada", "edit")
+    assert (desk.halts("ada", "edit") == before, desk.halts("ada", "blend"), desk.halts("bob", "edit")) == (False, 0, 0)
+    desk.leave("ada")
+    assert desk.halts("ada", "edit") == 0
 
 
 def test_turns_go_round_by_person(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

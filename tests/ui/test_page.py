@@ -15,11 +15,12 @@ import gradio as gr
 import httpx
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.flow import Flow
+from versatile_diffusion.flow import Condition, Flow
+from versatile_diffusion.sampling.request import Request
 from versatile_diffusion.tasks import TASKS, Task
 from versatile_diffusion.ui import stage
-from versatile_diffusion.ui.application_forms import AXES
-from versatile_diffusion.ui.controls import CONTROLS, arguments_of, condition, controls_of
+from versatile_diffusion.ui.compare import AXES
+from versatile_diffusion.ui.controls import CONTROLS, HANDLES, arguments_of, condition, controls_of
 from versatile_diffusion.ui.explain import explained
 from versatile_diffusion.ui.forms import setting_of, task_form
 from versatile_diffusion.ui.guard import fetched_addresses
@@ -34,7 +35,7 @@ def tabs(page: gr.Blocks) -> list[str]:
 
 
 def test_every_task_and_application_has_a_tab(studio: Running) -> None:
-    applications = ["blend", "disentangle", "edit", "inpaint", "sweep"]
+    applications = ["blend", "disentangle", "edit", "inpaint", "joint", "sweep"]
     assert tabs(studio.page) == [*TASKS, *applications, "history", "explain"]
 
 
@@ -86,13 +87,34 @@ def test_controls_belong_to_flows(tiny_pipeline: VersatileDiffusionPipeline) -> 
     assert texts | pictures < set(CONTROLS)
 
 
+def test_every_setting_of_a_request_has_a_control(tiny_pipeline: VersatileDiffusionPipeline) -> None:
+    settings = {control.argument for control in CONTROLS.values()} | {"guidance_interval"}  # of two controls
+    elsewhere = {"data", "conditions", "repaint"}  # what is asked for, what guides, and what the tab Inpaint paints
+    assert settings - {None, "seed"} == set(Request.__dataclass_fields__) - elsewhere
+    fields = {handle.field for handle in HANDLES.values()}
+    assert fields == set(Condition.__dataclass_fields__) - {"modality", "value", "tokens"}
+
+
+def test_what_stands_in_two_controls_or_for_people_is_read() -> None:
+    values = {"guidance_from": 0.1, "guidance_until": 0.8, "layer_plan": "0 1\n\n1 0", "fidelity": 0.5, "start": None}
+    assert arguments_of(values) == {"guidance_interval": (0.1, 0.8), "layer_plan": [[0, 1], [1, 0]]}
+    assert arguments_of({"guidance_from": 0, "guidance_until": 1, "layer_plan": ""}) == {}
+    with pytest.raises(ValueError, match="a line of whole numbers"):
+        arguments_of({"layer_plan": "0 x"})
+    given = condition("text", "text", {"text": "a", "text.region": "0:0:0.5:1"})
+    assert given is not None
+    assert given.region == (0, 0, 0.5, 1)
+    with pytest.raises(ValueError, match="left:top:right:bottom"):
+        condition("text", "text", {"text": "a", "text.region": "/etc/passwd"})
+
+
 def test_an_empty_input_is_no_condition() -> None:
     assert condition("text", "text", {"text": "  "}) is None
     assert condition("image", "image", {"image": None}) is None
 
 
 def test_settings_to_compare_have_values_to_begin_with() -> None:
-    assert all(values or name == "style" for name, values in AXES.items())
+    assert all(values or name == "style" for name, (_, values) in AXES.items())
 
 
 def test_what_runs_is_drawn(tiny_pipeline: VersatileDiffusionPipeline) -> None:
@@ -139,7 +161,7 @@ def answers(studio: Running, name: str, picture: Any) -> list[dict[str, Any]]:
     blocks = studio.page.fns[number].inputs
     data = [picture if kind == "Image" else getattr(b, "value", None) for kind, b in zip(kinds, blocks, strict=True)]
     session = secrets.token_hex(5)
-    with httpx.Client(base_url=studio.url, timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=studio.url, timeout=600, trust_env=False) as client:
         body = {"data": data, "fn_index": number, "session_hash": session}
         client.post("gradio_api/queue/join", json=body).raise_for_status()
         with client.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as stream:
@@ -175,7 +197,7 @@ def test_no_file_of_the_machine_is_served(studio: Running, path: str) -> None:
 def test_large_uploads_are_refused(studio: Running) -> None:
     content = b"0" * (26 * 1024 * 1024)
     answer = httpx.post(
-        f"{studio.url}gradio_api/upload", files={"files": ("a.png", content)}, trust_env=False, timeout=60
+        f"{studio.url}gradio_api/upload", files={"files": ("a.png", content)}, trust_env=False, timeout=600
     )
     assert answer.status_code == 413
 

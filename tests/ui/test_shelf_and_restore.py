@@ -138,7 +138,7 @@ def test_a_picture_that_is_not_here_is_asked_for(
     _, fields, said = restored(str(filled.file), {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
     assert fields["image"] is None
     assert fields["image.mask"] is None
-    assert "A picture that guided it is not in the file: add it again." in said
+    assert "Pictures that were put in are not inside the file, so please add again: \u201cPicture\u201d." in said
 
 
 def test_a_path_in_a_file_is_not_followed(

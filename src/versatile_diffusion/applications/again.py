@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from versatile_diffusion.applications import disentangle, joint, variation
+from versatile_diffusion.choices import unknown
 from versatile_diffusion.sampling.output import Output
-from versatile_diffusion.sampling.replay import Resolve
+from versatile_diffusion.sampling.replay import Resolve, item_of
 from versatile_diffusion.sampling.run import check_maker
 
 if TYPE_CHECKING:
@@ -34,8 +35,15 @@ def replay(pipe: VersatileDiffusionPipeline, settings: Mapping[str, Any], resolv
     check_maker(pipe, settings)
     plain = {name: value for name, value in settings.items() if name != variation.COLOURS}
     if "application" in plain:
-        output = APPLICATIONS[plain["application"]["name"]](pipe, plain, resolve)
-        output = output[plain["index"]] if "index" in plain else output
+        output = item_of(_application(plain["application"])(pipe, plain, resolve), plain)
     else:
         output = pipe.replay(plain, resolve)
     return variation.matched_again(output, settings, resolve) if variation.COLOURS in settings else output
+
+
+def _application(record: Any) -> Callable[..., Output]:
+    """What makes an application's output again; ValueError if there is none of that name."""
+    name = record.get("name") if isinstance(record, Mapping) else record
+    if name not in (names := list(APPLICATIONS)):
+        raise ValueError(unknown("application", name, names))
+    return APPLICATIONS[name]

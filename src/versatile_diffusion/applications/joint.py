@@ -23,7 +23,7 @@ from versatile_diffusion.sampling.replay import FIELDS, Resolve, arguments_of
 from versatile_diffusion.sampling.run import Run, begin, encoded, finish, prepare
 
 if TYPE_CHECKING:
-    from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+    from versatile_diffusion.sampling.pipeline import StepCallback, VersatileDiffusionPipeline
 
 NAME = "joint"
 PARTNERS = {"image": "text", "text": "image"}
@@ -88,6 +88,7 @@ def joint(
     exchange: Exchange | None = None,
     captioning: Mapping[str, Any] | None = None,
     seed: int | Sequence[int] | None = None,
+    callback_on_step_end: StepCallback | None = None,
     **options: Any,
 ) -> Joint:
     """Pictures with captions, from noise or from what guides both.
@@ -98,6 +99,7 @@ def joint(
         exchange: how they guide each other.
         captioning: arguments of the caption as in `VersatileDiffusionPipeline.generate`, such as `guidance_scale`.
         seed: item k has `seed + k` in both; drawn afresh if left out.
+        callback_on_step_end: as in `generate`, after each step of the picture; what it returns is not used.
         options: arguments of the picture; those in `SHARED` hold for the caption, too.
 
     Raises:
@@ -110,7 +112,7 @@ def joint(
     picture = _prepared(pipe, "image", conditions, exchange, seed, options)
     everywhere = [replace(condition, region=None) for condition in conditions]  # a text has no canvas
     caption = _prepared(pipe, "text", everywhere, exchange, picture.seeds, own)
-    streams = Stream(pipe, picture), Stream(pipe, caption)
+    streams = Stream(pipe, picture, callback_on_step_end), Stream(pipe, caption)
     with pipe.progress_bar(total=picture.total + caption.total) as bar:
         while any(stream.running for stream in streams):
             for stream, other in (streams, streams[::-1]):
@@ -155,8 +157,8 @@ def _prepared(
 class Stream:
     """One data stream on its way, and what it hears of the other."""
 
-    def __init__(self, pipe: VersatileDiffusionPipeline, run: Run):
-        self.pipe, self.run, self.partner = pipe, run, run.request.conditions[-1]
+    def __init__(self, pipe: VersatileDiffusionPipeline, run: Run, callback: StepCallback | None = None):
+        self.pipe, self.run, self.partner, self.callback = pipe, run, run.request.conditions[-1], callback
         self.sources = seeds.generators(run.seeds)
         self.latent, self.states, self.guidance = begin(pipe, run, self.sources)
         self.estimate: Tensor | None = None
@@ -173,6 +175,9 @@ class Stream:
             state = next(self.states)
             self.left -= 1
             self.latent, self.estimate = state.latent, state.pred_x0 if self.left else state.latent
+            if self.callback is not None:
+                told = {"latents": state.latent, "pred_x0": state.pred_x0}
+                self.callback(self.pipe, state.index, state.timestep, told)
         return steps
 
     def hear(self, other: Stream) -> None:

@@ -16,8 +16,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         quiet_libraries()
     try:
         code = app()(arguments, prog_name="versatile", standalone_mode=False) or 0
+        sys.stdout.flush()  # a reader that has gone is met here, not when Python ends
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        return exit_code(end.__context__)  # typer makes exit code 1 of it
     except Exception as error:
         return exit_code(error)
     if code == INTERRUPTED:  # typer makes it of a Ctrl-C inside of a command

@@ -11,6 +11,11 @@ from versatile_diffusion.cli.verbs import late, verbs
 from versatile_diffusion.version import __version__
 
 NOTES = f"""
+\b
+Begin with:
+  versatile text-to-image "a red apple"
+  versatile text-to-image --help
+
 Results go to stdout (--json: for programs), all else to stderr. As an input, - is stdin; `--out -` is stdout.
 
 \b

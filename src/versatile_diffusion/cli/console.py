@@ -19,6 +19,12 @@ def note(message: str) -> None:
     stderr.print(message, markup=False)
 
 
+def note_made(count: int, seed: int, seconds: float | None = None) -> None:
+    """A remark on how many were made, and how to make them again."""
+    took = "" if seconds is None else f" in {seconds:.1f} s"
+    note(f"{count} made{took}; --seed {seed} makes {'it' if count == 1 else 'them'} again")
+
+
 def show(message: str) -> None:
     """A result, on stdout as it is."""
     print(message, flush=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from versatile_diffusion.cli.console import note, show, show_json, working
-from versatile_diffusion.cli.options import Json
+from versatile_diffusion.cli.options import Json, models
 from versatile_diffusion.cli.verify import LAYOUT_HELP
 
 if TYPE_CHECKING:
@@ -40,7 +40,12 @@ class Format(StrEnum):
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="A checkpoint, a folder in any layout, a shipped model, or a hub id.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint, a folder in any layout, a shipped model, or a hub id.", autocompletion=models
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="The folder to make; it must not exist.")],
     to: Annotated[
         Target,

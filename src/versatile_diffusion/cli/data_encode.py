@@ -7,16 +7,20 @@ from typing import Annotated
 
 import typer
 
+from versatile_diffusion.cli.options import Device, models
+
 
 def encode(
     data: Annotated[str, typer.Argument(help="Pictures with captions: a folder, .tar or .parquet files, a pattern.")],
     out: Annotated[Path, typer.Option(help="Folder to write to; what was begun there goes on.")],
-    model: Annotated[str, typer.Option(help="Whose codecs and encoders: a name, a folder, a hub id.")] = "emoji",
+    model: Annotated[
+        str, typer.Option(help="Whose codecs and encoders: a name, a folder, a hub id.", autocompletion=models)
+    ] = "emoji",
     part: Annotated[int, typer.Option(min=1, help="Items per file.")] = 4096,
     batch: Annotated[int, typer.Option(min=1, help="Values that are encoded together.")] = 32,
     aspect: Annotated[float | None, typer.Option(help="Keep pictures' shapes, up to this : 1.")] = None,
     bad: Annotated[float, typer.Option(help="Share of samples and shards that may be bad, from 0 to 1.")] = 0.05,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the GPU where there is one.")] = None,
+    device: Device = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Encode pictures with captions for `versatile train --from MODEL --data OUT`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from versatile_diffusion.cli import colours
-from versatile_diffusion.cli.console import note, show_json
+from versatile_diffusion.cli.console import note, note_made, show_json
 from versatile_diffusion.cli.generate import Job, argument, produce
 from versatile_diffusion.cli.inputs import one_input
 from versatile_diffusion.cli.options import Options, parameters
@@ -139,7 +139,7 @@ def take_style(picture: Any, choice: Choice, options: Options) -> None:
     if options.json:
         return show_json({"task": NAME, **result.as_json(), "settings": output.settings})
     result.show(options.preview)
-    note(f"{len(output)} made; --seed {seed} makes them again")
+    note_made(len(output), seed)
 
 
 def _ready(pictures: list[Any], options: Options) -> tuple[Any, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from versatile_diffusion.cli import colours
-from versatile_diffusion.cli.console import note, show, show_json
+from versatile_diffusion.cli.console import note, note_made, show, show_json
 from versatile_diffusion.cli.generate import argument
 from versatile_diffusion.cli.inputs import one_input
 from versatile_diffusion.cli.options import Options, parameters
@@ -100,7 +100,7 @@ def _tell(result: EditResult, options: Options, seed: int) -> None:
         for text in texts:
             note(f"{name}: {text}")
     written.show(options.preview)
-    note(f"{len(result)} made; --seed {seed} makes them again")
+    note_made(len(result), seed)
 
 
 def _parameters() -> list[inspect.Parameter]:

@@ -15,7 +15,7 @@ from versatile_diffusion.choices import unknown
 from versatile_diffusion.cli.console import note, show, show_json, tracked
 from versatile_diffusion.cli.inputs import READERS, files_in, lines_of, name_of
 from versatile_diffusion.cli.mistakes import one_line
-from versatile_diffusion.cli.options import Device, Json, Model, Overwrite
+from versatile_diffusion.cli.options import Device, Json, Model, Overwrite, among
 
 if TYPE_CHECKING:
     from versatile_diffusion import Embeddings, VersatileDiffusionPipeline
@@ -67,7 +67,10 @@ def encode(
         typer.Argument(metavar="INPUT", help="Pictures, .txt files (a text a line), folders of these; or texts."),
     ],
     kind: Annotated[
-        str, typer.Option("--as", help="context: tokens, which guide; latent: what is generated.")
+        str,
+        typer.Option(
+            "--as", help="context: tokens, which guide; latent: what is generated.", autocompletion=among("as")
+        ),
     ] = "context",
     model: Model = "emoji",
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out/embeddings"),

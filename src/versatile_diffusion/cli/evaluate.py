@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from versatile_diffusion.cli.console import note, show, show_json, stdout, working
+from versatile_diffusion.cli.options import among, models, tasks
 
 if TYPE_CHECKING:
     from versatile_diffusion.evaluation.evaluate import Sample
@@ -19,17 +20,21 @@ SWEEPS = {"guidance_scale": float, "steps": int, "count": int}
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="A model of ours or a baseline: a name, a folder or a hub id.")] = "emoji",
+    model: Annotated[
+        str, typer.Option(help="A model of ours or a baseline: a name, a folder or a hub id.", autocompletion=models)
+    ] = "emoji",
     data: Annotated[Path | None, typer.Option(help="The data set, as `versatile data` builds it.")] = None,
-    protocol: Annotated[str, typer.Option(help="quick, full, varied, or a JSON file.")] = "quick",
+    protocol: Annotated[
+        str, typer.Option(help="quick, full, varied, or a JSON file.", autocompletion=among("protocol"))
+    ] = "quick",
     judge: Annotated[str | None, typer.Option(help="Folder of the judge of pictures.")] = None,
     encoders: Annotated[str | None, typer.Option(help="own, a model, or a CLIP folder: measure agreement.")] = None,
     features: Annotated[list[str] | None, typer.Option(help="For FID, KID, CMMD: judge, encoders, a file.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Parts of the data set.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only these tasks.", autocompletion=tasks)] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Items of each split.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of sampling.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Of sampling.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Of sampling.", autocompletion=among("scheduler"))] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="For every task, in place of the model's own.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The first.")] = None,
     sweep: Annotated[str | None, typer.Option(help="Vary one thing: guidance_scale=1,2,4 or steps=5,10,20.")] = None,

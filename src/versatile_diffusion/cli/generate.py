@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from versatile_diffusion.cli.console import note, show, show_json, show_json_line, tracked
+from versatile_diffusion.cli.console import note, note_made, show, show_json, show_json_line, tracked
 from versatile_diffusion.cli.inputs import Input, inputs_of, one_input
 from versatile_diffusion.cli.mistakes import one_line
 from versatile_diffusion.cli.options import STDOUT, Options, parameters
@@ -178,7 +178,7 @@ class Run:
             show_one_of_many(job.label, result, options)
         else:
             show_result(output, result, options)
-            note(f"{len(output)} made in {seconds:.1f} s, {output.cost}; --seed {self.seed} makes them again")
+            note_made(len(output), self.seed, seconds)
 
     def kept(self, jobs: Sequence[Job]) -> dict[int, Result]:
         """What an earlier call made, by the place of the job; nothing with --overwrite.
@@ -248,7 +248,8 @@ def show_result(output: Output, result: Result, options: Options) -> None:
     if options.show_plan:
         show("\n".join(" ".join(map(str, choices)) for choices in output.layer_plan))
     if result.texts and len(output) > 1:
-        note("  ".join(f"{what} {value:.2f}" for what, value in details(output)["statistics"].items()))
+        told = ", ".join(f"{what} {value:.2f}" for what, value in details(output)["statistics"].items())
+        note(f"variety of the words: {told}")
 
 
 def show_one_of_many(label: str, result: Result, options: Options) -> None:

@@ -85,7 +85,7 @@ def _inputs(modality: str, given: str) -> Iterator[Input]:
         files = list(files_in(Path(given), modality))
         if not files:
             endings = ", ".join(ending for ending, its in READERS.items() if its == modality)
-            raise ValueError(f"{given} holds no {modality} ({endings or 'no ending is known'})")
+            raise ValueError(f"{given} is a folder and holds no {modality} ({endings or 'no ending is known'})")
         for file in files:
             yield from _of_file(modality, file, file.relative_to(given).with_suffix("").as_posix())
     elif given.endswith(EMBEDDINGS) or modality != "text" or given.lower().endswith(".txt"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from versatile_diffusion.cli.blend import CONTEXTS, condition
-from versatile_diffusion.cli.console import note, show, show_json
+from versatile_diffusion.cli.console import note_made, show, show_json
 from versatile_diffusion.cli.options import Options, parameters
 from versatile_diffusion.flow import Condition
 
@@ -92,7 +92,7 @@ def joint(**named: Any) -> None:
         show(str(written.grid))
     with Image.open(written.grid or written.files[0]) as picture:
         preview(picture, options.preview)
-    note(f"{len(made)} made; --seed {seed} makes them again")
+    note_made(len(made), seed)
 
 
 def _parameters() -> list[inspect.Parameter]:

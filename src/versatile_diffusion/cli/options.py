@@ -25,7 +25,12 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "mixing": ("attention", "layer", "model", "join"),
     "null": ("2023", "2022"),
     "match_colours": ("simple", "histogram"),
-    "focus": ("0", "0.5", "1"),
+    "repaint": tuple(NAMED_PARTS),
+    "device": ("cpu", "cuda", "mps"),
+    "as": ("context", "latent"),
+    "objective": ("image-codec", "text-codec", "context-encoders", "image-context", "judge", "diffuser"),
+    "parallel": ("ddp", "fsdp"),
+    "protocol": ("quick", "full", "varied"),
 }
 """Names that an option takes, for the shell's completion, which must not wait for the modules that have the tables."""
 PART = "left, right, top, bottom, middle, a box as LEFT:TOP:RIGHT:BOTTOM in shares of the canvas, or a mask (file)"
@@ -62,7 +67,10 @@ def styles(context: typer.Context, incomplete: str) -> list[str]:
 Model = Annotated[
     str, typer.Option(metavar="NAME", help="Name of a shipped model, a folder, or a hub id.", autocompletion=models)
 ]
-Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, ...; the GPU where there is one.")]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="cpu, cuda, ...; the GPU where there is one.", autocompletion=among("device")),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Of several inputs, make again what is done already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Steps of the sampler: more is finer.")]
@@ -137,7 +145,11 @@ class Options:
     fidelity: Annotated[float | None, typer.Option(help="How much of the start stays: 0 nothing, 1 all.")] = None
     repaint: Annotated[
         str | None,
-        typer.Option(metavar="PART", help=f"The only part of the start that is made anew (white of a mask): {PART}."),
+        typer.Option(
+            metavar="PART",
+            help=f"The only part of the start that is made anew (white of a mask): {PART}.",
+            autocompletion=among("repaint"),
+        ),
     ] = None
     match_colours: Annotated[
         str | None,

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -97,8 +98,13 @@ def _band(band: np.ndarray) -> str:
     lines = []
     for colour in np.unique(band[band >= 0]):
         codes = ((band == colour) * bits).sum(axis=0) + 63
-        lines.append(f"#{colour}{''.join(map(chr, codes))}")
+        lines.append(f"#{colour}{''.join(_run(chr(code), len([*same])) for code, same in groupby(codes))}")
     return "$".join(lines)
+
+
+def _run(sixel: str, count: int) -> str:
+    """The same sixel so many times, in short."""
+    return f"!{count}{sixel}" if count > 3 else sixel * count
 
 
 def in_true_colour(picture: Image.Image, columns: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from versatile_diffusion.cli.console import note, show, show_json
-from versatile_diffusion.cli.options import Device, Json
+from versatile_diffusion.cli.options import Device, Json, models
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from versatile_diffusion import VersatileDiffusionPipeline
 
-MOST_THREADS = 1024
+MOST_THREADS = 512
 TEXT_SUFFIXES = (".txt", ".json")
 
 
@@ -32,7 +31,9 @@ class Saved:
 
 def replay(
     file: Annotated[Path, typer.Argument(help="What a `versatile` command saved: a picture, a grid, texts, a sweep.")],
-    model: Annotated[str | None, typer.Option(help="In place of the model that the file names.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="In place of the model that the file names.", autocompletion=models)
+    ] = None,
     embeddings: Annotated[
         list[Path] | None, typer.Option(help="Files (or folders) of the tokens and latents that it was made from.")
     ] = None,
@@ -52,15 +53,21 @@ def replay(
     record = before.record
     try:
         pipe = load(model or record.get("from_pretrained") or record["model"]["name"], device)
-        torch.set_num_threads(
-            min(max(int(record["threads"]), 1), MOST_THREADS)
-        )  # rounding depends on how sums are split
+        torch.set_num_threads(threads_of(record))  # rounding depends on how sums are split
         after = again(pipe, record, finder(file.parent, known_embeddings(embeddings or ())))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the record of {file} is incomplete or damaged ({error})") from error
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:  # of what a record may hold
+        raise ValueError(f"the record of {file} is incomplete or damaged ({type(error).__name__}: {error})") from error
     if isinstance(before.content, list) or isinstance(after, list):
         return compared_texts(before.content, after, record, json)
     return compared_pictures(before.content, after, record, file, folder, json)
+
+
+def threads_of(record: Mapping[str, Any]) -> int:
+    """How many threads computed it; ValueError if the record tells no such number."""
+    threads = record["threads"]
+    if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"the record was made with {threads!r} threads; it must be a number from 1 to {MOST_THREADS}")
+    return threads
 
 
 def again(
@@ -98,13 +105,15 @@ def read(file: Path) -> Saved:
 
 
 def _read_texts(file: Path) -> Saved:
+    from versatile_diffusion.sampling.metadata import parse_record
+
     if not file.is_file():
         raise ValueError(f"{file}: no such file; texts are replayed from the .json beside them")
     try:
-        record = json_format.loads(file.read_text(encoding="utf-8"))
+        record = parse_record(file.read_text(encoding="utf-8"), "it")
         cells = record.get("cells", [])
         return Saved([text for cell in cells for text in cell["texts"]] if cells else record["texts"], record)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} holds no record of texts that this library saved ({error})") from error
 
 

@@ -16,7 +16,7 @@ from versatile_diffusion.cli.console import note, show
 from versatile_diffusion.cli.files import free_path, grid, next_number, save_at_once
 from versatile_diffusion.cli.options import STDOUT, Options
 from versatile_diffusion.cli.preview import preview
-from versatile_diffusion.sampling.metadata import read_record, save_png
+from versatile_diffusion.sampling.metadata import parse_record, read_record, save_png
 from versatile_diffusion.sampling.output import Output
 
 
@@ -147,8 +147,8 @@ def find_texts(place: Place, count: int) -> tuple[Result, Any] | None:
     files = tuple(place.folder / f"{place.stem}{suffix}" for suffix in (".txt", ".json"))
     if not all(file.exists() for file in files):
         return None
-    told = json.loads(files[1].read_text(encoding="utf-8"))
-    return Result(files=files, texts=tuple(told["texts"])), told.get("asked")
+    told = parse_record(files[1].read_text(encoding="utf-8"), files[1])
+    return Result(files=files, texts=tuple(told.get("texts", ()))), told.get("asked")
 
 
 @dataclass(frozen=True)

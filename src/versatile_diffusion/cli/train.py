@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from versatile_diffusion.cli.console import note, show, show_json
+from versatile_diffusion.cli.options import Device, among, models, tasks
 
 if TYPE_CHECKING:
     from versatile_diffusion.training.loop import Outcome
@@ -20,7 +21,7 @@ PLAIN = ("data", "out", "minutes", "steps", "seed", "device", "timeout")
 """Options that `run` takes as they are."""
 ENGINE = (
     *("parallel", "accumulate", "clip", "bf16", "compile", "activation_checkpointing", "keep", "checkpoint_minutes"),
-    *("posthoc", "wandb"),
+    *("warmup", "eval_minutes", "sample_minutes", "posthoc", "wandb"),
 )
 """Options that are fields of `LoopSettings`."""
 OWN = ("flows", "only", "lora", "lr", "aspect")
@@ -29,22 +30,31 @@ OWN = ("flows", "only", "lora", "lr", "aspect")
 
 def train(
     context: typer.Context,
-    objective: Annotated[str | None, typer.Argument(help=OBJECTIVES)] = None,
+    objective: Annotated[str | None, typer.Argument(help=OBJECTIVES, autocompletion=among("objective"))] = None,
     data: Annotated[Path | None, typer.Option(help="A set of `versatile data`; with --from, your own.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; a run that stands there goes on.")] = None,
     settings: Annotated[str, typer.Option(help="Named settings of the objective.")] = "emoji",
     minutes: Annotated[float | None, typer.Option(help="Stop cleanly after this wall-clock time.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the whole run.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the weights and of every batch.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the GPU where there is one.")] = None,
-    start: Annotated[str | None, typer.Option("--from", help="Go on with this model, on your own --data.")] = None,
-    flows: Annotated[str | None, typer.Option(help="With --from: flows, such as text-to-image; else all.")] = None,
+    device: Device = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Go on with this model, on your own --data.", autocompletion=models),
+    ] = None,
+    flows: Annotated[
+        str | None,
+        typer.Option(help="With --from: flows, such as text-to-image; else all.", autocompletion=tasks),
+    ] = None,
     only: Annotated[str | None, typer.Option(help="With --from: groups or streams, such as context,data.text.")] = None,
     lora: Annotated[int | None, typer.Option(min=1, help="With --from: train adapters of this rank instead.")] = None,
     lr: Annotated[float | None, typer.Option(help="With --from: learning rate.")] = None,
     aspect: Annotated[float | None, typer.Option(help="With --from: keep pictures' shapes, up to this : 1.")] = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine; or start with torchrun.")] = 1,
-    parallel: Annotated[str | None, typer.Option(help="Each process has the model (ddp) or a shard (fsdp).")] = None,
+    parallel: Annotated[
+        str | None,
+        typer.Option(help="Each process has the model (ddp) or a shard (fsdp).", autocompletion=among("parallel")),
+    ] = None,
     accumulate: Annotated[int | None, typer.Option(min=1, help="Batches of each process per step.")] = None,
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradients.")] = None,
     bf16: Annotated[bool | None, typer.Option(help="bfloat16 where it is safe; on a GPU by default.")] = None,
@@ -52,6 +62,9 @@ def train(
     activation_checkpointing: Annotated[bool | None, typer.Option(help="Less memory, a third slower.")] = None,
     keep: Annotated[int | None, typer.Option(min=1, help="Checkpoints that stay.")] = None,
     checkpoint_minutes: Annotated[float | None, typer.Option(help="Minutes between checkpoints.")] = None,
+    eval_minutes: Annotated[float | None, typer.Option(help="Minutes between measurements on held-out data.")] = None,
+    sample_minutes: Annotated[float | None, typer.Option(help="Minutes between sheets of samples.")] = None,
+    warmup: Annotated[int | None, typer.Option(min=0, help="Steps in which the learning rate rises.")] = None,
     posthoc: Annotated[str | None, typer.Option(help="Widths of averages to store, such as 0.05,0.1.")] = None,
     wandb: Annotated[bool | None, typer.Option(help="Log to Weights & Biases too, offline by default.")] = None,
     timeout: Annotated[float, typer.Option(help="Minutes until a silent process counts as dead.")] = 30.0,
@@ -106,7 +119,7 @@ def _check(given: dict[str, Any]) -> None:
             f"give what to train (or the model that goes on, with --from), --data and --out; or --export RUN. "
             f"--{', --'.join(OWN)} go with --from. What is trained: {OBJECTIVES}"
         )
-    for name in ("minutes", "checkpoint_minutes", "timeout"):
+    for name in ("minutes", "checkpoint_minutes", "eval_minutes", "sample_minutes", "timeout"):
         if given[name] is not None and given[name] <= 0:
             raise ValueError(f"--{name.replace('_', '-')} is {given[name]}; it must be above 0")
     if not data.is_dir() and start is None:

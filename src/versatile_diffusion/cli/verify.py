@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from versatile_diffusion.cli.console import show, show_json, stdout, working
-from versatile_diffusion.cli.options import Json
+from versatile_diffusion.cli.options import Json, models
 
 if TYPE_CHECKING:
     from versatile_diffusion.interop.verify import Report
@@ -17,7 +17,12 @@ LAYOUT_HELP = "Of the source, where its names do not tell: basic-2022 for VD-bas
 
 
 def verify(
-    source: Annotated[str, typer.Argument(help="A checkpoint, a folder in any layout, a shipped model, or a hub id.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint, a folder in any layout, a shipped model, or a hub id.", autocompletion=models
+        ),
+    ],
     layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
     headers: Annotated[
         bool, typer.Option("--headers", help="Check names, shapes and dtypes only, which takes seconds.")

@@ -24,6 +24,14 @@ from versatile_diffusion.sampling.embeddings import maker_of
 INDEX = "encoded.json"
 LOOKS = "looks"
 LATENTS, TOKENS = "latents", "tokens"
+BEGUN = {
+    "source": "another source",
+    "shards": "another number of shards",
+    "listing": "other files (names or sizes)",
+    "made_by": "another model",
+    "shapes": "other shapes",
+}
+"""What an encoding that goes on must not differ in."""
 T = TypeVar("T")
 
 
@@ -183,7 +191,7 @@ def encode_set(
         _write_index(out, index)
         progress(_count(index))
     if not index["parts"]:
-        raise ValueError(f"{source.path} holds no good picture with a caption: {report}")
+        raise ValueError(f"{source.path} holds no good picture with a caption: {report}{report.hint}")
     _write_index(out, index | {"finished": True, "report": report.to_json()})
     return EncodedSet.open(out)
 
@@ -193,14 +201,15 @@ def _begun(out: Path, source: Source, bank: ModalityBank, buckets: Buckets | Non
     told: dict[str, Any] = {
         "source": str(source.path.resolve()),
         "shards": len(source.shards),
+        "listing": source.listing,
         "made_by": made_by,
         "shapes": None if buckets is None else [list(shape) for shape in buckets.shapes],
     }
     if not (out / INDEX).is_file():
         return {**told, "parts": [], "position": asdict(Position()), "finished": False, "report": report.to_json()}
-    index = json.loads((out / INDEX).read_text(encoding="utf-8"))
-    if other := [name for name, value in told.items() if index.get(name) != value]:
-        raise ValueError(f"{out} was begun with another {' and '.join(other)}; give another folder, or delete it")
+    index = {"listing": source.listing, **json.loads((out / INDEX).read_text(encoding="utf-8"))}  # not in older ones
+    if other := [BEGUN[name] for name, value in told.items() if index.get(name) != value]:
+        raise ValueError(f"{out} was begun with {' and '.join(other)}; give another folder, or delete it")
     return index
 
 

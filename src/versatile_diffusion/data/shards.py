@@ -16,6 +16,7 @@ CAPTIONS = ("captions", "caption", "texts", "text")
 """Fields of a sample's description that hold a caption, or a list of them; the first that there is counts."""
 
 METADATA = "metadata.jsonl"
+NO_PICTURE, NO_CAPTION = "without a picture", "without a caption"
 DAMAGED = (tarfile.TarError, zlib.error, EOFError, OSError)
 """What a shard that is cut short or damaged raises while it is read."""
 
@@ -30,7 +31,7 @@ class Raw:
 
     @property
     def problem(self) -> str:
-        return "without a picture" if self.picture is None else "" if self.captions else "without a caption"
+        return NO_PICTURE if self.picture is None else "" if self.captions else NO_CAPTION
 
 
 class Shard(Protocol):
@@ -111,7 +112,10 @@ class TarShard:
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """A parquet file with a column `image` (bytes, or a record with `bytes`) and captions (`text`)."""
+    """A parquet file with a column `image` (bytes, or a record with `bytes`) and captions (`text`).
+
+    `samples` raises ValueError where it has no such columns, or something else in them.
+    """
 
     path: Path
 
@@ -120,10 +124,22 @@ class ParquetFile:
         from pyarrow.parquet import ParquetFile
 
         try:
-            rows = (row for batch in ParquetFile(self.path).iter_batches(64) for row in batch.to_pylist())
+            file = ParquetFile(self.path)
+            columns = file.schema_arrow.names
+            if "image" not in columns or not set(CAPTIONS) & set(columns):
+                raise ValueError(
+                    f"{self.path} has the columns {', '.join(columns)}; needed are image (bytes) and one of "
+                    f"{', '.join(CAPTIONS)}"
+                )
+            rows = (row for batch in file.iter_batches(64) for row in batch.to_pylist())
             for number, row in enumerate(islice(rows, start, None), start):
                 picture = row.get("image")
                 data = picture.get("bytes") if isinstance(picture, Mapping) else picture
+                if not isinstance(data, bytes | None):
+                    held = type(data).__name__
+                    raise ValueError(
+                        f"{self.path}: its column image holds {held}; needed are the bytes of picture files"
+                    )
                 yield Raw(f"{self.path.name}#{number}", data, _captions(row))
         except ArrowException as error:
             raise EOFError(str(error)) from error
@@ -132,6 +148,14 @@ class ParquetFile:
 def pictures_in(folder: Path) -> list[Path]:
     """All pictures in a folder and those below it, by name."""
     return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PICTURES and path.is_file()]
+
+
+def files_of(shard: Shard) -> list[Path]:
+    """The files that a shard is read from."""
+    if shard.path.is_file():
+        return [shard.path]
+    endings = (*PICTURES, ".txt", Path(METADATA).suffix)
+    return [path for path in shard.path.rglob("*") if path.suffix.lower() in endings and path.is_file()]
 
 
 def shards_in(path: Path) -> list[Shard]:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from versatile_diffusion.data.shards import DAMAGED, METADATA, Raw, Shard, shards_in
+from versatile_diffusion.data.shards import (
+    CAPTIONS,
+    DAMAGED,
+    METADATA,
+    NO_CAPTION,
+    NO_PICTURE,
+    Raw,
+    Shard,
+    files_of,
+    shards_in,
+)
 from versatile_diffusion.modalities.image import DAMAGE, check_image
 
 
@@ -35,6 +47,12 @@ class Position:
 
 START = Position()
 
+HINTS = {
+    NO_PICTURE: "a picture is a file beside its caption, or what `file_name` names, or a column `image`",
+    NO_CAPTION: f"captions are lines of a .txt with the picture's name, or a field {', '.join(CAPTIONS)}",
+}
+"""What a sample needs, by what it lacks."""
+
 
 @dataclass
 class Report:
@@ -51,6 +69,7 @@ class Report:
     shards: int = 0
     bad: Counter[str] = field(default_factory=Counter)
     bad_shards: Counter[str] = field(default_factory=Counter)
+    last: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.allowed <= 1:
@@ -64,9 +83,10 @@ class Report:
             ValueError: there are too many of them.
         """
         self.bad[why] += 1
+        self.last = where
         bad = self.bad.total()
         if bad > max(self.few, self.allowed * (bad + self.good)):
-            raise ValueError(f"too many bad samples: {self}; the last is {where}. {self.allowed:.0%} are allowed")
+            raise ValueError(f"too many bad samples ({self.allowed:.0%} are allowed): {self}{self.hint}")
 
     def skip_shard(self, why: str, where: str) -> None:
         """Counts a shard that broke off.
@@ -77,6 +97,13 @@ class Report:
         self.bad_shards[why] += 1
         if (bad := self.bad_shards.total()) > max(1, self.allowed * self.shards):
             raise ValueError(f"{bad} of {self.shards} shards are bad; the last is {where} ({why})")
+
+    @property
+    def hint(self) -> str:
+        """The last bad sample, and what most of the bad ones lack; to stand at the end of a message."""
+        last = f"; the last is {self.last}" if self.last else ""
+        most = [HINTS[why] for why, _ in self.bad.most_common(1) if why in HINTS]
+        return "; ".join([last, *most])
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "bad": dict(self.bad), "bad_shards": dict(self.bad_shards)}
@@ -97,6 +124,18 @@ class Source:
 
     path: Path
     shards: tuple[Shard, ...]
+
+    @cached_property
+    def listing(self) -> str:
+        """A hash of the names and sizes of all files, which tells another set in the same place."""
+        files = [(shard, file) for shard in self.shards for file in files_of(shard)]
+        told = "".join(
+            sorted(
+                f"{shard.path.name if file == shard.path else file.relative_to(shard.path)} {file.stat().st_size}\n"
+                for shard, file in files
+            )
+        )
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def part(self, rank: int, world: int) -> Source:
         """The shards of one of `world` processes."""
@@ -147,10 +186,12 @@ def open_source(path: str | Path) -> Source:
             `text`), else each with a text file of the same name, a caption on each line.
 
     Raises:
-        ValueError: there is nothing of that kind, or parquet cannot be read here.
+        ValueError: there is nothing there, or nothing of that kind, or parquet cannot be read here.
     """
     shards = shards_in(Path(path))
     if not shards:
+        if not Path(path).exists() and not set("*?[") & set(Path(path).name):
+            raise ValueError(f"{path}: there is no such folder or file")
         raise ValueError(
             f"{path} holds no pictures with captions; allowed: a folder of pictures, each with a .txt of the same name "
             f"or all in a {METADATA}, WebDataset shards (.tar), parquet files"

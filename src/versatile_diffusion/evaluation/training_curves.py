@@ -13,6 +13,7 @@ import torch
 
 from versatile_diffusion.evaluation.intervals import Measured
 from versatile_diffusion.evaluation.plots import Point, line_plot
+from versatile_diffusion.tasks import TASKS
 from versatile_diffusion.training.checkpoints import Checkpoints
 from versatile_diffusion.training.mixture import STAGES, Mixture
 
@@ -49,24 +50,56 @@ def course(runs: Sequence[Path], flows: Sequence[str] = STAGES["official"]) -> C
     return Course(losses, ends[1:-1])
 
 
+def flow_course(run: Path, flow: str) -> list[Point]:
+    """The loss of one flow on held-out items, of the averaged model, against thousands of items of this flow.
+
+    Raises:
+        ValueError: the folder holds no run of the diffuser.
+    """
+    told, batches = run_settings(run)
+    mixture = _mixture(told)
+    trained = [task.name for task in (mixture.tasks if mixture.joint else mixture.turns)]
+    size, every = mixture.size(TASKS[flow]) * batches / 1000, 1 if mixture.joint else len(trained)
+    points = []
+    for line in _lines(run):
+        if (loss := line.get(f"eval/{flow}")) is not None:
+            rounds, rest = divmod(line["step"], every)
+            steps = rounds * trained.count(flow) + trained[:rest].count(flow)
+            points.append((size * steps, Measured(loss, loss, loss, 1)))
+    return points
+
+
 def items_per_step(run: Path) -> float:
     """How many items a step of a run takes, in the mean over its flows.
 
     Raises:
         ValueError: the folder holds no run of the diffuser.
     """
-    told, batches = _settings(run)
-    if told.get("objective") != "diffuser":
-        raise ValueError(f"{run} holds no training run of the diffuser")
-    shares = {name: told["mixture"][name] for name in told.get("flows") or STAGES[told["stage"]]}
-    mixture = Mixture({n: share for n, share in shares.items() if share}, told["batch"], told.get("joint", False))
+    told, batches = run_settings(run)
+    mixture = _mixture(told)
     sizes = [mixture.items] if mixture.joint else [mixture.size(task) for task in mixture.turns]
     return batches * sum(sizes) / len(sizes)
 
 
-def _settings(run: Path) -> tuple[dict[str, Any], int]:
+def _mixture(told: Mapping[str, Any]) -> Mixture:
+    shares = {name: told["mixture"][name] for name in told.get("flows") or STAGES[told["stage"]]}
+    return Mixture({n: share for n, share in shares.items() if share}, told["batch"], told.get("joint", False))
+
+
+def run_settings(run: Path) -> tuple[dict[str, Any], int]:
     """Of a run, and how many batches make a step: from its newest checkpoint, or where there is none from what was
-    resolved at its start."""
+    resolved at its start.
+
+    Raises:
+        ValueError: the folder holds no run of the diffuser.
+    """
+    told, batches = _told(run)
+    if told.get("objective") != "diffuser":
+        raise ValueError(f"{run} holds no training run of the diffuser")
+    return told, batches
+
+
+def _told(run: Path) -> tuple[dict[str, Any], int]:
     newest = Checkpoints(run).newest()
     if newest is not None:
         content = torch.load(newest, map_location="cpu", weights_only=True, mmap=True)

@@ -61,13 +61,20 @@ def read_record(image: Image.Image, name: object = "the picture") -> dict[str, A
     text = getattr(image, "text", {}).get(KEY)
     if text is None:
         raise ValueError(f"{name} holds no {KEY} record; only a PNG saved by this library can be replayed")
+    record = parse_record(text, f"the {KEY} record of {name}")
+    if (schema := record.get("schema")) != SCHEMA:
+        raise ValueError(f"{name} has a record of schema {schema!r}; this version reads schema {SCHEMA}")
+    return record
+
+
+def parse_record(text: str, name: object) -> dict[str, Any]:
+    """A record from its JSON; ValueError if it is damaged. `name` is what the message calls it."""
     try:
         record = json.loads(text)
-        schema = record["schema"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"the {KEY} record of {name} is damaged ({error})") from error
-    if schema != SCHEMA:
-        raise ValueError(f"{name} has a record of schema {schema}; this version reads schema {SCHEMA}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is damaged ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{name} is damaged (it is a {type(record).__name__}, not an object of JSON)")
     return record
 
 

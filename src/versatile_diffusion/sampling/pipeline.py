@@ -22,7 +22,7 @@ from versatile_diffusion.sampling.embeddings import Embeddings, injected, latent
 from versatile_diffusion.sampling.models import READ_AT_ONCE, fetched, find_model, is_ours, register_classes, size_of
 from versatile_diffusion.sampling.names import own_names
 from versatile_diffusion.sampling.output import OUTPUT_TYPES, Output, converted
-from versatile_diffusion.sampling.replay import arguments_of
+from versatile_diffusion.sampling.replay import arguments_of, item_of
 from versatile_diffusion.sampling.request import Request, task_of
 from versatile_diffusion.sampling.run import begin, check_maker, finish, prepare
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
@@ -292,8 +292,7 @@ class VersatileDiffusionPipeline(DiffusionPipeline):
         check_maker(self, settings)
         if "application" in settings or "match_colours" in settings:
             raise ValueError("made by an application; versatile_diffusion.applications.again.replay makes it again")
-        output = self.generate(**arguments_of(settings, resolve))
-        return output[settings["index"]] if "index" in settings else output
+        return item_of(self.generate(**arguments_of(settings, resolve)), settings)
 
     def request(self, data: str, conditions: Sequence[Condition], options: dict[str, Any]) -> Request:
         """What `generate` is asked for, with this model's defaults for the task filled in."""

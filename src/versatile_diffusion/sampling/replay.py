@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from versatile_diffusion.choices import unknown
 from versatile_diffusion.flow import Condition
-from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.modalities import MODALITIES, Modality
 from versatile_diffusion.sampling.focus import Focus
-from versatile_diffusion.sampling.output import record_of
+from versatile_diffusion.sampling.output import Output, record_of
 from versatile_diffusion.sampling.request import RAW, Request
 
 Resolve = Callable[[dict[str, Any]], Any]
@@ -34,7 +35,23 @@ def arguments_of(settings: Mapping[str, Any], resolve: Resolve | None = None) ->
     """
     if missing := ({*FIELDS, *RAW} | {"data", "latents", "seeds"}) - settings.keys():
         raise ValueError(f"the settings lack {', '.join(sorted(missing))}")
-    data = MODALITIES[settings["data"]]
+    try:
+        return _arguments(settings, resolve)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the settings are damaged ({type(error).__name__}: {error})") from error
+
+
+def item_of(output: Output, settings: Mapping[str, Any]) -> Output:
+    """The item that settings are of, or the whole output where they name none; ValueError if there is no such item."""
+    if "index" not in settings:
+        return output
+    if type(index := settings["index"]) is not int or index not in range(len(output)):
+        raise ValueError(f"the settings are of item {index!r}; there are 0 to {len(output) - 1}")
+    return output[index]
+
+
+def _arguments(settings: Mapping[str, Any], resolve: Resolve | None) -> dict[str, Any]:
+    data = _modality(settings["data"])
     return {
         "data": data.name,
         "conditions": [_condition(record, data.check_mask, resolve) for record in settings["conditions"]],
@@ -48,7 +65,7 @@ def arguments_of(settings: Mapping[str, Any], resolve: Resolve | None = None) ->
 
 def _condition(record: Mapping[str, Any], check_part: Check | None, resolve: Resolve | None) -> Condition:
     """Args: record: of a condition. check_part: of masks of the canvas."""
-    modality = MODALITIES[record["modality"]]
+    modality = _modality(record["modality"])
     checks = {"mask": modality.check_mask, "negative": modality.check, "values": modality.check}
     found = {name: value_of(record[name], checks.get(name), resolve) for name in NESTED if name in record}
     options = {name: record[name] for name in PLAIN if name in record}
@@ -63,6 +80,12 @@ def _condition(record: Mapping[str, Any], check_part: Check | None, resolve: Res
         region=value_of(record.get("region"), check_part, resolve),
         **options,
     )
+
+
+def _modality(name: Any) -> Modality:
+    if name not in MODALITIES:
+        raise ValueError(unknown("modality", name, MODALITIES))
+    return MODALITIES[name]
 
 
 def value_of(record: Any, check: Check | None = None, resolve: Resolve | None = None) -> Any:

@@ -116,6 +116,7 @@ class Request:
             raise ValueError("repaint is the part of a start that is made anew, and there is no start")
         if (self.start is None) != (self.fidelity == 0) and self.repaint is None:
             raise ValueError("start and fidelity (above 0) go together: what to begin from, and how much of it to keep")
+        _check_negative(self.negative_prompt)
         _check_interval(self.guidance_interval)
         _check_null(self.null)
         if self.layer_plan is not None and self.mixing != "layer":
@@ -166,6 +167,12 @@ def _check_number(name: str, value: Any, least: float, most: float) -> None:
         what = "a whole number" if name in COUNTS else "a number"
         upper = f" to {most:g}" if math.isfinite(most) else " up"
         raise ValueError(f"{name} is {value!r}; it must be {what} from {least:g}{upper}")
+
+
+def _check_negative(negative: Any) -> None:
+    texts = negative if isinstance(negative, list | tuple) else () if negative is None else (negative,)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"negative_prompt is {negative!r}; it must be a text, or one for each prompt")
 
 
 def _check_interval(interval: Any) -> None:

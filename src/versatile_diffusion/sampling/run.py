@@ -124,8 +124,8 @@ def prepare(
     prompts = _prompts(request, given, nulls)
     items = prompts * request.num_outputs
     made = items * request.candidates
-    if latents is not None and tuple(latents.shape) != (made, *shape):
-        raise ValueError(f"latents are {tuple(latents.shape)}; for {made} items they must be {(made, *shape)}")
+    if latents is not None and (of := tuple(getattr(latents, "shape", ()))) != (made, *shape):
+        raise ValueError(f"latents are {of or repr(latents)}; for {made} items they must be {(made, *shape)}")
     start = None
     if request.start is not None:
         start = Start.check(request.start, request.repaint, request.data, request.size, shape, (prompts, items, made))
@@ -178,8 +178,11 @@ def begin(
 
 def check_maker(pipe: VersatileDiffusionPipeline, settings: Mapping[str, Any]) -> None:
     """ValueError unless settings of an Output are of a model with these weights."""
-    if (made_by := settings["model"]["fingerprint"]) != fingerprint(pipe.unet, pipe.bank):
-        raise ValueError(f"made by model {settings['model']['name']!r} ({made_by}); the one loaded has other weights")
+    maker = settings.get("model")
+    if not isinstance(maker, Mapping):
+        raise ValueError("the settings do not say which model made the output")
+    if (made_by := maker.get("fingerprint")) != fingerprint(pipe.unet, pipe.bank):
+        raise ValueError(f"made by model {maker.get('name')!r} ({made_by}); the one loaded has other weights")
 
 
 def finish(
@@ -258,7 +261,7 @@ def _shape(pipe: VersatileDiffusionPipeline, request: Request) -> tuple[int, ...
     if request.size and len(shape) == 1:
         raise ValueError(f"height and width do not apply: a {request.data} has no size in pixels")
     if request.decoding and len(shape) > 1:
-        raise ValueError(f"{', '.join(request.decoding)}: only texts are decoded with these, not a {request.data}")
+        raise ValueError(f"{', '.join(request.decoding)}: only texts are decoded with these, and {request.data} is asked for")
     divisor = 2 ** sum(stage.kind == "down" for stage in pipe.unet.plan)
     if len(shape) > 1 and any(side % divisor for side in shape[1:]):
         rows, columns = shape[1:]

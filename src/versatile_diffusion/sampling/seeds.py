@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from jaxtyping import Float
@@ -38,9 +39,9 @@ def item_seeds(
     seeds = tuple(seed) if isinstance(seed, Sequence) else tuple(seed + k for k in range(count))
     if len(seeds) != count:
         raise ValueError(f"got {len(seeds)} seeds for {count} items; give one seed, or one per item")
-    if any(not 0 <= one < SEED_LIMIT for one in seeds):
-        raise ValueError(f"seed is {seed}; seeds must be from 0 to 2**63 - 1")
-    return seeds
+    if any(isinstance(one, bool) or not isinstance(one, Integral) or not 0 <= one < SEED_LIMIT for one in seeds):
+        raise ValueError(f"seed is {seed}; seeds must be whole numbers from 0 to 2**63 - 1")
+    return tuple(int(one) for one in seeds)
 
 
 def _draw_seed(generator: torch.Generator) -> int:

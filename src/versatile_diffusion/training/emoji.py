@@ -29,7 +29,7 @@ SMALL = DiffuserSettings(
         "heads": 4,
         "norm_groups": 16,
     },
-    data_streams={"image": {"channels": 4}, "text": {"width": 26, "gain": 30.0}},
+    data_streams={"image": {"channels": 4}, "text": {"width": 224, "gain": 30.0}},
     context_streams={"image": {"width": 192}, "text": {"width": 192}},
     mixture={"text-to-image": 3, "image-variation": 1, "image-to-text": 2, "text-variation": 1},
     batch={"image": 32, "text": 64},

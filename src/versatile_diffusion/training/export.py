@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from versatile_diffusion.data.encoded import INDEX
 from versatile_diffusion.training.checkpoints import Checkpoints
+from versatile_diffusion.training.own_data import ENCODED
 from versatile_diffusion.training.posthoc_ema import reconstruct
 from versatile_diffusion.training.settings import named
 
@@ -32,7 +34,9 @@ def export(run: Path, to: Path | None = None, data: Path | None = None, ema: flo
     if path is None or not (run / "settings.json").is_file():
         raise ValueError(f"{run} holds no run with a checkpoint and settings.json; give a folder that training wrote")
     told = json.loads((run / "settings.json").read_text())
-    data = data or Path(told.get("started", {}).get("data", ""))
+    encoded = run / ENCODED  # what the run encoded itself does not need its source any more
+    found = encoded if (encoded / INDEX).is_file() else Path(told.get("started", {}).get("data", ""))
+    data = data or found
     if data == Path() or not (data.exists() or any(data.parent.glob(data.name))):  # a pattern is allowed, too
         raise ValueError(f"the data set of {run} is not known or not there ({data}): give --data")
     build = named(told["objective"], told["settings"], told.get("options"))

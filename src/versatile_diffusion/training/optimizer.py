@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from versatile_diffusion.diffuser.groups import Multipliers, parameter_groups
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
+from versatile_diffusion.training.distributed import scattered
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # pushes every singular value in (0, 1] to about 0.7 .. 1.2
 
@@ -82,9 +84,12 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(grad)
         state["momentum"].lerp_(grad, 1 - group["momentum"])
-        direction = grad.lerp(state["momentum"], group["momentum"]).flatten(1)
+        direction = grad.lerp(state["momentum"], group["momentum"])
+        if isinstance(direction, DTensor):  # put together once, not for every product
+            direction = direction.full_tensor()
+        direction = direction.flatten(1)
         rows, columns = direction.shape
-        update = orthogonalise(direction, group["newton_schulz_steps"]).view_as(p)
+        update = scattered(orthogonalise(direction, group["newton_schulz_steps"]).view(p.shape), like=p)
         p.mul_(1 - group["lr"] * group["weight_decay"])
         p.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
 

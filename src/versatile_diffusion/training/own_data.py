@@ -29,6 +29,8 @@ LOOP = LoopSettings(steps=400, warmup=20, ema=0.99, eval_minutes=2, sample_minut
 
 SHARES = {"text-to-image": 3, "image-variation": 1, "image-to-text": 2, "text-variation": 1}
 HELD_OUT, MOST_HELD_OUT = 20, 256
+ENCODED = "encoded"
+"""Where in a run's folder its set is, if the run encoded it."""
 
 
 def own_data(
@@ -61,9 +63,11 @@ def own_data(
     Raises:
         ValueError: there is no such model or data, fewer than two items, or the set was encoded by another model.
     """
+    if not (data / INDEX).is_file():
+        open_source(data)  # refused before a model is loaded
     pipe = VersatileDiffusionPipeline.from_pretrained(model, on_use=False)
     bank = pipe.bank.to(device).eval()
-    encoded = encoded_set(data, bank, out / "encoded", None if aspect is None else buckets_of(pipe, aspect))
+    encoded = encoded_set(data, bank, out / ENCODED, None if aspect is None else buckets_of(pipe, aspect))
     train, held_out = split(encoded, bank, device)
     options = changed(settings_of(pipe), flows, only, lora, lr)
     looks = encoded.looks()

@@ -12,17 +12,21 @@ from versatile_diffusion.modalities.optimus import Optimus
 
 
 @torch.no_grad()
-def onto_principal_directions(codec: Optimus, ids: Int[Tensor, "n t"], least: float = 0.1) -> Optimus:
-    """The same codec with a shorter latent whose channels do not correlate.
+def onto_principal_directions(
+    codec: Optimus, ids: Int[Tensor, "n t"], least: float = 0.1, whiten: bool = True
+) -> Optimus:
+    """The same codec with a shorter latent.
 
     A codec uses as many directions as it needs. Where these are fewer than its channels, a diffusion on the channels
-    spends most of its loss on directions that say nothing; after normalisation each of the new channels counts alike.
-    Both maps from and to the latent are linear, so the turn goes into their weights.
+    spends most of its loss on directions that say nothing. Either the new channels do not correlate, and after
+    normalisation each direction counts alike; or, where distances mean something, each channel has a part of every
+    direction, so that normalisation leaves the proportions as they are. Both maps from and to the latent are linear, so the turn goes into their weights.
 
     Args:
         codec: trained; its `latent_mean` and `latent_std` are set.
         ids: token ids (padded) on which the directions are measured.
         least: variance of a direction that is kept, in units of a channel's.
+        whiten: whether the new channels are the directions themselves.
 
     Returns:
         A new codec; its latents are normalised per channel. What it decodes differs by the directions left out alone.
@@ -32,6 +36,9 @@ def onto_principal_directions(codec: Optimus, ids: Int[Tensor, "n t"], least: fl
     mean, std = codec.latent_mean, codec.latent_std
     variances, directions = torch.linalg.eigh(torch.cov(((means - mean) / std).T))
     kept = directions[:, variances > least].flip(1)  # (Z, k), the widest first
+    if not whiten:
+        mixed = torch.randn(kept.shape[1], kept.shape[1], generator=torch.Generator().manual_seed(0))
+        kept = kept @ torch.linalg.qr(mixed).Q.to(kept)
     there, back = kept / std[:, None], kept * std[:, None]
     rest = mean - back @ (there.T @ mean)  # the part of the mean outside of the directions
     config = {**codec.config, "latent_size": kept.shape[1], "decoder_bias": True}

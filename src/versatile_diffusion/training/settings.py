@@ -15,7 +15,7 @@ from versatile_diffusion.modalities.dual_encoder import DualImageEncoder, DualTe
 from versatile_diffusion.training.codecs import ImageCodecObjective, ImageCodecSettings
 from versatile_diffusion.training.context_data import ContextData
 from versatile_diffusion.training.context_encoders import ContextEncodersObjective, ContextEncodersSettings
-from versatile_diffusion.training.diffuser import STAGES
+from versatile_diffusion.training.diffuser import STAGES, DiffuserSettings
 from versatile_diffusion.training.emoji import SMALL, emoji_objective, finished
 from versatile_diffusion.training.image_context import ImageContextObjective, ImageContextSettings
 from versatile_diffusion.training.judge import JudgeObjective, JudgeSettings
@@ -72,7 +72,8 @@ def text_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objec
     channels 26 directions are kept at the end, which loses none of these.
     """
     loop = LoopSettings(steps=1600, warmup=20, ema=0.99, eval_minutes=10, sample_minutes=10)
-    return TextCodecObjective(data, TextCodecSettings(), device), loop
+    guide = DualTextEncoder.from_pretrained(finished(out.parent / "context-encoders") / "text")
+    return TextCodecObjective(data, TextCodecSettings(), device, guide), loop
 
 
 def judge_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
@@ -104,16 +105,23 @@ def diffuser_emoji(
 FOUR_FLOWS = 7000
 """Steps of the model of four flows that is compared with single-flow ones."""
 
+TINY = replace(SMALL, unet={**SMALL.unet, "width": 32}, batch={"image": 16, "text": 32})
+"""To compare flows in an hour of one core: a fifth of the work per step."""
 
-def four_flows_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+
+def four_flows_emoji(
+    options: DiffuserSettings, data: Path, out: Path, device: torch.device
+) -> tuple[Objective, LoopSettings]:
     """All four flows from the first step on, to be compared with `single_flow_emoji`. Not run at this length."""
-    return emoji_objective(SMALL, data, out, device, fresh=True), _diffuser_loop(FOUR_FLOWS)
+    return emoji_objective(options, data, out, device, fresh=True), _diffuser_loop(FOUR_FLOWS)
 
 
-def single_flow_emoji(flow: str, data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def single_flow_emoji(
+    options: DiffuserSettings, flow: str, data: Path, out: Path, device: torch.device
+) -> tuple[Objective, LoopSettings]:
     """A model of one flow, which sees as many items as that flow does in `four_flows_emoji` (paper section 4.2: does
     one model of four flows match four specialists?). Not run at this length."""
-    options = replace(SMALL, flows=(flow,))
+    options = replace(options, flows=(flow,))
     return emoji_objective(options, data, out, device, fresh=True), _diffuser_loop(steps_of(flow, FOUR_FLOWS))
 
 
@@ -126,6 +134,9 @@ def _diffuser_loop(steps: int, schedule: str = "linear") -> LoopSettings:
     return LoopSettings(steps=steps, warmup=30, schedule=schedule, ema=0.995, eval_minutes=8, sample_minutes=8)
 
 
+COMPARED = {"": SMALL, "tiny-": TINY}
+"""Diffusers whose flows are compared, by how the names of their settings begin."""
+
 SETTINGS: dict[str, dict[str, Settings]] = {
     "image-codec": {"emoji": image_codec_emoji},
     "context-encoders": {"emoji": context_encoders_emoji},
@@ -134,8 +145,12 @@ SETTINGS: dict[str, dict[str, Settings]] = {
         "emoji-basic": partial(diffuser_emoji, "basic", 600),
         "emoji-dual-context": partial(diffuser_emoji, "dual_context", 3600),
         "emoji": partial(diffuser_emoji, "official", 4500),
-        "emoji-four-flows": four_flows_emoji,
-        **{f"emoji-{flow}": partial(single_flow_emoji, flow) for flow in STAGES["official"]},
+        **{f"emoji-{size}four-flows": partial(four_flows_emoji, options) for size, options in COMPARED.items()},
+        **{
+            f"emoji-{size}{flow}": partial(single_flow_emoji, options, flow)
+            for size, options in COMPARED.items()
+            for flow in STAGES["official"]
+        },
     },
     "text-codec": {"emoji": text_codec_emoji},
     "judge": {"emoji": judge_emoji},

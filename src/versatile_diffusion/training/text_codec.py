@@ -3,6 +3,10 @@
 A text must stay readable when its latent is off by some tenths of a standard deviation, as after a diffusion; so the
 decoder learns from latents with noise. The noise is measured in each channel's standard deviation over the batch: no
 scale of the latents escapes it, and no channel can fall silent, which is what a divergence term tends to bring about.
+
+Left to itself a codec makes a code without meaning, in which "cat" lies nowhere near "cat face": what generates latents
+must then learn every label by heart. So the first channels are asked to be the global vector that a context encoder
+gives the same text; the others hold what that vector does not tell, the form of the sentence above all.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from transformers.pytorch_utils import Conv1D
 
 from versatile_diffusion.data.emoji.manifest import Manifest
 from versatile_diffusion.data.emoji.shards import read_shard
+from versatile_diffusion.modalities.dual_encoder import DualTextEncoder
 from versatile_diffusion.modalities.optimus import Optimus
 from versatile_diffusion.training.loop import Objective
 from versatile_diffusion.training.optimizer import ParameterGroups
@@ -39,7 +44,8 @@ class TextCodecSettings:
     Args:
         width, layers, heads: of the encoder and of the decoder.
         initializer_range: standard deviation of fresh weights (0.02 suits wider networks).
-        latent_size: channels of the latent.
+        latent_size: channels of the latent; where there is a guide, its width of them follow it.
+        guide_weight: weight of the mean squared distance to the guide's vector, whose entries are about one.
         max_length: most tokens of a text, begin and end counted.
         batch_size: captions per step.
         lr, weight_decay: of AdamW (embeddings, biases, norms).
@@ -56,7 +62,8 @@ class TextCodecSettings:
     layers: int = 2
     heads: int = 6
     initializer_range: float = 0.06
-    latent_size: int = 128
+    latent_size: int = 224
+    guide_weight: float = 4.0
     max_length: int = 30
     batch_size: int = 128
     lr: float = 2e-3
@@ -64,7 +71,7 @@ class TextCodecSettings:
     muon_lr: float | None = 0.02
     posterior: float = 0.1
     word_dropout: float = 0.1
-    noise: float = 0.3
+    noise: float = 0.8
     label_share: float = 0.05
     buckets: int = 8
     held_out: int = 512
@@ -79,12 +86,29 @@ class TextBatch(NamedTuple):
 
 
 class TextCodecObjective(Objective[Optimus]):
-    """Next-token cross-entropy from a noisy latent; measured by how many held-out captions come back word for word."""
+    """Next-token cross-entropy from a noisy latent; measured by how many held-out captions come back word for word.
+
+    Args:
+        data: folder of the emoji set.
+        settings: of codec and training.
+        device: trains here.
+        guide: gives the vectors that the first channels of the latents follow, and reads the same tokens; without one
+            all channels are free, and the export turns them onto the directions in which they vary.
+
+    Raises:
+        ValueError: the guide's vectors are longer than the latent.
+    """
 
     name = "text-codec"
 
-    def __init__(self, data: Path, settings: TextCodecSettings, device: torch.device):
+    def __init__(
+        self, data: Path, settings: TextCodecSettings, device: torch.device, guide: DualTextEncoder | None = None
+    ):
         self.recipe, self.device, self.batch_size = settings, device, settings.batch_size
+        if guide is not None and guide.config.width > settings.latent_size:
+            width, size = guide.config.width, settings.latent_size
+            raise ValueError(f"latent_size is {size}; with a guide of {width} channels it must be {width} or more")
+        self.guide = guide.to(device).eval().requires_grad_(False) if guide is not None else None
         self.tokenizer = Tokenizer.from_file(str(Path(data) / "tokenizer.json"))
         manifest = Manifest.read(Path(data))
         captions = _captions(data, manifest, "train")
@@ -186,7 +210,18 @@ class TextCodecObjective(Objective[Optimus]):
         inputs = ids.masked_fill(batch.hidden & (ids != BEGIN), UNKNOWN)[:, :-1]
         logits = module.decoder(inputs, mean + mean.std(0) * batch.noise)
         text = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
-        return text, {}
+        if self.guide is None:
+            return text, {}
+        wanted = self._guiding(ids)
+        guide = F.mse_loss(mean[:, : wanted.shape[1]], wanted)
+        return text + self.recipe.guide_weight * guide, {"text": text.detach(), "guide": guide.detach()}
+
+    @torch.no_grad()
+    def _guiding(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+        """The guide's global vectors of the texts, which it reads without begin and end."""
+        assert self.guide is not None
+        inner = ids[:, 1 : self.guide.config.limit + 1]
+        return self.guide(inner.masked_fill(inner == END, PAD)).tokens(self.guide.config.token_scale)[:, 0]
 
     def evaluate(self, module: Optimus) -> dict[str, float]:
         """Share of captions that come back exactly, and of tokens; also with noise on the latents."""
@@ -219,10 +254,11 @@ class TextCodecObjective(Objective[Optimus]):
         path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
 
     def export(self, module: Optimus, folder: Path) -> None:
-        """Measures the latents on the training captions, turns them onto the directions in which they vary, and writes
-        the codec with its tokenizer."""
+        """Measures the latents on the training captions, turns them onto the directions in which they vary (where they
+        follow a guide, in its proportions), and writes the codec with its tokenizer."""
         self._calibrate(module, 32_768)
-        turned = onto_principal_directions(module, self._some_captions(32_768))
+        least = 0.1 if self.guide is None else 0.2
+        turned = onto_principal_directions(module, self._some_captions(32_768), least, whiten=self.guide is None)
         self._calibrate(turned, 32_768)
         turned.save_pretrained(folder)
 

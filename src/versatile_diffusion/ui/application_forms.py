@@ -1,15 +1,13 @@
-"""Forms of the applications: blend, disentangle, edit, inpaint, sweep."""
+"""Forms of the applications: blend, disentangle, edit, inpaint; those of `joint.py` and `compare.py` with them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
 
 from versatile_diffusion.applications.disentangle import levels, restyle
@@ -17,8 +15,8 @@ from versatile_diffusion.applications.round_trip import IMAGE_WEIGHT, edit
 from versatile_diffusion.cli import sweep
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.sampling.output import Output
-from versatile_diffusion.tasks import TASKS
-from versatile_diffusion.ui.controls import PRIVATE, Setting, condition, draw_handles, link_painter
+from versatile_diffusion.ui.compare import compare_form, sheet
+from versatile_diffusion.ui.controls import PRIVATE, Setting, condition, draw_handles, link_painter, recoloured
 from versatile_diffusion.ui.forms import (
     SEVERAL_CONTEXTS,
     First,
@@ -26,10 +24,13 @@ from versatile_diffusion.ui.forms import (
     Values,
     draw_settings,
     filled,
+    first_picture,
     sample_pictures,
     seeded,
 )
 from versatile_diffusion.ui.jobs import Ask
+from versatile_diffusion.ui.joint import FLOWS, joint_form
+from versatile_diffusion.ui.shelf import Sheet
 from versatile_diffusion.ui.uploads import canvas, read_mask, read_picture
 from versatile_diffusion.ui.widgets import painter, picture
 
@@ -39,20 +40,20 @@ if TYPE_CHECKING:
 FROM_BOTH, FROM_PICTURE = Flow("image", ("text", "image")), Flow("image", ("image",))
 PICTURES = tuple(f"picture-{k}" for k in range(1, 5))
 TEXTS = ("text-1", "text-2")
-RECORD = "cells"
 
 
 def application_forms(pipe: VersatileDiffusionPipeline) -> list[Form]:
     """Those that the model can do."""
     samples = [str(file) for file in sample_pictures()]
-    makers = {
-        blend_form: FROM_BOTH,
-        disentangle_form: FROM_PICTURE,
-        edit_form: FROM_BOTH,
-        inpaint_form: FROM_BOTH,
-        sweep_form: FROM_BOTH,
+    makers: Mapping[Any, Sequence[Flow]] = {
+        blend_form: [FROM_BOTH],
+        disentangle_form: [FROM_PICTURE],
+        edit_form: [FROM_BOTH],
+        inpaint_form: [FROM_BOTH],
+        joint_form: FLOWS,
+        compare_form: [task.flow for task in pipe.tasks()[:1]] or [FROM_BOTH],
     }
-    return [make(pipe, samples) for make, flow in makers.items() if pipe.can(flow)]
+    return [make(pipe, samples) for make, flows in makers.items() if all(pipe.can(flow) for flow in flows)]
 
 
 def blend_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
@@ -61,23 +62,22 @@ def blend_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form
 
     def draw(setting: Setting) -> dict[str, Any]:
         drawn: dict[str, Any] = {}
-        for pair in (PICTURES[:2], PICTURES[2:]):
-            with gr.Row(elem_classes="cards"):
-                for name in pair:
-                    with gr.Column(min_width=150):
-                        drawn[name] = picture(name.replace("-", " ").capitalize(), height=150)
-                        drawn |= draw_handles(name, "image", ("weight", "focus"))
-        for k, name in enumerate(TEXTS, 1):
-            with gr.Row():
-                drawn[name] = gr.Textbox(label=f"Text {k}", max_length=500, scale=2, min_width=160)
-                drawn |= draw_handles(name, "text", ("weight",))
+        drawn |= _few(PICTURES[:2], TEXTS[:1])
+        with gr.Accordion("More pictures and texts", open=False) as more:
+            drawn |= (rest := _few(PICTURES[2:], TEXTS[1:]))
+
+        def seen(given: Any) -> Any:
+            return gr.update(open=True) if given else gr.skip()
+
+        for name in (*PICTURES[2:], *TEXTS[1:]):  # what is sent or restored is not hidden
+            rest[name].change(seen, rest[name], more, queue=False, **PRIVATE)
         handles = {name: (kind, SEVERAL_CONTEXTS) for name, kind in inputs.items()}
         return drawn | draw_settings(FROM_BOTH, setting, handles, drawn)
 
     def asks(values: Values) -> list[Ask]:
         given = [condition(name, kind, values) for name, kind in inputs.items()]
         conditions = filled(given, "add a picture or a text first")
-        return [Ask("image", conditions, seeded(values))]
+        return [Ask("image", conditions, seeded(values), after=recoloured(values, first_picture(conditions)))]
 
     names = ("picture-1", "picture-1.weight", "picture-2", "picture-2.weight", "text-1", "text-1.weight")
     examples = [
@@ -97,6 +97,25 @@ def blend_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form
         tuple(examples),
         "Blend",
     )
+
+
+def _few(pictures: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+    """Draws some pictures next to each other, then texts, each with its share."""
+    drawn: dict[str, Any] = {}
+    with gr.Row(elem_classes="cards"):
+        for name in pictures:
+            with gr.Column(min_width=150):
+                drawn[name] = picture(_title(name), height=150)
+                drawn |= draw_handles(name, "image", ("weight", "focus"))
+    for name in texts:
+        with gr.Row():
+            drawn[name] = gr.Textbox(label=_title(name), max_length=500, scale=2, min_width=160)
+            drawn |= draw_handles(name, "text", ("weight",))
+    return drawn
+
+
+def _title(name: str) -> str:
+    return name.replace("-", " ").capitalize()
 
 
 DIAL, LEVELS, STYLE_OF = "one place on the dial", "five levels, one of each", "style of another picture"
@@ -131,12 +150,13 @@ def disentangle_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -
         if image is None:
             raise ValueError("give a picture first")
         arguments = seeded(values)
+        after = recoloured(values, image.value)
         if values["mode"] == DIAL:
-            return [Ask("image", (replace(image, focus=float(values["dial"])),), arguments)]
+            return [Ask("image", (replace(image, focus=float(values["dial"])),), arguments, after=after)]
         if values["mode"] == LEVELS:
             one = {**arguments, "num_outputs": 1}
             strip = [(replace(image, focus=focus), f"level {focus.level:+g}") for focus in levels()]
-            return [Ask("image", (at,), one, label=label) for at, label in strip]
+            return [Ask("image", (at,), one, after=after, label=label) for at, label in strip]
         style = read_picture(values["style-of"])
         if style is None:
             raise ValueError("give the picture whose style is taken, too")
@@ -144,7 +164,7 @@ def disentangle_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -
         def call(pipe: VersatileDiffusionPipeline, **own: Any) -> Output:
             return restyle(pipe, style, image.value, components=int(values["components"]), **own)
 
-        return [Ask("image", (image,), arguments, call)]
+        return [Ask("image", (image,), arguments, call, recoloured(values, style))]
 
     return Form(
         "disentangle",
@@ -156,14 +176,14 @@ def disentangle_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -
         (("image", "image"), ("image", "style-of")),
         ("image", "style-of", "mode"),
         tuple(
-            (one, samples[k - 1], mode)
+            (one, samples[k - 1] if mode == STYLE_OF else None, mode)
             for (k, one), mode in zip(enumerate(samples), (LEVELS, DIAL, STYLE_OF), strict=False)
         ),
         together=_strip,
     )
 
 
-def _strip(values: Values, outputs: Sequence[Output], model: str) -> tuple[Any, dict[str, Any]] | None:
+def _strip(values: Values, outputs: Sequence[Output], model: str) -> Sheet | None:
     """The levels side by side, where these are levels."""
     if values["mode"] != LEVELS:
         return None
@@ -182,7 +202,8 @@ def edit_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
         with gr.Accordion("Or without a caption: take out and add", open=False), gr.Row():
             drawn["remove"] = gr.Textbox(label="Take out", max_length=200, min_width=120)
             drawn["add"] = gr.Textbox(label="Add", max_length=200, min_width=120)
-        return drawn | draw_settings(FROM_BOTH, setting, {}, drawn, without=("negative_prompt", "layer_seed", "mixing"))
+        without = ("negative_prompt", "layer_seed", "layer_plan", "mixing")
+        return drawn | draw_settings(FROM_BOTH, setting, {}, drawn, without=without)
 
     def asks(values: Values) -> list[Ask]:
         image = _needed(values, "image")
@@ -195,7 +216,7 @@ def edit_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
             captioning = {"callback_on_step_end": own["callback_on_step_end"]}
             return edit(pipe, image, **words, image_weight=float(values["keep"]), captioning=captioning, **own).picture
 
-        return [Ask("image", (Condition("image", image),), seeded(values), call)]
+        return [Ask("image", (Condition("image", image),), seeded(values), call, recoloured(values, image))]
 
     def look(values: Values) -> list[Ask]:
         image = _needed(values, "image")
@@ -232,7 +253,8 @@ def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
         info = "How much of what was there still shapes it."
         drawn["fidelity"] = gr.Slider(0, 0.95, 0, step=0.05, label="Keep of what was there", info=info)
         link_painter(drawn["image"], drawn["image.mask"], codec.fit)
-        return drawn | draw_settings(FROM_BOTH, setting, {}, drawn, without=("mixing", "layer_seed", "width", "height"))
+        without = ("mixing", "layer_seed", "layer_plan", "width", "height", "start", "fidelity", "match_colours")
+        return drawn | draw_settings(FROM_BOTH, setting, {}, drawn, without=without)
 
     def asks(values: Values) -> list[Ask]:
         image, mask = _needed(values, "image"), read_mask(values["image.mask"])
@@ -260,113 +282,6 @@ def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
             for sample, text in zip(samples, ("a red heart", "a green leaf", "a yellow star"), strict=False)
         ),
     )
-
-
-AXES: Mapping[str, str] = {
-    "guidance_scale": "1, 3, 5, 8",
-    "steps": "2, 5, 10, 25",
-    "seed": "0, 1, 2, 3",
-    "style": "",
-    "scheduler": "ddim, dpm++, unipc",
-    "image.focus": "0, 0.25, 0.5, 0.75, 1",
-    "text.weight": "0.2, 0.5, 0.8",
-    "image.weight": "0.2, 0.5, 0.8",
-    "mixing": "attention, layer, model",
-}
-"""Settings to go over, and values to begin with."""
-NOTHING = "nothing"
-
-
-def sweep_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
-    """A task over one or two settings, as a sheet to compare."""
-    tasks = [task.name for task in pipe.tasks() if task.flow.data == FROM_BOTH.data]
-    styles = ", ".join(list(pipe.config.styles)[:4])
-
-    def draw(setting: Setting) -> dict[str, Any]:
-        drawn: dict[str, Any] = {"task": gr.Dropdown(tasks, value=tasks[0], label="Task")}
-        with gr.Row(elem_classes="cards"):
-            drawn["text"] = gr.Textbox(label="Text", info="Where the task takes one.", max_length=500, min_width=180)
-            drawn["image"] = picture("Picture", height=150, min_width=180)
-        for name, usual in (("across", "guidance_scale"), ("down", NOTHING)):
-            with gr.Row():
-                choices = [*AXES] if name == "across" else [NOTHING, *AXES]
-                drawn[name] = gr.Dropdown(choices, value=usual, label=name.capitalize(), min_width=120)
-                info = "Or first:end:step."
-                values = gr.Textbox(AXES.get(usual, ""), label=f"Values {name}", info=info, min_width=160)
-                drawn[f"{name}-values"] = values
-
-                def usual_values(setting: str) -> str:
-                    return styles if setting == "style" else AXES.get(setting, "")
-
-                drawn[name].input(usual_values, drawn[name], values, queue=False, **PRIVATE)
-        flow = Flow("image", ("text", "image"))
-        return drawn | draw_settings(flow, setting, {}, drawn, without=("count", "rank", "mixing", "layer_seed"))
-
-    def asks(values: Values) -> list[Ask]:
-        task = TASKS[values["task"]]
-        conditions = [condition(name, name, {name: values[name]}) for name in task.flow.contexts]
-        if None in conditions:
-            raise ValueError(f"{task.name} needs {' and '.join(f'a {name}' for name in task.flow.contexts)}")
-        shared = {n: v for n, v in seeded(values).items() if _fits(n, task.flow)}
-        made = []
-        for choices in product(*([(axis.name, value) for value in axis.values] for axis in _axes(values))):
-            changed, arguments = sweep.cell(filled(conditions, ""), choices)
-            label = ", ".join(f"{name} {value}" for name, value in choices)
-            made.append(Ask(task.flow.data, tuple(changed), {**shared, **arguments}, label=label))
-        return made
-
-    def together(values: Values, outputs: Sequence[Output], model: str) -> tuple[Any, dict[str, Any]]:
-        return sheet(outputs, _axes(values), model)
-
-    return Form(
-        "sweep",
-        "Compare",
-        "One task over one or two settings, side by side on a sheet.",
-        "image",
-        draw,
-        asks,
-        (("text", "text"), ("image", "image")),
-        ("task", "text", "across", "across-values", "down", "down-values"),
-        (
-            ("text-to-image", "a red apple", "guidance_scale", "1, 4, 8", NOTHING, ""),
-            ("text-to-image", "a smiling face", "style", styles or "noto", "seed", "0, 1"),
-        ),
-        "Compare",
-        together,
-    )
-
-
-def sheet(outputs: Sequence[Output], axes: Sequence[sweep.Axis], model: str) -> tuple[Any, dict[str, Any]]:
-    """A labelled sheet of the first picture of each run, and the record that `versatile replay` reads."""
-    told = {
-        "sweep": [[axis.name, list(axis.values)] for axis in axes],
-        "cells": [sweep.cell_record(output) for output in outputs],
-        "from_pretrained": model,
-        "threads": torch.get_num_threads(),
-    }
-    return sweep.sheet(outputs, axes), told
-
-
-def _axes(values: Values) -> list[sweep.Axis]:
-    """The settings to go over, the one that goes down first."""
-    axes = []
-    for name in ("down", "across"):
-        setting, text = values[name], "".join((values[f"{name}-values"] or "").split())
-        if setting in (None, NOTHING):
-            continue
-        if not text:
-            raise ValueError(f"give the values of {setting}, such as {AXES.get(setting) or 'a, b'}")
-        axes.append(sweep.axis(f"{setting}={text}"))
-    if not axes:
-        raise ValueError("choose a setting to go over")
-    return axes
-
-
-def _fits(argument: str, flow: Flow) -> bool:
-    """Whether a flow takes an argument."""
-    from versatile_diffusion.cli.options import BELONGS
-
-    return argument not in frozenset().union(*(names for has, names in BELONGS.items() if not has(flow)))
 
 
 def _half_painted(shown: Image.Image) -> dict[str, str | None] | None:

@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from versatile_diffusion.cli.options import BELONGS, NAMED_PARTS
+from versatile_diffusion.applications.variation import METHODS, matched
+from versatile_diffusion.cli.options import BELONGS, NAMED_PARTS, numbers
 from versatile_diffusion.flow import Condition, Flow
-from versatile_diffusion.sampling.guidance import MIXINGS
+from versatile_diffusion.sampling.guidance import MIXINGS, WHOLE
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 from versatile_diffusion.tasks import NULLS
 from versatile_diffusion.ui.jobs import Limits
 from versatile_diffusion.ui.uploads import canvas, read_mask, read_picture
-from versatile_diffusion.ui.widgets import painter
+from versatile_diffusion.ui.widgets import painter, picture
 
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
+    from versatile_diffusion.sampling.output import Output
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of every event
 NEW = -1  # a seed that is drawn afresh; an empty number is not possible, since browsers make it 0
 OWN = "the model's own"  # the choice that leaves a setting to the model
+EVERYWHERE = "everywhere"
+AS_THEY_ARE = "as they come"
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,14 @@ class Control:
 
     Args:
         make: draws it.
-        argument: of `generate` that it sets.
+        argument: of `generate` that it sets; None where `arguments_of` or `recoloured` see to it.
         read: what is shown to what is handed on; None leaves it out.
         fold: whether it stands in the advanced fold.
         shown: whether this model and flow have a use for it.
     """
 
     make: Callable[[Setting], Any]
-    argument: str
+    argument: str | None
     read: Callable[[Any], Any] = lambda value: value
     fold: bool = True
     shown: Callable[[Setting], bool] = lambda setting: True
@@ -67,6 +71,22 @@ def _chosen(value: Any) -> Any:
 
 def _filled(value: Any) -> Any:
     return value if isinstance(value, str) and value.strip() else None
+
+
+def _plan(value: Any) -> list[list[int]] | None:
+    """A layer plan as people write it, a line for each step."""
+    try:
+        rows = [[int(number) for number in line.split()] for line in str(value or "").splitlines()]
+    except ValueError as error:
+        raise ValueError("the plan of layers has a line of whole numbers for each step, or one for all") from error
+    return [row for row in rows if row] or None
+
+
+def _region(value: Any) -> Any:
+    """A part of the canvas by its name, or a box of numbers; no path is ever opened."""
+    if value in (None, "", EVERYWHERE):
+        return None
+    return NAMED_PARTS.get(value) or numbers(str(value), 4, "the place where it acts", "left:top:right:bottom")
 
 
 def _slider(label: str, least: float, most: float, value: float, step: float, info: str | None = None) -> gr.Slider:
@@ -116,8 +136,24 @@ CONTROLS: Mapping[str, Control] = {
     "layer_seed": Control(
         lambda s: gr.Number(0, label="Seed of layer mixing", precision=0, minimum=0), "layer_seed", _whole
     ),
+    "layer_plan": Control(
+        lambda s: gr.Textbox(
+            label="Plan of layer mixing",
+            info="Who guides each block: numbers from 0, a line for each step or one for all. Empty: drawn.",
+            lines=2,
+            max_length=20_000,
+        ),
+        "layer_plan",
+        _plan,
+    ),
     "guidance_rescale": Control(
         lambda s: _slider("Against burnt colours", 0, 1, 0, 0.05, "For a high guidance; try 0.7."), "guidance_rescale"
+    ),
+    "guidance_from": Control(lambda s: _slider("Guidance from", 0, 0.95, 0, 0.05, "0 is noise, 1 is done."), None),
+    "guidance_until": Control(lambda s: _slider("Guidance until", 0.05, 1, 1, 0.05, "Less of it is faster."), None),
+    "eta": Control(lambda s: _slider("Noise of each step", 0, 1, 0, 0.05, "With ddim: 1 is as much as DDPM."), "eta"),
+    "match_colours": Control(
+        lambda s: gr.Dropdown([AS_THEY_ARE, *METHODS], value=AS_THEY_ARE, label="Colours of the picture"), None
     ),
     "width": Control(
         lambda s: gr.Number(0, label="Width", info="Pixels; 0: the model's own.", precision=0), "width", _some
@@ -132,6 +168,9 @@ CONTROLS: Mapping[str, Control] = {
     ),
     "top_k": Control(lambda s: gr.Number(0, label="Likeliest k words", info="0: all.", precision=0), "top_k", _whole),
     "top_p": Control(lambda s: _slider("Likeliest share of words", 0, 1, 1, 0.05), "top_p"),
+    "max_length": Control(
+        lambda s: gr.Number(0, label="Most word pieces", info="0: the model's own.", precision=0), "max_length", _some
+    ),
     "candidates": Control(
         lambda s: _slider("Tries for each", 1, 8, 1, 1, "The one that agrees best is kept."),
         "candidates",
@@ -147,6 +186,14 @@ CONTROLS: Mapping[str, Control] = {
         "rank",
         lambda value: True if value else None,
     ),
+    "start": Control(
+        lambda s: picture("Begin from a picture", height=150),
+        "start",
+        read_picture,
+    ),
+    "fidelity": Control(
+        lambda s: _slider("How much of it stays", 0.05, 0.95, 0.5, 0.05, "Of the picture to begin from."), "fidelity"
+    ),
 }
 """Every control of a run, by the name of its option on the command line."""
 
@@ -159,8 +206,22 @@ def controls_of(flow: Flow, setting: Setting, without: Sequence[str] = ()) -> di
 
 def arguments_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `generate` for what the controls show."""
-    read = ((c.argument, c.read(values[name])) for name, c in CONTROLS.items() if name in values)
-    return {argument: value for argument, value in read if value is not None}
+    read = ((c.argument, c.read(values[name])) for name, c in CONTROLS.items() if name in values and c.argument)
+    arguments: dict[str, Any] = {argument: value for argument, value in read if argument and value is not None}
+    interval = values.get("guidance_from") or WHOLE[0], values.get("guidance_until") or WHOLE[1]
+    if interval != WHOLE:
+        arguments["guidance_interval"] = interval
+    if "start" not in arguments:
+        arguments.pop("fidelity", None)
+    return arguments
+
+
+def recoloured(values: Mapping[str, Any], reference: Any) -> Callable[[Output], Output] | None:
+    """What gives an output the colours of a picture, where the controls say so and there is one."""
+    method = values.get("match_colours")
+    if method not in METHODS or reference is None:
+        return None
+    return lambda output: matched(output, reference, method)
 
 
 @dataclass(frozen=True)
@@ -194,12 +255,19 @@ HANDLES: Mapping[str, Handle] = {
         lambda: gr.Number(0, label="Its own guidance", info="0: as all."), "guidance_scale", lambda value: value or None
     ),
     "negative": Handle(lambda: gr.Textbox(label="Its own negative", max_length=500), "negative", _filled, TEXTS),
+    "avoid": Handle(lambda: picture("Keep away from", height=150), "negative", read_picture, PICTURES),
     "start": Handle(lambda: _slider("Acts from", 0, 0.95, 0, 0.05, "0 is noise, 1 is done."), "start"),
     "end": Handle(lambda: _slider("Acts until", 0.05, 1, 1, 0.05), "end"),
     "region": Handle(
-        lambda: gr.Dropdown(["everywhere", *NAMED_PARTS], value="everywhere", label="Acts where"),
+        lambda: gr.Dropdown(
+            [EVERYWHERE, *NAMED_PARTS],
+            value=EVERYWHERE,
+            label="Acts where",
+            info="Or a box: left:top:right:bottom, 0 to 1.",
+            allow_custom_value=True,
+        ),
         "region",
-        lambda value: NAMED_PARTS.get(value),
+        _region,
     ),
 }
 """Every control of a condition, by its name on the command line."""

@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,7 @@ class Desk:
         self.pace = 0.2  # seconds a step, as lately seen
         self._turns: OrderedDict[str, deque[Job]] = OrderedDict()
         self._running: list[Job] = []
+        self._halts: Counter[tuple[str, str]] = Counter()
         self._news = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="versatile-desk", daemon=True)
@@ -87,10 +88,23 @@ class Desk:
             if job not in self._running:
                 self._end(job, "stopped")
 
+    def halt(self, person: str, place: str) -> None:
+        """Ends all that someone has asked for in a tab; what is still being read counts, too (see `halts`)."""
+        with self._news:
+            self._halts[person, place] += 1
+        for job in self.jobs(person, place):
+            self.stop(job)
+
+    def halts(self, person: str, place: str) -> int:
+        """How often someone has stopped a tab: another number than before says that meanwhile they did."""
+        return self._halts[person, place]
+
     def leave(self, person: str) -> None:
         """Ends all that someone has asked for."""
         for job in [*self._turns.get(person, ())]:
             self.stop(job)
+        with self._news:
+            self._halts = Counter({at: count for at, count in self._halts.items() if at[0] != person})
 
     def jobs(self, person: str, place: str) -> list[Job]:
         """What someone asked for in a tab and is not over."""
@@ -169,7 +183,8 @@ class Desk:
         for job in batch:
             job.told(state="running", step=0, steps=0, begun=job.begun or time.monotonic())
         try:
-            outputs = divided(self._generate(asks, _Watch(self, batch)), len(batch))
+            together = divided(self._generate(asks, _Watch(self, batch)), len(batch))
+            outputs = [ask.after(one) if ask.after else one for ask, one in zip(asks, together, strict=True)]
         except StoppedError:
             return
         except (ValueError, MemoryError, torch.OutOfMemoryError) as error:

@@ -22,21 +22,23 @@ from versatile_diffusion.ui.controls import (
     draw_controls,
     draw_handles,
     link_painter,
+    recoloured,
 )
 from versatile_diffusion.ui.jobs import Ask, Limits
 from versatile_diffusion.ui.widgets import value_input
 
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
+    from versatile_diffusion.ui.shelf import Sheet
 
 Values = Mapping[str, Any]
 Asks = Callable[[Values], list[Ask]]
-Together = Callable[[Values, Sequence[Any], str], tuple[Any, dict[str, Any]] | None]
+Together = Callable[[Values, Sequence[Any], str], "Sheet | None"]
 WHAT = {"text": "Text", "image": "Picture"}
 EXAMPLE_TEXTS = ("a red apple", "a smiling face", "a cat face", "a green tree", "a red heart")
 EXAMPLE_PICTURES = 5
-ONE_CONTEXT = ("mask", "focus", "start", "end")
-SEVERAL_CONTEXTS = ("weight", "mask", "focus", "scale", "start", "end", "region")
+ONE_CONTEXT = ("mask", "focus", "avoid", "start", "end", "region")
+SEVERAL_CONTEXTS = ("weight", "mask", "focus", "scale", "negative", "avoid", "start", "end", "region")
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,10 @@ class Form:
         example_names: the inputs that examples fill in.
         examples: their values.
         button: what the button says.
-        together: draws all results as one sheet: `(values, outputs, model) -> (picture, record)`, or None.
+        together: draws all results as one sheet: `(values, outputs, model)`, or None.
         first: a pass before, if there is one.
+        besides: modalities of other results than `data`.
+        example_labels: what examples are called, where their values do not tell.
     """
 
     name: str
@@ -84,6 +88,8 @@ class Form:
     button: str = "Generate"
     together: Together | None = None
     first: First | None = None
+    besides: tuple[str, ...] = ()
+    example_labels: tuple[str, ...] = ()
 
 
 def sample_pictures() -> list[Path]:
@@ -111,6 +117,11 @@ def filled(conditions: Sequence[Condition | None], missing: str) -> tuple[Condit
     return given
 
 
+def first_picture(conditions: Sequence[Condition]) -> Any:
+    """The first picture that guides; None if there is none."""
+    return next((one.value for one in conditions if one.modality == "image"), None)
+
+
 def title(name: str) -> str:
     """What a task is called on its tab."""
     return name.replace("-", " ").capitalize()
@@ -136,7 +147,8 @@ def task_form(task: Task) -> Form:
         for name, one in zip(contexts, conditions, strict=True):
             if one is None:
                 raise ValueError(f"give {_article(WHAT.get(name, name))} first")
-        return [Ask(task.flow.data, filled(conditions, ""), seeded(values))]
+        given = filled(conditions, "")
+        return [Ask(task.flow.data, given, seeded(values), after=recoloured(values, first_picture(given)))]
 
     accepts = tuple((name, name) for name in contexts)
     return Form(
@@ -159,13 +171,14 @@ def draw_settings(
         without: controls that are not wanted.
     """
     controls = controls_of(flow, setting, without)
-    with gr.Row():
+    with gr.Row(elem_classes="simple"):
         made = draw_controls(controls, setting, fold=False)
     with gr.Accordion("Advanced", open=False, elem_classes="advanced"):
         with gr.Row(elem_classes="settings"):
             made |= draw_controls(controls, setting, fold=True)
         for name, (modality, handles) in inputs.items():
-            left = [handle for handle in handles if f"{name}.{handle}" not in drawn]
+            foreign = () if flow.data == "image" else ("region",)  # texts have no canvas
+            left = [handle for handle in handles if f"{name}.{handle}" not in drawn and handle not in foreign]
             title = f"{drawn[name].label}: what of it counts, and when"
             with gr.Accordion(title, open=False), gr.Row(elem_classes="settings"):
                 made |= draw_handles(name, modality, left)

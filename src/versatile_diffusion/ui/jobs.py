@@ -58,6 +58,7 @@ class Ask:
         conditions: what guides.
         arguments: the others, with `seed`.
         call: runs in place of `generate` (and gets no conditions).
+        after: what is done to the output, such as matching its colours.
         label: what tells it from the other runs of a request.
     """
 
@@ -65,6 +66,7 @@ class Ask:
     conditions: tuple[Condition, ...]
     arguments: Mapping[str, Any]
     call: Call | None = None
+    after: Callable[[Output], Output] | None = None
     label: str = ""
 
     @property

@@ -48,14 +48,27 @@ class Tab:
     Args:
         form: what it asks for.
         inputs: its components by name.
-        panel: its results.
+        panels: its results, one for each modality that may come.
         stage: where a request stands.
     """
 
     form: Form
     inputs: Mapping[str, Any]
-    panel: Panel
+    panels: Sequence[Panel]
     stage: Any
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Components of all panels."""
+        return [output for panel in self.panels for output in panel.outputs]
+
+    def shown(self, numbers: Sequence[int], made: Sequence[Made]) -> list[Any]:
+        """Updates of them that show these results."""
+        updates = []
+        for panel in self.panels:
+            mine = [(number, one) for number, one in zip(numbers, made, strict=True) if one.data == panel.data]
+            updates += panel.shown([number for number, _ in mine], [one for _, one in mine])
+        return updates
 
 
 def forms(studio: Studio) -> list[Form]:
@@ -86,7 +99,7 @@ def build(studio: Studio) -> gr.Blocks:
             drawn = [draw(studio, form) for form in forms(studio)]
             panels = history(studio)
             explain_tab(studio.desk.pipe)
-        for panel in [*(tab.panel for tab in drawn), *panels]:
+        for panel in [*(panel for tab in drawn for panel in tab.panels), *panels]:
             link_panel(studio, panel, drawn, tabs)
         link_restore(studio, restore, notice, drawn, tabs)
 
@@ -119,8 +132,8 @@ def draw(studio: Studio, form: Form) -> Tab:
                 examples = _examples(form, inputs)
             with gr.Column(scale=6, min_width=300):
                 shown = gr.HTML(stage.idle("Results appear here."), elem_id=f"{form.name}-stage")
-                panel = Panel.draw(form.data, form.name)
-    tab = Tab(form, inputs, panel, shown)
+                panels = [Panel.draw(data, form.name) for data in (form.data, *form.besides)]
+    tab = Tab(form, inputs, panels, shown)
     link(studio, tab, go, halt, examples)
     if look is not None:
         link_first(studio, tab, look)
@@ -141,6 +154,7 @@ def _examples(form: Form, inputs: Mapping[str, Any]) -> Any:
         [list(row) for row in form.examples],
         [inputs[name] for name in names],
         label="Examples (a click runs one)",
+        example_labels=list(form.example_labels) or None,
         examples_per_page=8,
         visible_columns=[k for k, name in enumerate(names) if "." not in name],
         api_visibility="private",
@@ -156,12 +170,11 @@ def link(studio: Studio, tab: Tab, go: Any, halt: Any, examples: Any) -> None:
             yield update
 
     def stop(request: gr.Request) -> None:
-        for job in studio.desk.jobs(str(request.session_hash), tab.form.name):
-            studio.desk.stop(job)
+        studio.desk.halt(str(request.session_hash), tab.form.name)
 
     submits = [c.submit for c in components if isinstance(c, gr.Textbox)]
     triggers = [go.click, *submits, *([examples.load_input_event.success] if examples else [])]
-    outputs = [tab.stage, *tab.panel.outputs]
+    outputs = [tab.stage, *tab.outputs]
     for trigger in triggers:
         trigger(run, components, outputs, **PRIVATE)
     halt.click(stop, queue=False, **PRIVATE)
@@ -187,9 +200,12 @@ async def watched(
     """A request from its first to its last sign of life: the job whenever there is news of it, or what to say
     while there is none."""
     job: Job | None = None
+    halts = studio.desk.halts(person, place)
     yield stage.sent()
     try:
         job = studio.desk.submit(person, place, await asyncio.to_thread(asks, values))
+        if studio.desk.halts(person, place) != halts:
+            studio.desk.stop(job)  # they did not wait until it was in the queue
         seen = -1
         while True:
             over = job.over
@@ -208,25 +224,25 @@ async def watched(
 
 async def serve(studio: Studio, tab: Tab, person: str, values: Values) -> AsyncIterator[list[Any]]:
     """A request of a tab, as updates of its stage and its panel."""
-    nothing = [gr.skip()] * len(tab.panel.outputs)
+    nothing = [gr.skip()] * len(tab.outputs)
     async for job in watched(studio, person, tab.form.name, tab.form.asks, values):
         if isinstance(job, str):
             yield [job, *nothing]
         elif job.state == "done":
-            numbers, made = await asyncio.to_thread(finish, studio, tab, job, values)
-            yield [stage.of(job), *tab.panel.shown(numbers, made)]
+            table, numbers, made = await asyncio.to_thread(finish, studio, tab, job, values)
+            yield [stage.of(job) + table, *tab.shown(numbers, made)]
         else:
             yield [stage.of(job), *nothing]
 
 
-def finish(studio: Studio, tab: Tab, job: Job, values: Mapping[str, Any]) -> tuple[list[int], list[Made]]:
-    """Keeps what a job made; the numbers and the results themselves."""
+def finish(studio: Studio, tab: Tab, job: Job, values: Mapping[str, Any]) -> tuple[str, list[int], list[Made]]:
+    """Keeps what a job made; a table of it, the numbers and the results themselves."""
     shelf = studio.shelves.of(job.person)
     numbers = studio.shelves.keep(job, filled_in(tab.inputs, values, shelf))
-    if tab.form.together is not None and job.outputs[0].data == "image":
-        sheet = tab.form.together(values, job.outputs, studio.shelves.model)
-        numbers = numbers if sheet is None else [studio.shelves.keep_sheet(job, *sheet), *numbers]
-    return numbers, [shelf.made[number] for number in numbers]
+    sheet = tab.form.together(values, job.outputs, studio.shelves.model) if tab.form.together else None
+    if sheet is not None:
+        numbers = [studio.shelves.keep_sheet(job, sheet), *numbers]
+    return sheet.table if sheet else "", numbers, [shelf.made[number] for number in numbers]
 
 
 def history(studio: Studio) -> list[Panel]:

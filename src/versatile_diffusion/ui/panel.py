@@ -11,7 +11,10 @@ import gradio as gr
 from versatile_diffusion.ui.shelf import Made
 
 COLUMNS = 4
-SHORT = ("task", "seed", "num_inference_steps", "guidance_scale", "scheduler", "style", "mixing", "prompt")
+FILE_HOLDS = (
+    "The file holds all settings: drop it on this page to have them back. Pictures that you put in are not inside it; "
+    "keep them, too."
+)
 
 
 @dataclass
@@ -57,6 +60,7 @@ class Panel:
             with gr.Row(elem_classes="deeds"):
                 send = gr.Dropdown([], label="Send to", value=None, min_width=140, elem_classes="send")
                 download = gr.DownloadButton("Download with settings", size="md", min_width=140)
+            gr.HTML(f"<p>{FILE_HOLDS}</p>", elem_classes="help")
             with gr.Accordion("Settings of the chosen one", open=False):
                 settings = gr.JSON(show_label=False, max_height=320)
         return cls(data, box, items, gr.State([]), gr.State(0), send, download, settings)
@@ -71,9 +75,12 @@ class Panel:
         if not made:
             return [gr.update(visible=False), *[gr.skip()] * 5]
         if self.data == "image":
-            items = gr.update(value=[(str(one.file), one.text or None) for one in made], selected_index=None)
+            items = gr.update(
+                value=[(str(one.file), one.label or one.text or None) for one in made], selected_index=None
+            )
         else:
-            items = gr.update(choices=[(one.text, k) for k, one in enumerate(made)], value=0)
+            lines = [f"{one.label}: {one.text}" if one.label else one.text for one in made]
+            items = gr.update(choices=[(line, k) for k, line in enumerate(lines)], value=0)
         return [gr.update(visible=True), items, list(numbers), 0, *self.chosen(made[0])]
 
     @staticmethod

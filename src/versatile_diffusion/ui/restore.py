@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from versatile_diffusion.applications.variation import COLOURS
 from versatile_diffusion.sampling.metadata import read_record
 from versatile_diffusion.ui.controls import CONTROLS, HANDLES
 from versatile_diffusion.ui.forms import sample_pictures
-from versatile_diffusion.ui.shelf import STUDIO, Shelf
+from versatile_diffusion.ui.shelf import STUDIO, Shelf, lines
 from versatile_diffusion.ui.uploads import canvas, digest, read_mask, read_picture
 from versatile_diffusion.ui.widgets import is_painter, is_picture
 
@@ -32,8 +33,11 @@ def filled_in(inputs: Mapping[str, Any], values: Mapping[str, Any], shelf: Shelf
 
 def _written(component: Any, value: Any, shelf: Shelf) -> Any:
     if is_picture(component):
-        picture = read_picture(value)
-        assert picture is not None  # the form has read it before
+        try:
+            picture = read_picture(value)
+        except ValueError:
+            return None  # what the run had no use for, nobody has read before
+        assert picture is not None
         shelf.inputs[name := digest(picture)] = value
         return {"sha256": name}
     if is_painter(component):
@@ -62,12 +66,12 @@ def restored(
     inputs = places[name]
     known = {digest(picture): str(file) for file in sample_pictures() if (picture := read_picture(str(file)))}
     find = {**known, **shelf.inputs}.get
-    ready, missing = {}, 0
+    ready, missing = {}, []
     for field, component in inputs.items():
         if field not in fields:
             continue
         ready[field] = _read(component, fields[field], find)
-        missing += is_picture(component) and ready[field] is None
+        missing += [component.label] if is_picture(component) and ready[field] is None else []
     for field, component in inputs.items():
         if is_painter(component) and field in ready:
             below = ready.get(field.partition(".")[0])
@@ -75,13 +79,14 @@ def restored(
     return name, ready, _sentence(record, pipe, missing)
 
 
-def _sentence(record: Mapping[str, Any], pipe: VersatileDiffusionPipeline, missing: int) -> str:
+def _sentence(record: Mapping[str, Any], pipe: VersatileDiffusionPipeline, missing: Sequence[str]) -> str:
     said = "The settings are back."
     model = record.get("model")
     if isinstance(model, Mapping) and model.get("name") not in (None, pipe.model_name):
         said += f" They are of another model ({str(model['name'])[:60]}), so the result will differ."
     if missing:
-        said += " A picture that guided it is not in the file: add it again."
+        names = ", ".join(f"\u201c{name}\u201d" for name in missing)
+        said += f" Pictures that were put in are not inside the file, so please add again: {names}."
     return said
 
 
@@ -122,6 +127,7 @@ def _from_settings(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         fields["seed"] = record.get("seed", seeds and seeds[0])
     if "index" in record:
         fields["count"] = 1
+    fields |= _unfolded(record)
     for condition in conditions:
         name = str(condition.get("modality")) if isinstance(condition, Mapping) else ""
         values = condition.get("values") if isinstance(condition, Mapping) else None
@@ -131,6 +137,19 @@ def _from_settings(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 fields[f"{name}.{handle}"] = value
     return str(record.get("task")), fields
+
+
+def _unfolded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What controls show in another form than settings have it."""
+    fields = {}
+    interval, plan, colours = (record.get(name) for name in ("guidance_interval", "layer_plan", COLOURS))
+    if isinstance(interval, list) and len(interval) == 2:
+        fields |= dict(zip(("guidance_from", "guidance_until"), interval, strict=True))
+    if isinstance(plan, list) and all(isinstance(row, list) for row in plan):
+        fields["layer_plan"] = lines(plan)
+    if isinstance(colours, Mapping):
+        fields["match_colours"] = colours.get("method")
+    return fields
 
 
 def _read(component: Any, value: Any, find: Callable[[str], str | None]) -> Any:
@@ -143,7 +162,8 @@ def _read(component: Any, value: Any, find: Callable[[str], str | None]) -> Any:
     if not isinstance(value, PLAIN) or (isinstance(value, str) and len(value) > LONGEST):
         return None
     choices = getattr(component, "choices", None)
-    if choices is not None and value not in [choice[1] for choice in choices]:
+    own = getattr(component, "allow_custom_value", False) and isinstance(value, str)
+    if choices is not None and not own and value not in [choice[1] for choice in choices]:
         return component.value
     low, high = getattr(component, "minimum", None), getattr(component, "maximum", None)
     if isinstance(value, int | float) and low is not None and high is not None:

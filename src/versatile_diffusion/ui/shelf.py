@@ -27,15 +27,32 @@ class Made:
 
     Args:
         data: its modality.
-        text: of a text; what tells a picture from its neighbours.
+        text: of a text, or of what belongs to a picture; empty where there is none.
         file: the PNG of a picture, the JSON of a text.
         record: the settings that make it again.
+        label: what tells it from its neighbours.
     """
 
     data: str
     text: str
     file: Path
     record: dict[str, Any]
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """All runs of a job together.
+
+    Args:
+        record: of all of them, as `versatile sweep` writes it.
+        picture: a labelled sheet, of pictures.
+        table: HTML, of texts.
+    """
+
+    record: dict[str, Any]
+    picture: Image.Image | None = None
+    table: str = ""
 
 
 @dataclass
@@ -90,38 +107,59 @@ class Shelves:
         """
         shelf = self.of(job.person)
         shelf.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        told = {STUDIO: {"tab": job.place, "fields": dict(filled)}}
         numbers = []
         for ask, output in zip(job.asks, job.outputs, strict=True):
+            plan = {"layer_plan": lines(output.layer_plan)} if output.layer_plan else {}
+            told = {STUDIO: {"tab": job.place, "fields": dict(filled), **plan}}
             for item in _in_order(output):
-                numbers.append(self._put(shelf, job.place, item, ask.label, told))
+                numbers += self._put(shelf, job.place, item, ask.label, told)
         for old in list(shelf.made)[: -self.kept]:
             shelf.made.pop(old).file.unlink(missing_ok=True)
         return numbers
 
-    def keep_sheet(self, job: Job, picture: Image.Image, told: Mapping[str, Any]) -> int:
-        """A picture of all runs of a job together, with a record of its own; its number."""
-        shelf = self.of(job.person)
-        shelf.count += 1
-        file = shelf.folder / f"{job.place}-sheet-{shelf.count:04d}.png"
-        save_png(picture, file, told)
-        shelf.made[shelf.count] = Made("image", "all of them", file, dict(told))
-        return shelf.count
+    def keep_sheet(self, job: Job, sheet: Sheet) -> int:
+        """All runs of a job together, with a record of its own; its number."""
+        shelf, data = self.of(job.person), job.outputs[0].data
+        texts = [text for output in job.outputs if data == "text" for text in output.texts]
+        return _shelved(shelf, f"{job.place}-sheet", data, sheet.picture, "; ".join(texts), sheet.record, "all of them")
 
-    def _put(self, shelf: Shelf, place: str, item: Output, label: str, told: Mapping[str, Any]) -> int:
-        shelf.count += 1
-        settings = {**record(item, self.model), **told}
-        value = item.values[0]
-        stem = shelf.folder / f"{place}-{shelf.count:04d}"
-        if isinstance(value, Image.Image):
-            file, text = stem.with_suffix(".png"), label
-            save_png(value, file, settings)
-        else:
-            file, text = stem.with_suffix(".json"), one_line(str(value))
-            content = {"texts": [text], **settings}
-            file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        shelf.made[shelf.count] = Made(item.data, text, file, settings)
-        return shelf.count
+    def _put(self, shelf: Shelf, place: str, item: Output, label: str, told: Mapping[str, Any]) -> list[int]:
+        settings, value = {**record(item, self.model), **told}, item.values[0]
+        if not isinstance(value, Image.Image):
+            text = one_line(str(value))
+            return [_shelved(shelf, place, item.data, None, text, {"texts": [text], **settings}, label)]
+        caption = _caption(settings)
+        number = _shelved(shelf, place, item.data, value, caption, settings, label)
+        if not caption:
+            return [number]
+        application = {**settings["application"], "result": "caption"}
+        told = {"texts": [caption], **settings, "application": application}
+        return [number, _shelved(shelf, place, "text", None, caption, told, label)]
+
+
+def _shelved(
+    shelf: Shelf, name: str, data: str, picture: Image.Image | None, text: str, told: Mapping[str, Any], label: str
+) -> int:
+    """Writes a picture, or a text, with its record; its number."""
+    shelf.count += 1
+    file = shelf.folder / f"{name}-{shelf.count:04d}{'.json' if picture is None else '.png'}"
+    if picture is None:
+        file.write_text(json.dumps(dict(told), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    else:
+        save_png(picture, file, told)
+    shelf.made[shelf.count] = Made(data, text, file, dict(told), label)
+    return shelf.count
+
+
+def lines(plan: Sequence[Sequence[int]]) -> str:
+    """A layer plan as people write it: a line for each step."""
+    return "\n".join(" ".join(map(str, row)) for row in plan)
+
+
+def _caption(settings: Mapping[str, Any]) -> str:
+    """What was made along with a picture by joint sampling; empty otherwise."""
+    captions = settings.get("application", {}).get("captions", ())
+    return one_line(captions[settings["index"]]) if captions else ""
 
 
 def _in_order(output: Output) -> Sequence[Output]:

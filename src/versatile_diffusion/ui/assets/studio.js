@@ -16,25 +16,56 @@
       setTimeout(() => seen(".stage")?.scrollIntoView({ behavior: "smooth", block: "nearest" }), 300);
   });
 
-  // A file dropped beside the inputs is one to restore settings from.
-  const inputs = "[data-testid='image'], .upload-container, .image-container, .file-preview, #restore, button[aria-label], .painter";
-  const beside = (event) => event.dataTransfer?.types?.includes("Files") && !event.target.closest?.(inputs);
+  // A file dropped anywhere is one to restore settings from. Inputs of pictures keep what is dropped on them; where that
+  // holds settings, they are offered. What is dragged about within the page is no file.
+  const receiver = () => document.querySelector("#restore")?.parentElement?.querySelector("input[type=file]");
+  const hand = (file) => {
+    const files = new DataTransfer();
+    files.items.add(file);
+    receiver().files = files.files;
+    receiver().dispatchEvent(new Event("change", { bubbles: true }));
+    scrollTo({ top: 0, behavior: "smooth" });
+  };
+  const offer = (file) => {
+    document.querySelector(".offer")?.remove();
+    const box = document.createElement("div");
+    box.className = "offer";
+    box.setAttribute("role", "status");
+    box.append("This picture holds the settings that made it.");
+    const add = (label, deed) => {
+      const button = document.createElement("button");
+      button.textContent = label;
+      button.addEventListener("click", () => { box.remove(); deed(); });
+      box.append(button);
+    };
+    add("Restore them", () => hand(file));
+    add("No, use the picture", () => {});
+    document.body.append(box);
+    setTimeout(() => box.remove(), 15000);
+  };
+  let own = false;
+  document.addEventListener("dragstart", () => { own = true; }, true);
+  document.addEventListener("dragend", () => { own = false; }, true);
+  const carries = (event) => !own && receiver() && event.dataTransfer?.types?.includes("Files");
+  const input = (event) => {
+    const block = event.target.closest?.(".block");
+    return Boolean(block && (block.matches(".a-picture") || block.querySelector("input[type=file]")));
+  };
   document.addEventListener("dragover", (event) => {
-    if (!beside(event)) return;
-    event.preventDefault();
-    document.body.classList.add("dropping");
+    if (!carries(event)) return;
+    document.body.classList.toggle("dropping", !input(event));
+    if (!input(event)) event.preventDefault();
   }, true);
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dropping"); });
-  document.addEventListener("drop", (event) => {
+  document.addEventListener("drop", async (event) => {
     document.body.classList.remove("dropping");
-    if (!beside(event)) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const receiver = document.querySelector("#restore")?.parentElement?.querySelector("input[type=file]");
-    if (!receiver || !event.dataTransfer.files.length) return;
-    const files = new DataTransfer();
-    files.items.add(event.dataTransfer.files[0]);
-    receiver.files = files.files;
-    receiver.dispatchEvent(new Event("change", { bubbles: true }));
+    const file = carries(event) && event.dataTransfer.files[0];
+    if (!file) return;
+    if (!input(event)) {
+      event.preventDefault();
+      event.stopPropagation();
+      return hand(file);
+    }
+    if ((await file.slice(0, 65536).text()).includes("versatile_diffusion")) offer(file);
   }, true);
 })();
