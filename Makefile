@@ -13,7 +13,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -q -c constraints/ci.txt
 PROJECTS := pyproject.toml constraints/ci.txt models/emoji/pyproject.toml
 OUT ?= out/demo
-PYTEST_ARGS ?= -q -n auto
+# apt-get that waits for nobody: at most as many seconds as the first argument says.
+APT = DEBIAN_FRONTEND=noninteractive timeout --kill-after=10 $(1) apt-get -qq -o Acquire::Retries=1 \
+	-o Acquire::http::Timeout=15 -o DPkg::Lock::Timeout=30
+PYTEST_ARGS ?= -q -n auto --dist loadfile
 
 .PHONY: help demo test setup lint format bench clean
 
@@ -62,6 +65,6 @@ $(VENV)/.core: $(VENV)/.torch $(PROJECTS)
 $(VENV)/.dev: $(VENV)/.core
 	$(INSTALL) -e ".[all,dev]" -e ./models/emoji
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-		&& timeout 120 apt-get update -qq && timeout 300 apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
-		|| echo "no chromium, and no right to install it: the studio's browser tests will be skipped"
+		&& $(call APT,60) update && $(call APT,240) install -y --no-install-recommends chromium; } </dev/null >/dev/null 2>&1 \
+		|| echo "no chromium here, and it cannot be installed: the studio's browser tests will be skipped"
 	@touch $@

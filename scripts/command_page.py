@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from versatile_diffusion.cli.app import HELP_NAMES
 from versatile_diffusion.cli.verbs import Verb, command, every_verb
 
 PAGE = Path(__file__).parents[1] / "docs" / "command_line.md"
@@ -33,7 +35,8 @@ def _sections(verbs: list[tuple[str, Verb]]) -> Iterator[str]:
 def help_of(words: str, verb: Verb) -> str:
     """The help text of a verb, without trailing blanks."""
     one = command(verb)
-    with one.make_context(words, [], resilient_parsing=True, terminal_width=WIDTH, max_content_width=WIDTH) as context:
+    shown: dict[str, Any] = {"terminal_width": WIDTH, "max_content_width": WIDTH, "help_option_names": HELP_NAMES}
+    with one.make_context(words, [], resilient_parsing=True, **shown) as context:
         return "\n".join(line.rstrip() for line in one.get_help(context).splitlines())
 
 

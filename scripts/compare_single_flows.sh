@@ -2,8 +2,8 @@
 # The paper's comparison: does a model of four flows match four models of one flow each? All five begin fresh and see
 # the same data, each flow as many items in its own model as in the one of four. Needs the codecs, context encoders and
 # the judge of scripts/train_emoji.sh. Stop it at any time and call it again. STEPS is the length of the model of four
-# flows (7000 if left out), of which each flow has its share; SIZE=tiny takes smaller models and batches, a fifth of the
-# work per step; COUNT and SPLIT shorten the evaluation.
+# flows (7000 if left out), of which each flow has its share; SIZE=tiny takes smaller models and half the items per
+# step; COUNT and SPLIT shorten the evaluation.
 #   SIZE=tiny STEPS=1400 COUNT=32 SPLIT=pair-test scripts/compare_single_flows.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,10 +23,15 @@ train() { # WHAT IT DOES, STEPS (the learning rate rises in the first tenth of t
 }
 
 train four-flows "$steps"
+flows=(text-to-image image-variation image-to-text text-variation)
+shares=$("$python" -c "
+import sys
+from versatile_diffusion.training.settings import steps_of
+print(*(steps_of(flow, $steps) for flow in sys.argv[1:]))" "${flows[@]}")
 against=() single=()
-for flow in text-to-image image-variation image-to-text text-variation; do
-    share="from versatile_diffusion.training.settings import steps_of; print(steps_of('$flow', $steps))"
-    train "$flow" "$("$python" -c "$share")"
+for share in $shares; do
+    flow=${flows[${#single[@]}]}
+    train "$flow" "$share"
     against+=(--against "$runs/$flow/export") single+=("$runs/$flow")
 done
 "$versatile" evaluate --model "$runs/four-flows/export" "${against[@]}" --data "$data" --judge "$runs/judge/export" \

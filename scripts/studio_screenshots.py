@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -30,8 +30,12 @@ DESK = {"viewport": {"width": 1280, "height": 820}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 EXAMPLES = {"dual-guided": 2, "blend": 1, "sweep": 1}
 """Which example is clicked, where it is not the first."""
-QUIET = ("history", "explain")
-LOOKS = {"image-variation": {**DESK, "color_scheme": "dark"}, "text-to-image-phone": PHONE, "blend-phone": PHONE}
+HISTORY = ("text-to-image", "image-to-text")
+"""Tabs whose examples fill the history before it is shown."""
+DARK = {**DESK, "color_scheme": "dark"}
+LOOKS = {"image-variation": DARK, "text-to-image-phone": PHONE, "blend-phone": PHONE}
+"""Of a screenshot, where it is not that of a desk in the light."""
+LOADED = "[...document.images].filter(one => one.offsetParent).every(one => one.complete && one.naturalWidth)"
 
 
 def save(shot: bytes, name: str) -> None:
@@ -48,24 +52,27 @@ def save(shot: bytes, name: str) -> None:
     print(f"{name}.webp {buffer.tell():,} bytes", flush=True)
 
 
-def shoot(browser: Any, url: str, name: str) -> None:
+def order(tabs: Sequence[str]) -> list[str]:
+    """Names of all screenshots, the history as soon as there is enough in it."""
+    tasks, rest = [tab for tab in tabs if tab in HISTORY], [tab for tab in tabs if tab not in (*HISTORY, "history")]
+    return [*tasks, "history", *rest, *(look for look in LOOKS if look.endswith("-phone"))]
+
+
+def shoot(visitor: Visitor, name: str) -> None:
     """One screenshot: of a tab, after its example has run."""
-    tab = name.removesuffix("-phone")
-    page = browser.new_context(**LOOKS.get(name, DESK)).new_page()
-    visitor = Visitor(page, url, patience=600_000).open()
-    if tab == "history":
-        for first in ("text-to-image", "image-to-text"):
-            visitor.tab(first)
-            visitor.example(first)
-            visitor.said(first)
+    tab, page, started = name.removesuffix("-phone"), visitor.page, time.perf_counter()
     visitor.tab(tab)
-    if tab not in QUIET:
+    said = ""
+    if page.locator(f"#{tab}-go").count():
         visitor.example(tab, EXAMPLES.get(tab, 0))
-        print(f"{name}: {visitor.said(tab)}", flush=True)
-    page.wait_for_timeout(1500)
+        said = visitor.said(tab)
+        results = page.locator(f"#{tab}-image-items .grid-container img, #{tab}-text-items label")
+        results.first.wait_for(state="visible")
+    page.wait_for_function(LOADED)
+    page.wait_for_timeout(1000)  # what moves has come to rest
     page.evaluate("scrollTo(0, 0)")
     save(page.screenshot(full_page=True), name)
-    page.context.close()
+    print(f"    {said} ({time.perf_counter() - started:.0f} s)", flush=True)
 
 
 def main(chosen: Sequence[str]) -> None:
@@ -76,10 +83,19 @@ def main(chosen: Sequence[str]) -> None:
     with running(load("emoji"), "emoji") as studio, sync_playwright() as driver:
         browser = launched(driver, program)
         tabs = [block.id for block in studio.page.blocks.values() if type(block).__name__ == "Tab"]
-        for name in [*tabs, *(look for look in LOOKS if look.endswith("-phone"))]:
-            if not chosen or name in chosen:
-                shoot(browser, studio.url, name)
+        wanted = {*(chosen or order(tabs)), *(HISTORY if "history" in chosen else ())}
+        visitors: dict[str, Visitor] = {}
+        for name in order(tabs):
+            look = LOOKS.get(name, DESK)
+            if name in wanted:
+                if str(look) not in visitors:
+                    page = browser.new_context(**look).new_page()
+                    visitors[str(look)] = Visitor(page, studio.url, patience=600_000).open()
+                shoot(visitors[str(look)], name)
+        troubles = [one for visitor in visitors.values() for one in (*visitor.troubles, *visitor.outside)]
         browser.close()
+    if troubles:
+        raise SystemExit(f"the pages had troubles: {troubles}")
 
 
 if __name__ == "__main__":

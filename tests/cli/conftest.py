@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.cli import main
+from versatile_diffusion.sampling import models
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,27 @@ class Answer:
 
 
 Command = Callable[..., Answer]
+
+
+LOADED: dict[Any, VersatileDiffusionPipeline] = {}
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that name the same files share the model: reading it would be most of what these tests do."""
+    from versatile_diffusion.cli import model
+
+    read = model.load
+
+    def load(name: str, device: str | None = None) -> VersatileDiffusionPipeline:
+        folder = Path(models.shipped_models().get(name, name)).resolve()
+        states = {file: file.stat() for file in folder.glob("**/*.*")}
+        key = (device, *((file, state.st_mtime_ns, state.st_size) for file, state in sorted(states.items())))
+        if not states or key not in LOADED:
+            LOADED[key] = read(name, device)
+        return LOADED[key]
+
+    monkeypatch.setattr(model, "load", load)
 
 
 @pytest.fixture(scope="session")

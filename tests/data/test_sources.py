@@ -155,9 +155,8 @@ def test_parquet(tmp_path: Path) -> None:
 
 def test_parquet_without_the_columns(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
-    pytest.importorskip("pyarrow.parquet").write_table(
-        pyarrow.table({"jpg": [b""], "text": ["a"]}), tmp_path / "a.parquet"
-    )
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"jpg": [b""], "text": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"a\.parquet has the columns jpg, text; needed are image"):
         list(open_source(tmp_path).read())
     parquet.write_table(pyarrow.table({"image": ["a.jpg"], "text": ["a"]}), tmp_path / "a.parquet")

@@ -29,6 +29,9 @@ def test_long_curves_have_round_ticks_no_dots_and_dashed_marks() -> None:
     assert "<polygon" not in plot  # there is no interval
     assert [f">{x}<" in plot for x in (0, 5, 10)] == [True] * 3
     assert f">{99 / 7:g}<" not in plot
+    few = line_plot({"loss": [(0.064, curve[0][1]), (0.219429, curve[1][1])]}, "loss", "thousands of items")
+    assert ">0.1<" in few
+    assert ">0.219429<" not in few
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (-3.0, 250.0), (0.011, 0.012)])

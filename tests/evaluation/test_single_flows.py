@@ -30,7 +30,8 @@ def write(run: Path, losses: dict[int, dict[str, float]], flows: list[str] | Non
 
 @pytest.fixture
 def several(tmp_path: Path) -> Path:
-    return write(tmp_path / "four", {10: {"text-to-image": 0.9}, 70: {"text-to-image": 0.5, "image-to-text": 0.8}})
+    first, last = {"text-to-image": 0.9, "image-to-text": 0.9}, {"text-to-image": 0.5, "image-to-text": 0.8}
+    return write(tmp_path / "four", {10: first, 70: last})
 
 
 def test_a_flow_counts_its_own_items(several: Path, tmp_path: Path) -> None:
@@ -58,11 +59,12 @@ def test_what_was_not_trained_alike_is_refused(several: Path, tmp_path: Path) ->
 
 
 def test_the_page_begins_with_the_losses(several: Path, tmp_path: Path) -> None:
-    alone = write(tmp_path / "alone", {20: {"image-to-text": 1.0}}, ["image-to-text"])
+    alone = write(tmp_path / "alone", {9: {"image-to-text": 1.1}, 20: {"image-to-text": 1.0}}, ["image-to-text"])
+    once = write(tmp_path / "once", {30: {"text-to-image": 0.6}}, ["text-to-image"])
     page = tmp_path / "docs" / "beside.md"
     page.parent.mkdir()
     page.write_text("# four, measured\n\nWritten by a command.\n\n## pair-test\n\nA table.\n")
-    insert(page, section(several, losses_beside(several, [alone]), page.parent / "images" / page.stem))
+    insert(page, section(several, losses_beside(several, [alone, once]), page.parent / "images" / page.stem))
     lines = [line for line in page.read_text().splitlines() if line]
     assert "has width 8 and had **70 steps** of 4 images or 8 texts, where the recipe's has" in lines[1]
     assert "| image-to-text | 160 | 0.8000 | 1.0000 | -20.0 % |" in lines
@@ -71,4 +73,6 @@ def test_the_page_begins_with_the_losses(several: Path, tmp_path: Path) -> None:
         "## What they make",
         "## pair-test",
     ]
-    assert (page.parent / "images" / "beside" / "loss-image-to-text.svg").read_text().startswith("<svg")
+    (plot,) = (page.parent / "images" / "beside").iterdir()  # of a single measurement there is none
+    assert plot.name == "loss-image-to-text.svg"
+    assert plot.read_text().startswith("<svg")

@@ -74,10 +74,13 @@ def test_the_notebook_shows_something_in_every_chapter() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_the_notebook_runs() -> None:
-    """From top to bottom, on the shipped model."""
+    """From top to bottom, on the shipped model, with fewer steps than it takes."""
     pytest.importorskip("versatile_diffusion_emoji")
+    code = ["".join(cell["source"]) for cell in cells() if cell["cell_type"] == "code"]
+    steps = '"num_inference_steps": 10'
+    assert [block.count(steps) for block in code] == [1] + [0] * (len(code) - 1)
+    code[0] = code[0].replace(steps, '"num_inference_steps": 2')
     threads = torch.get_num_threads()
-    run(["".join(cell["source"]) for cell in cells() if cell["cell_type"] == "code"], "notebooks/tour.ipynb", {})
+    run(code, "notebooks/tour.ipynb", {})
     torch.set_num_threads(threads)

@@ -27,6 +27,7 @@ from versatile_diffusion.training.state import RunState
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.timeout(3600)  # two processes wait for each other at every step, long on a busy machine
 
 
 @pytest.fixture(scope="module")

@@ -58,11 +58,14 @@ def test_a_request_is_done(desk: Desk) -> None:
 
 
 def test_a_stop_counts_before_there_is_anything_to_stop(desk: Desk) -> None:
-    before = desk.halts("ada", "edit")
-    desk.halt("ada", "edit")
-    assert (desk.halts("ada", "edit") == before, desk.halts("ada", "blend"), desk.halts("bob", "edit")) == (False, 0, 0)
+    assert not desk.halted("ada", "edit", begun=7)
+    desk.halt("ada", "edit", at=8)
+    assert desk.halted("ada", "edit", begun=7)
+    assert not desk.halted("ada", "edit", begun=9)
+    assert not desk.halted("ada", "blend", begun=7)
+    assert not desk.halted("bob", "edit", begun=7)
     desk.leave("ada")
-    assert desk.halts("ada", "edit") == 0
+    assert not desk.halted("ada", "edit", begun=7)
 
 
 def test_turns_go_round_by_person(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

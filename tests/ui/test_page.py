@@ -189,7 +189,7 @@ def test_no_path_or_address_from_outside_is_read(studio: Running, path: str) -> 
 )
 def test_no_file_of_the_machine_is_served(studio: Running, path: str) -> None:
     for route in ("gradio_api/file=", "file=", "static/", "assets/", "gradio_api/file/"):
-        answer = httpx.get(f"{studio.url}{route}{path}", trust_env=False, follow_redirects=False)
+        answer = httpx.get(f"{studio.url}{route}{path}", trust_env=False, timeout=600, follow_redirects=False)
         assert answer.status_code in (403, 404, 405, 422, 307), (route, answer.status_code)
         assert "root:" not in answer.text
 
@@ -204,7 +204,7 @@ def test_large_uploads_are_refused(studio: Running) -> None:
 
 def test_nothing_goes_out(studio: Running, connections: list[str]) -> None:
     """Every address that this process has connected to (or asked for) since before the studio was started."""
-    httpx.get(studio.url, trust_env=False)
+    httpx.get(studio.url, trust_env=False, timeout=600)
     assert connections
     assert [host for host in connections if host not in LOOPBACK] == []
 
@@ -216,7 +216,7 @@ def test_listens_on_this_machine_alone_and_leaves_nothing_behind(
         assert started.url.startswith("http://127.0.0.1:")
         assert started.folder.is_dir()
         assert started.folder.stat().st_mode & 0o077 == 0
-        with httpx.Client(base_url=started.url, trust_env=False) as client:
+        with httpx.Client(base_url=started.url, trust_env=False, timeout=600) as client:
             assert client.get("config").status_code == 401
             assert client.post("gradio_api/queue/join", json={"data": [], "fn_index": 0}).status_code == 401
             assert client.post("login", data={"username": "ada", "password": "secret"}).status_code == 400

@@ -168,6 +168,19 @@ def test_settings_from_the_command_line_fill_in_the_tab_of_their_task(
     assert (name, fields) == ("text-to-image", {"text": "two dogs", "steps": 3, "style": "noto"})
 
 
+def test_settings_in_another_form_than_controls_show_them(
+    tmp_path: Path, inputs: dict[str, Any], tiny_pipeline: VersatileDiffusionPipeline, picture: Image.Image
+) -> None:
+    settings = {"conditions": [], "guidance_interval": [0.1, 0.8], "layer_plan": [[0, 1], [1, 0]]}
+    application = {"application": {"name": "joint", "exchange": {"every": 3}}}
+    colours = {"match_colours": {"method": "simple"}}
+    save_png(picture, file := tmp_path / "made.png", settings | application | colours)
+    names = ("guidance_from", "guidance_until", "layer_plan", "every", "match_colours")
+    place = dict.fromkeys(names, inputs["text"])
+    name, fields, _ = restored(str(file), {"joint": place}, Shelf(tmp_path), tiny_pipeline)
+    assert (name, list(fields.values())) == ("joint", [0.1, 0.8, "0 1\n1 0", 3, "simple"])
+
+
 def damaged(file: Path) -> None:
     file.write_bytes(b"\x89PNG nothing")
 

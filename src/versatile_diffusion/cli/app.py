@@ -25,6 +25,8 @@ Exit codes:
 {DEBUG}=1 in the environment shows the traceback of an error.
 """
 
+HELP_NAMES = ["-h", "--help"]
+
 
 def root(
     context: typer.Context,
@@ -39,7 +41,13 @@ def root(
 
 def app() -> Any:
     """The command with all its verbs; a verb is imported when it is called."""
-    frame = typer.Typer(name="versatile", epilog=NOTES, pretty_exceptions_enable=False, rich_markup_mode=None)
+    frame = typer.Typer(
+        name="versatile",
+        epilog=NOTES,
+        context_settings={"help_option_names": HELP_NAMES},
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
     frame.callback(invoke_without_command=True)(root)
     group: Any = typer.main.get_command(frame)
     for verb in verbs().values():

@@ -23,6 +23,8 @@ def check_folder(path: Path) -> None:
     if str(path) == "-":
         raise ValueError("--out - (stdout) is for a single picture; give a folder")
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir() and there != path:
+        raise ValueError(f"--out is {path}, and {there} is a file; it must be a folder (a new one is made)")
     if there.is_dir() and not os.access(there, os.W_OK):
         raise ValueError(f"--out is {path}, and nothing can be written to {there}")
     if path.exists() and not path.is_dir():

@@ -118,12 +118,15 @@ def produce(name: str, data: str, jobs: Sequence[Job], options: Options, many: b
     from versatile_diffusion.cli import colours
     from versatile_diffusion.cli.model import load
     from versatile_diffusion.cli.results import check_place
+    from versatile_diffusion.modalities import MODALITIES
     from versatile_diffusion.sampling.conditions import GivenCondition
     from versatile_diffusion.sampling.request import Request
 
     Request(data, tuple(jobs[0].conditions), **options.arguments())
     check_place(options, data, many)
     colours.check(options.match_colours, jobs[0].conditions)
+    if options.start is not None:
+        MODALITIES[data].check(options.start)
     for condition in () if many else jobs[0].conditions:
         if isinstance(condition.value, str):
             GivenCondition.check(condition)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping
@@ -18,6 +19,14 @@ DEBUG = "VERSATILE_DEBUG"
 """Environment variable that shows the traceback as well."""
 
 LONGEST = 300
+PLAINER: Mapping[str, str] = {
+    "Value error, ": "",
+    "Input should be": "it must be",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    ", unable to parse string as an? [a-z]+": "",
+}
+"""What the parser says, and how people say it."""
 
 
 def quiet_libraries() -> None:
@@ -78,6 +87,8 @@ def _usage(error: Exception) -> str:
         message = f"{error}. Did you mean {close[0]!r}?"
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "versatile"
+    for pattern, plain in PLAINER.items():
+        message = re.sub(pattern, plain, message)
     line = one_line(ValueError(message)).rstrip(".")
     return f"{line}{' ' if line.endswith('?') else '; '}`{path} --help` says what is allowed"
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from versatile_diffusion.choices import unknown
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.tasks import TASKS
 
@@ -33,7 +34,8 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "protocol": ("quick", "full", "varied"),
 }
 """Names that an option takes, for the shell's completion, which must not wait for the modules that have the tables."""
-PART = "left, right, top, bottom, middle, a box as LEFT:TOP:RIGHT:BOTTOM in shares of the canvas, or a mask (file)"
+BOX_OR_MASK = ", a box as LEFT:TOP:RIGHT:BOTTOM in shares of the canvas, or a mask (file)"
+PART = f"{', '.join(NAMED_PARTS)}{BOX_OR_MASK}"
 
 
 def among(name: str) -> Callable[[str], list[str]]:
@@ -298,5 +300,5 @@ def part(text: str) -> Any:
     if text.count(":") == 3 and not Path(text).exists():
         return numbers(text, 4, "a box", "LEFT:TOP:RIGHT:BOTTOM")
     if not Path(text).is_file():
-        raise ValueError(f"{text}: no such part of the canvas; give {PART}")
+        raise ValueError(unknown("part of the canvas", text, NAMED_PARTS, BOX_OR_MASK))
     return text

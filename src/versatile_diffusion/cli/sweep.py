@@ -61,6 +61,8 @@ def _range(text: str) -> list[Any]:
     if step == 0:
         raise ValueError(f"the step of {text} is 0")
     count = max(0, -int((start - end) // step))
+    if count > MOST_CELLS:
+        raise ValueError(f"{text} are {count} values; at most {MOST_CELLS} cells are allowed")
     return [round(start + k * step, 10) for k in range(count)]
 
 

@@ -10,7 +10,7 @@ from versatile_diffusion.evaluation.intervals import Measured
 
 COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8e5aa8", "#b8860b", "#4a4e69", "#d1478c", "#2a9d8f")
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 460, 260, 56, 26, 40
-MOST_TICKS, MOST_DOTS = 10, 40
+MOST_TICKS, LONGEST_TICK, MOST_DOTS = 10, 5, 40
 Point = tuple[float, Measured]
 
 
@@ -31,7 +31,7 @@ def line_plot(curves: Mapping[str, Sequence[Point]], title: str, across: str, ma
         raise ValueError(f"nothing to plot: no result has {title!r}")
     xs, ys = [x for x, _ in points], [y for _, m in points for y in (m.low, m.value, m.high)]
     ticks_x, ticks_y = sorted(set(xs)), _ticks(min(ys), max(ys))
-    if len(ticks_x) > MOST_TICKS:
+    if len(ticks_x) > MOST_TICKS or any(len(f"{x:g}") > LONGEST_TICK for x in ticks_x):
         ticks_x = [x for x in _ticks(min(xs), max(xs)) if min(xs) <= x <= max(xs)]
     spot = _Axes(min(xs), max(xs), ticks_y[0], ticks_y[-1])
     parts = [f'<text x="{LEFT}" y="16" font-weight="bold">{escape(title)}</text>']

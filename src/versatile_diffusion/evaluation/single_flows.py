@@ -76,7 +76,8 @@ def losses_beside(several: Path, single: Sequence[Path]) -> list[Beside]:
 
 
 def section(several: Path, found: Sequence[Beside], plot_folder: Path) -> str:
-    """Markdown: a title, how the runs were made, a table, and a plot for each flow, written into `plot_folder`."""
+    """Markdown: a title, how the runs were made, a table, and a plot (written into `plot_folder`) for each flow that
+    both runs measured more than once."""
     settings = run_settings(several)[0]
     steps, batch = settings["loop"]["steps"], settings["batch"]
     told = [
@@ -91,12 +92,15 @@ def section(several: Path, found: Sequence[Beside], plot_folder: Path) -> str:
         "change is not known. `scripts/compare_single_flows.sh` makes this page.",
         "## Losses on held-out items",
         "Mean squared error of the averaged model's prediction at the end, always on the same items, noise and noise "
-        "levels; a difference below zero says that the model of several flows is better. In the plots its other flows, "
-        "which it was trained on in between, do not count as items.",
+        "levels; a difference below zero says that the model of several flows is better. Where the velocity is "
+        "predicted, zeros have a loss of about 1. In the plots the items of other flows, on which the model of several "
+        "was trained in between, do not count.",
         table(HEAD, [one.told() for one in found]),
     ]
     plot_folder.mkdir(parents=True, exist_ok=True)
     for one in found:
+        if min(len(one.several), len(one.alone)) < 2:
+            continue
         file = plot_folder / f"loss-{one.flow}.svg"
         curves = {"in the model of several flows": one.several, "alone": one.alone}
         plot = line_plot(curves, f"{one.flow}: loss on held-out items", "thousands of items")

@@ -14,6 +14,8 @@ from versatile_diffusion.sampling.guidance import MIXINGS, WHOLE
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 from versatile_diffusion.tasks import NULLS, TASKS, Task
 
+MOST_SIDE = 4096
+"""Pixels: what is larger is taken for a slip, since it would fill the memory rather than end."""
 LIMITS: dict[str, tuple[float, float]] = {
     "num_outputs": (1, math.inf),
     "candidates": (1, math.inf),
@@ -22,8 +24,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "guidance_rescale": (0, 1),
     "eta": (0, 1),
     "fidelity": (0, 1),
-    "height": (1, math.inf),
-    "width": (1, math.inf),
+    "height": (1, MOST_SIDE),
+    "width": (1, MOST_SIDE),
     "temperature": (0, math.inf),
     "top_k": (0, math.inf),
     "top_p": (0, 1),

@@ -261,7 +261,7 @@ def _shape(pipe: VersatileDiffusionPipeline, request: Request) -> tuple[int, ...
     if request.size and len(shape) == 1:
         raise ValueError(f"height and width do not apply: a {request.data} has no size in pixels")
     if request.decoding and len(shape) > 1:
-        raise ValueError(f"{', '.join(request.decoding)}: only texts are decoded with these, and {request.data} is asked for")
+        raise ValueError(f"{', '.join(request.decoding)}: these are for texts, not for modality {request.data!r}")
     divisor = 2 ** sum(stage.kind == "down" for stage in pipe.unet.plan)
     if len(shape) > 1 and any(side % divisor for side in shape[1:]):
         rows, columns = shape[1:]

@@ -106,7 +106,7 @@ FOUR_FLOWS = 7000
 """Steps of the model of four flows that is compared with single-flow ones."""
 
 TINY = replace(SMALL, unet={**SMALL.unet, "width": 32}, batch={"image": 16, "text": 32})
-"""To compare flows in an hour of one core: a fifth of the work per step."""
+"""To compare flows in an hour of a core: about half the work per step, with half the items."""
 
 
 def four_flows_emoji(
@@ -134,8 +134,14 @@ def _diffuser_loop(steps: int, schedule: str = "linear") -> LoopSettings:
     return LoopSettings(steps=steps, warmup=30, schedule=schedule, ema=0.995, eval_minutes=8, sample_minutes=8)
 
 
-COMPARED = {"": SMALL, "tiny-": TINY}
-"""Diffusers whose flows are compared, by how the names of their settings begin."""
+COMPARED: dict[str, dict[str, Settings]] = {
+    size: {
+        "four-flows": partial(four_flows_emoji, options),
+        **{flow: partial(single_flow_emoji, options, flow) for flow in STAGES["official"]},
+    }
+    for size, options in (("", SMALL), ("tiny-", TINY))
+}
+"""Runs that are compared, by the size of their diffusers."""
 
 SETTINGS: dict[str, dict[str, Settings]] = {
     "image-codec": {"emoji": image_codec_emoji},
@@ -145,12 +151,7 @@ SETTINGS: dict[str, dict[str, Settings]] = {
         "emoji-basic": partial(diffuser_emoji, "basic", 600),
         "emoji-dual-context": partial(diffuser_emoji, "dual_context", 3600),
         "emoji": partial(diffuser_emoji, "official", 4500),
-        **{f"emoji-{size}four-flows": partial(four_flows_emoji, options) for size, options in COMPARED.items()},
-        **{
-            f"emoji-{size}{flow}": partial(single_flow_emoji, options, flow)
-            for size, options in COMPARED.items()
-            for flow in STAGES["official"]
-        },
+        **{f"emoji-{size}{name}": build for size, runs in COMPARED.items() for name, build in runs.items()},
     },
     "text-codec": {"emoji": text_codec_emoji},
     "judge": {"emoji": judge_emoji},

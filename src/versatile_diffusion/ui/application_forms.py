@@ -130,7 +130,7 @@ def disentangle_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -
             with gr.Column(min_width=180):
                 drawn["image"] = picture("Picture")
             with gr.Column(min_width=180, visible=False) as other:
-                drawn["style-of"] = picture("Its style is taken")
+                drawn["style-of"] = picture("Style from")
         drawn["mode"] = gr.Radio([DIAL, LEVELS, STYLE_OF], value=DIAL, label="What to make")
         with gr.Column() as dial:
             info = "0 keeps what is shown, 0.5 all, 1 the style."

@@ -218,7 +218,7 @@ def arguments_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def recoloured(values: Mapping[str, Any], reference: Any) -> Callable[[Output], Output] | None:
     """What gives an output the colours of a picture, where the controls say so and there is one."""
-    method = values.get("match_colours")
+    method = str(values.get("match_colours"))
     if method not in METHODS or reference is None:
         return None
     return lambda output: matched(output, reference, method)

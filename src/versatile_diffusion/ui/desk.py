@@ -7,10 +7,11 @@ that differ in their values alone are made as one batch.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ class Desk:
         self.pace = 0.2  # seconds a step, as lately seen
         self._turns: OrderedDict[str, deque[Job]] = OrderedDict()
         self._running: list[Job] = []
-        self._halts: Counter[tuple[str, str]] = Counter()
+        self._halts: dict[tuple[str, str], float] = {}
         self._news = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="versatile-desk", daemon=True)
@@ -88,23 +89,24 @@ class Desk:
             if job not in self._running:
                 self._end(job, "stopped")
 
-    def halt(self, person: str, place: str) -> None:
-        """Ends all that someone has asked for in a tab; what is still being read counts, too (see `halts`)."""
+    def halt(self, person: str, place: str, at: float) -> None:
+        """Ends all that someone has asked for in a tab. Requests overtake each other on their way here, so it is kept
+        when that was, by the clock of their browser (see `halted`)."""
         with self._news:
-            self._halts[person, place] += 1
+            self._halts[person, place] = at
         for job in self.jobs(person, place):
             self.stop(job)
 
-    def halts(self, person: str, place: str) -> int:
-        """How often someone has stopped a tab: another number than before says that meanwhile they did."""
-        return self._halts[person, place]
+    def halted(self, person: str, place: str, begun: float) -> bool:
+        """Whether someone has stopped a tab since they began a request, by the clock of their browser."""
+        return self._halts.get((person, place), -math.inf) >= begun
 
     def leave(self, person: str) -> None:
         """Ends all that someone has asked for."""
         for job in [*self._turns.get(person, ())]:
             self.stop(job)
         with self._news:
-            self._halts = Counter({at: count for at, count in self._halts.items() if at[0] != person})
+            self._halts = {place: at for place, at in self._halts.items() if place[0] != person}
 
     def jobs(self, person: str, place: str) -> list[Job]:
         """What someone asked for in a tab and is not over."""

@@ -24,6 +24,7 @@ from versatile_diffusion.ui.shelf import Made, Shelves
 from versatile_diffusion.ui.widgets import asset
 
 LOOK_EVERY = 0.1  # seconds
+NOW = "(...given) => [...given.slice(0, -1), Date.now()]"  # the last input is when the event was
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ class Tab:
         inputs: its components by name.
         panels: its results, one for each modality that may come.
         stage: where a request stands.
+        clock: gets the time of an event.
     """
 
     form: Form
     inputs: Mapping[str, Any]
     panels: Sequence[Panel]
     stage: Any
+    clock: Any
 
     @property
     def outputs(self) -> list[Any]:
@@ -69,6 +72,15 @@ class Tab:
             mine = [(number, one) for number, one in zip(numbers, made, strict=True) if one.data == panel.data]
             updates += panel.shown([number for number, _ in mine], [one for _, one in mine])
         return updates
+
+
+@dataclass(frozen=True)
+class Who:
+    """Who asks, in which tab, and when, by the clock of their browser; None where there is no browser."""
+
+    person: str
+    place: str
+    begun: float | None
 
 
 def forms(studio: Studio) -> list[Form]:
@@ -133,7 +145,8 @@ def draw(studio: Studio, form: Form) -> Tab:
             with gr.Column(scale=6, min_width=300):
                 shown = gr.HTML(stage.idle("Results appear here."), elem_id=f"{form.name}-stage")
                 panels = [Panel.draw(data, form.name) for data in (form.data, *form.besides)]
-    tab = Tab(form, inputs, panels, shown)
+        clock = gr.Number(visible=False)
+    tab = Tab(form, inputs, panels, shown, clock)
     link(studio, tab, go, halt, examples)
     if look is not None:
         link_first(studio, tab, look)
@@ -166,18 +179,19 @@ def link(studio: Studio, tab: Tab, go: Any, halt: Any, examples: Any) -> None:
     names, components = list(tab.inputs), list(tab.inputs.values())
 
     async def run(request: gr.Request, *given: Any) -> AsyncIterator[list[Any]]:
-        async for update in serve(studio, tab, str(request.session_hash), dict(zip(names, given, strict=True))):
+        who = Who(str(request.session_hash), tab.form.name, given[-1])
+        async for update in serve(studio, tab, who, dict(zip(names, given[:-1], strict=True))):
             yield update
 
-    def stop(request: gr.Request) -> None:
-        studio.desk.halt(str(request.session_hash), tab.form.name)
+    def stop(request: gr.Request, now: float) -> None:
+        studio.desk.halt(str(request.session_hash), tab.form.name, now)
 
     submits = [c.submit for c in components if isinstance(c, gr.Textbox)]
     triggers = [go.click, *submits, *([examples.load_input_event.success] if examples else [])]
     outputs = [tab.stage, *tab.outputs]
     for trigger in triggers:
-        trigger(run, components, outputs, **PRIVATE)
-    halt.click(stop, queue=False, **PRIVATE)
+        trigger(run, [*components, tab.clock], outputs, js=NOW, **PRIVATE)
+    halt.click(stop, tab.clock, queue=False, js=NOW, **PRIVATE)
 
 
 def link_first(studio: Studio, tab: Tab, button: Any) -> None:
@@ -186,25 +200,26 @@ def link_first(studio: Studio, tab: Tab, button: Any) -> None:
     assert first is not None
 
     async def look(request: gr.Request, *given: Any) -> AsyncIterator[list[Any]]:
-        values = dict(zip(names, given, strict=True))
-        async for job in watched(studio, str(request.session_hash), tab.form.name, first.asks, values):
+        values = dict(zip(names, given[:-1], strict=True))
+        who = Who(str(request.session_hash), tab.form.name, given[-1])
+        async for job in watched(studio, who, first.asks, values):
             text = job.outputs[0].texts[0] if isinstance(job, Job) and job.state == "done" else gr.skip()
             yield [stage.of(job) if isinstance(job, Job) else job, text]
 
-    button.click(look, list(tab.inputs.values()), [tab.stage, tab.inputs[first.into]], **PRIVATE)
+    outputs = [tab.stage, tab.inputs[first.into]]
+    button.click(look, [*tab.inputs.values(), tab.clock], outputs, js=NOW, **PRIVATE)
 
 
 async def watched(
-    studio: Studio, person: str, place: str, asks: Callable[[Values], list[Ask]], values: Values
+    studio: Studio, who: Who, asks: Callable[[Values], list[Ask]], values: Values
 ) -> AsyncIterator[Job | str]:
     """A request from its first to its last sign of life: the job whenever there is news of it, or what to say
     while there is none."""
     job: Job | None = None
-    halts = studio.desk.halts(person, place)
     yield stage.sent()
     try:
-        job = studio.desk.submit(person, place, await asyncio.to_thread(asks, values))
-        if studio.desk.halts(person, place) != halts:
+        job = studio.desk.submit(who.person, who.place, await asyncio.to_thread(asks, values))
+        if who.begun is not None and studio.desk.halted(who.person, who.place, who.begun):
             studio.desk.stop(job)  # they did not wait until it was in the queue
         seen = -1
         while True:
@@ -222,10 +237,10 @@ async def watched(
             studio.desk.stop(job)  # whoever closed the page does not wait any more
 
 
-async def serve(studio: Studio, tab: Tab, person: str, values: Values) -> AsyncIterator[list[Any]]:
+async def serve(studio: Studio, tab: Tab, who: Who, values: Values) -> AsyncIterator[list[Any]]:
     """A request of a tab, as updates of its stage and its panel."""
     nothing = [gr.skip()] * len(tab.outputs)
-    async for job in watched(studio, person, tab.form.name, tab.form.asks, values):
+    async for job in watched(studio, who, tab.form.asks, values):
         if isinstance(job, str):
             yield [job, *nothing]
         elif job.state == "done":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from versatile_diffusion.applications import joint
 from versatile_diffusion.applications.variation import COLOURS
 from versatile_diffusion.sampling.metadata import read_record
 from versatile_diffusion.ui.controls import CONTROLS, HANDLES
@@ -121,7 +122,8 @@ def _from_settings(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     conditions = record.get("conditions")
     if not isinstance(conditions, list):
         raise ValueError("the settings in this file are of a kind that the studio cannot fill in")
-    fields: dict[str, Any] = {n: record[c.argument] for n, c in CONTROLS.items() if record.get(c.argument) is not None}
+    said = ((name, c.argument and record.get(c.argument)) for name, c in CONTROLS.items())
+    fields: dict[str, Any] = {name: value for name, value in said if value is not None}
     seeds = record.get("seeds")
     if "seed" in record or (isinstance(seeds, list) and seeds):
         fields["seed"] = record.get("seed", seeds and seeds[0])
@@ -136,12 +138,15 @@ def _from_settings(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             value = condition.get(row.field) if isinstance(condition, Mapping) else None
             if isinstance(value, int | float) and not isinstance(value, bool):
                 fields[f"{name}.{handle}"] = value
+    application = record.get("application")
+    if isinstance(application, Mapping) and application.get("name") == joint.NAME:
+        return joint.NAME, fields | dict(application.get("exchange") or {})
     return str(record.get("task")), fields
 
 
 def _unfolded(record: Mapping[str, Any]) -> dict[str, Any]:
     """What controls show in another form than settings have it."""
-    fields = {}
+    fields: dict[str, Any] = {}
     interval, plan, colours = (record.get(name) for name in ("guidance_interval", "layer_plan", COLOURS))
     if isinstance(interval, list) and len(interval) == 2:
         fields |= dict(zip(("guidance_from", "guidance_until"), interval, strict=True))
