@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.cli.conftest import Command
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.cli.sheet import labelled
+from versatile_diffusion.cli.sheet import _fitted, labelled
 from versatile_diffusion.cli.sweep import axis
 
 
@@ -42,6 +42,13 @@ def test_a_sheet_has_every_picture_in_its_place() -> None:
     labels = np.asarray(drawn.convert("L"))
     assert labels[:top].min() < 128
     assert labels[:, :left].min() < 128
+
+
+def test_labels_go_on_in_a_second_line_and_are_not_cut() -> None:
+    labels = ["noto", "style emojione-monotone", "fluent-emoji-high-contrast"]
+    titles, font = _fitted(labels, width=128)
+    assert [title.replace("\n", " ").replace("- ", "-") for title in titles] == labels
+    assert max(font.getlength(line) for title in titles for line in title.splitlines()) <= 128
 
 
 def test_a_sheet_is_what_its_cells_are_and_replays(

@@ -20,6 +20,7 @@ def write(run: Path, losses: dict[int, dict[str, float]], flows: list[str] | Non
         "batch": {"image": 4, "text": 8},
         "mixture": SHARES,
         "unet": {"width": 8},
+        "data_streams": {"text": {"width": 5}},
     }
     run.mkdir()
     (run / "settings.json").write_text(json.dumps({**told, "flows": flows, "loop": {"steps": max(losses)}, **changes}))
@@ -63,16 +64,19 @@ def test_the_page_begins_with_the_losses(several: Path, tmp_path: Path) -> None:
     once = write(tmp_path / "once", {30: {"text-to-image": 0.6}}, ["text-to-image"])
     page = tmp_path / "docs" / "beside.md"
     page.parent.mkdir()
-    page.write_text("# four, measured\n\nWritten by a command.\n\n## pair-test\n\nA table.\n")
+    page.write_text("# four, measured\n\nWritten by a command.\n\n## pair-test\n\nA.\n\n## Beside other models\n\nB.\n")
     insert(page, section(several, losses_beside(several, [alone, once]), page.parent / "images" / page.stem))
     lines = [line for line in page.read_text().splitlines() if line]
     assert "has width 8 and had **70 steps** of 4 images or 8 texts, where the recipe's has" in lines[1]
+    assert "not who is better at its end. Texts are generated as latents of 5 channels." in lines[1]
     assert "| image-to-text | 160 | 0.8000 | 1.0000 | -20.0 % |" in lines
     assert [line for line in lines if line.startswith("#")][1:] == [
         "## Losses on held-out items",
         "## What they make",
+        "## Beside other models",
         "## pair-test",
     ]
+    assert lines[-2:] == ["## pair-test", "A."]
     (plot,) = (page.parent / "images" / "beside").iterdir()  # of a single measurement there is none
     assert plot.name == "loss-image-to-text.svg"
     assert plot.read_text().startswith("<svg")

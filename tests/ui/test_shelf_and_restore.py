@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def shelves(tmp_path: Path) -> Shelves:
     return Shelves(tmp_path, "tiny", kept=5)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def inputs() -> dict[str, Any]:
     with gr.Blocks(analytics_enabled=False):
         return {
@@ -68,6 +68,17 @@ def test_texts_are_kept_with_their_settings(tiny_pipeline: VersatileDiffusionPip
     (number, _) = shelves.keep(done(tiny_pipeline, "ada", "text"), {})
     one = shelves.of("ada").made[number]
     assert json.loads(one.file.read_text(encoding="utf-8"))["texts"] == [one.text]
+
+
+def test_captions_that_belong_to_pictures_are_kept_as_texts(
+    tiny_pipeline: VersatileDiffusionPipeline, shelves: Shelves
+) -> None:
+    job, told = done(tiny_pipeline, "ada"), {"name": "joint", "captions": ["a  dog", "a cat"], "result": "picture"}
+    job.outputs = [replace(job.outputs[0], settings=job.outputs[0].settings | {"application": told})]
+    made = [shelves.of("ada").made[number] for number in shelves.keep(job, {})]
+    kinds = [(one.data, one.text, one.label, one.record["application"]["result"]) for one in made]
+    assert kinds[:2] == [("image", "a dog", "1", "picture"), ("text", "a dog", "1", "caption")]
+    assert [one.label for one in made] == ["1", "1", "2", "2"]
 
 
 def test_people_do_not_see_each_other(tiny_pipeline: VersatileDiffusionPipeline, shelves: Shelves) -> None:

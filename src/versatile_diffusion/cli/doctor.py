@@ -59,14 +59,15 @@ def software() -> Iterator[Finding]:
     yield Finding("versions", "versatile-diffusion", __version__)
     extras: dict[str, list[str]] = {}
     for one in needs():
-        problem = "" if one.met else f"{one.name}{one.wanted} is needed: pip install '{one.name}{one.wanted}'"
+        wanted = f"{one.name}{one.wanted}"
         if one.extra:
-            extras.setdefault(one.extra, []).extend([problem] if problem else [])
+            extras.setdefault(one.extra, []).extend([] if one.met else [wanted])
         else:
-            yield Finding("versions", one.name, one.found or "missing", problem or _does_not_import(one.name))
-    for extra, problems in extras.items():
-        missing = f"pip install 'versatile-diffusion[{extra}]'; {'; '.join(problems)}" if problems else ""
-        yield Finding("extras", extra, "missing" if problems else "installed", missing, needed=False)
+            problem = _does_not_import(one.name) if one.met else f"{wanted} is needed: pip install '{wanted}'"
+            yield Finding("versions", one.name, one.found or "missing", problem)
+    for extra, unmet in extras.items():
+        remedy = f"pip install 'versatile-diffusion[{extra}]' brings {', '.join(unmet)}" if unmet else ""
+        yield Finding("extras", extra, "missing" if unmet else "installed", remedy, needed=False)
 
 
 def _does_not_import(name: str) -> str:

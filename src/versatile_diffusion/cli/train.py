@@ -27,6 +27,17 @@ ENGINE = (
 OWN = ("flows", "only", "lora", "lr", "aspect")
 """Options of `own_data`."""
 
+Start = Annotated[
+    str | None, typer.Option("--from", help="Go on with this model, on your own --data.", autocompletion=models)
+]
+Flows = Annotated[
+    str | None, typer.Option(help="With --from: flows, such as text-to-image; else all.", autocompletion=tasks)
+]
+Parallel = Annotated[
+    str | None,
+    typer.Option(help="Each process has the model (ddp) or a shard (fsdp).", autocompletion=among("parallel")),
+]
+
 
 def train(
     context: typer.Context,
@@ -38,23 +49,14 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the whole run.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the weights and of every batch.")] = None,
     device: Device = None,
-    start: Annotated[
-        str | None,
-        typer.Option("--from", help="Go on with this model, on your own --data.", autocompletion=models),
-    ] = None,
-    flows: Annotated[
-        str | None,
-        typer.Option(help="With --from: flows, such as text-to-image; else all.", autocompletion=tasks),
-    ] = None,
+    start: Start = None,
+    flows: Flows = None,
     only: Annotated[str | None, typer.Option(help="With --from: groups or streams, such as context,data.text.")] = None,
     lora: Annotated[int | None, typer.Option(min=1, help="With --from: train adapters of this rank instead.")] = None,
     lr: Annotated[float | None, typer.Option(help="With --from: learning rate.")] = None,
     aspect: Annotated[float | None, typer.Option(help="With --from: keep pictures' shapes, up to this : 1.")] = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine; or start with torchrun.")] = 1,
-    parallel: Annotated[
-        str | None,
-        typer.Option(help="Each process has the model (ddp) or a shard (fsdp).", autocompletion=among("parallel")),
-    ] = None,
+    parallel: Parallel = None,
     accumulate: Annotated[int | None, typer.Option(min=1, help="Batches of each process per step.")] = None,
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradients.")] = None,
     bf16: Annotated[bool | None, typer.Option(help="bfloat16 where it is safe; on a GPU by default.")] = None,

@@ -20,6 +20,7 @@ from versatile_diffusion.evaluation.report import (
 from versatile_diffusion.evaluation.results import Result, Table
 
 SHOWN, LINES, QUALITY = 32, 10, 65
+BESIDE = "Beside other models"
 
 
 def write_page(
@@ -106,7 +107,7 @@ def _cell(rows: Table, way: str, name: str) -> str:
 
 
 def _beside(result: Result, others: Sequence[Result]) -> str:
-    told, found = ["## Beside other models"], list(pairs(result, others))
+    told, found = [f"## {BESIDE}"], list(pairs(result, others))
     told.append(
         "The share is this model's number over the other's (of distances the other way round): above 100 % is better."
     )

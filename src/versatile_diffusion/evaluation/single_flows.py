@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from versatile_diffusion.evaluation.markdown import table
+from versatile_diffusion.evaluation.markdown import BESIDE, table
 from versatile_diffusion.evaluation.plots import Point, line_plot
 from versatile_diffusion.evaluation.training_curves import flow_course, run_settings
 from versatile_diffusion.training.emoji import SMALL
@@ -20,6 +20,7 @@ ALIKE = (
 )
 """Settings without which two losses do not mean the same."""
 HEAD = ("flow", "items of it", "loss, of several flows", "loss, alone", "difference")
+HEADING = "\n## "
 TITLE = "# One model of several flows beside models of one flow each"
 
 
@@ -79,7 +80,7 @@ def section(several: Path, found: Sequence[Beside], plot_folder: Path) -> str:
     """Markdown: a title, how the runs were made, a table, and a plot (written into `plot_folder`) for each flow that
     both runs measured more than once."""
     settings = run_settings(several)[0]
-    steps, batch = settings["loop"]["steps"], settings["batch"]
+    steps, batch, text = settings["loop"]["steps"], settings["batch"], settings["data_streams"]["text"]["width"]
     told = [
         TITLE,
         "Does one model of several flows do what models of one flow each do (paper, section 4.2)? All began fresh and "
@@ -88,8 +89,10 @@ def section(several: Path, found: Sequence[Beside], plot_folder: Path) -> str:
         f"the one of several. That one has width {settings['unet']['width']} and had **{steps:,} steps** of "
         f"{' or '.join(f'{count} {modality}s' for modality, count in batch.items())}, where the recipe's "
         f"has width {SMALL.unet['width']}, {FOUR_FLOWS:,} steps and batches of "
-        f"{' or '.join(str(count) for count in SMALL.batch.values())}. One seed each: how much another one would "
-        "change is not known. `scripts/compare_single_flows.sh` makes this page.",
+        f"{' or '.join(str(count) for count in SMALL.batch.values())}. "
+        + ("A shorter training shows how one begins, not who is better at its end. " if steps < FOUR_FLOWS else "")
+        + f"Texts are generated as latents of {text} channels. One seed each: how much another one would change is not "
+        "known. `scripts/compare_single_flows.sh` makes this page.",
         "## Losses on held-out items",
         "Mean squared error of the averaged model's prediction at the end, always on the same items, noise and noise "
         "levels; a difference below zero says that the model of several flows is better. Where the velocity is "
@@ -110,9 +113,12 @@ def section(several: Path, found: Sequence[Beside], plot_folder: Path) -> str:
 
 
 def insert(page: Path, text: str) -> None:
-    """Puts the section in place of the title of a page that `versatile evaluate --page` wrote."""
-    _, _, rest = page.read_text(encoding="utf-8").partition("\n\n")
-    page.write_text(f"{text}\n\n## What they make\n\n{rest}", encoding="utf-8")
+    """Puts the section in place of the title of a page that `versatile evaluate --page` wrote, and the comparison with
+    the other models before all that is about the one."""
+    written, *parts = page.read_text(encoding="utf-8").split(HEADING)
+    _, _, told = written.partition("\n\n")
+    parts.sort(key=lambda part: not part.startswith(BESIDE))
+    page.write_text(HEADING.join([f"{text}\n\n## What they make\n\n{told}", *parts]), encoding="utf-8")
 
 
 def main() -> None:

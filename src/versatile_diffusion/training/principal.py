@@ -20,7 +20,8 @@ def onto_principal_directions(
     A codec uses as many directions as it needs. Where these are fewer than its channels, a diffusion on the channels
     spends most of its loss on directions that say nothing. Either the new channels do not correlate, and after
     normalisation each direction counts alike; or, where distances mean something, each channel has a part of every
-    direction, so that normalisation leaves the proportions as they are. Both maps from and to the latent are linear, so the turn goes into their weights.
+    direction, so that normalisation leaves the proportions as they are. Both maps from and to the latent are linear,
+    so the turn goes into their weights.
 
     Args:
         codec: trained; its `latent_mean` and `latent_std` are set.

@@ -65,13 +65,16 @@ def image_context_emoji(data: Path, out: Path, device: torch.device) -> tuple[Ob
 
 
 def text_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
-    """The emoji model's text codec (3.5 M parameters).
+    """The emoji model's text codec (3.5 M parameters), whose latents follow the text encoder of the run
+    `context-encoders` beside `out`.
 
-    Measured: of held-out captions of known concepts 65 % come back word for word (99 % of those without lists of
-    keywords), 63 % with noise of 0.3 standard deviations on the latents; of unknown concepts 13 %. Of its 128
-    channels 26 directions are kept at the end, which loses none of these.
+    Measured on one CPU core, 1400 steps of 128 captions, 17 minutes: of held-out captions of known concepts 54 % come
+    back word for word, 51 % with noise of 0.5 standard deviations on the latents; of unknown concepts 10 %; of those of
+    the form "label, style" all. Of its 224 channels 129 directions are kept at the end. Without a guide (128 channels,
+    26 kept) it was 65 and 13 %, but a linear map from the text encoder's vectors then tells 57 % of the latents'
+    variance; with one 84 %, and 87 % of the labels are decoded right.
     """
-    loop = LoopSettings(steps=1600, warmup=20, ema=0.99, eval_minutes=10, sample_minutes=10)
+    loop = LoopSettings(steps=1400, warmup=20, ema=0.99, eval_minutes=10, sample_minutes=10)
     guide = DualTextEncoder.from_pretrained(finished(out.parent / "context-encoders") / "text")
     return TextCodecObjective(data, TextCodecSettings(), device, guide), loop
 

@@ -129,6 +129,7 @@ class Shelves:
             text = one_line(str(value))
             return [_shelved(shelf, place, item.data, None, text, {"texts": [text], **settings}, label)]
         caption = _caption(settings)
+        label = str(settings["index"] + 1) if caption else label  # which caption belongs to which picture
         number = _shelved(shelf, place, item.data, value, caption, settings, label)
         if not caption:
             return [number]
