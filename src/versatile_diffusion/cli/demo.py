@@ -26,7 +26,7 @@ TEXTS = ("a red heart", "a dog, 3d emoji", "rain, black line drawing", "a happy 
 CANDIDATES = 4
 VARIATIONS = 4
 CAPTIONS = 3
-CAPTION_CANDIDATES = 8
+CAPTION_CANDIDATES = 24
 SEED = 0
 
 
