@@ -297,7 +297,7 @@ TEXT = [Condition("text", "a dog")]
         ({"height": 17, "width": 16}, "17"),
         ({"height": 0}, "height is 0"),
         ({"data": "text", "height": 16}, "do not apply"),
-        ({"temperature": 1.0}, "temperature: only texts"),
+        ({"temperature": 1.0}, "temperature: these are for texts"),
         ({"data": "text", "top_p": 1.5}, "top_p is 1.5"),
         ({"data": "text", "temperature": -1}, "temperature is -1"),
         ({"latents": torch.zeros(2, 4, 4, 4)}, r"for 1 items they must be \(1, 4, 4, 4\)"),

@@ -165,9 +165,9 @@ class Demo:
         return Section("image-to-text", "Texts from pictures", rows, time.perf_counter() - started)
 
     def texts_from_texts(self) -> Section:
-        """Other words for each text."""
+        """Other words for each text, each the best of `CAPTION_CANDIDATES` by the model's own encoders."""
         started = time.perf_counter()
-        output = self._run(self.pipe.text_variation, list(TEXTS), num_outputs=CAPTIONS)
+        output = self._run(self.pipe.text_variation, list(TEXTS), num_outputs=CAPTIONS, candidates=CAPTION_CANDIDATES)
         rows = tuple(Row(text, None, texts=captions(output, k)) for k, text in enumerate(TEXTS))
         return Section("text-variation", "Variations of texts", rows, time.perf_counter() - started)
 
