@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 150_000  # milliseconds: a page takes long where many tests share a slow core
+PATIENCE = 100_000  # milliseconds: a page takes long where many tests share a slow core
 
 
 def browser_program() -> str | None:

@@ -19,8 +19,8 @@ TASKS = {"text-to-image": 4, "image-variation": 4, "image-to-text": 4, "text-var
 APPLICATIONS = {"blend": 4, "disentangle": 6, "edit": 4, "inpaint": 4, "joint": 4, "sweep": 5}
 OF_TEXTS = {"image-to-text", "text-variation"}
 Visit = Callable[..., Visitor]
-# Under load a browser now and then loses a click; a page that is broken fails three times.
-pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=2)]
+# Under load a browser now and then loses a click; a page that is broken fails every time.
+pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=4)]
 
 
 def results(visitor: Visitor, name: str) -> Any:
