@@ -231,3 +231,51 @@ def test_a_run_learns_and_exports_a_pipeline(objective, tmp_path: Path) -> None:
     pipe = VersatileDiffusionPipeline.from_pretrained(tmp_path / "export")
     assert len(pipe.text_to_image("a red apple", num_inference_steps=2, seed=0).images) == 1
     assert {task.name for task in pipe.tasks()} >= set(STAGES["official"])
+
+
+def test_noise_levels_of_one_item_share_its_context(objective) -> None:
+    many = objective(flows=("image-to-text",), noises={"text": 3}, lowest_timestep={"image-to-text": 400}, dropout=0.0)
+    (batch,) = many.batch(0, torch.Generator().manual_seed(0))
+    assert len(batch.context.tokens) == 6
+    assert len(batch.latent) == len(batch.noise) == len(batch.timestep) == 18
+    assert torch.equal(batch.latent[0], batch.latent[2])
+    assert not torch.equal(batch.noise[0], batch.noise[2])
+    assert batch.timestep.min() >= 400
+    assert batch.timestep.view(6, 3).sort(1).values.diff(dim=1).unique().tolist() == [200]
+
+    module = many.build()
+    torch.manual_seed(0)
+    for p in module.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    loss, _ = many.loss(module, [batch])
+    loss.backward()
+    found = [p.grad.clone() for p in module.parameters() if p.grad is not None]
+    module.zero_grad()
+    context = replace(batch.context, tokens=batch.context.tokens.repeat_interleave(3, 0))
+    apart, _ = many.loss(module, [replace(batch, context=context)])
+    apart.backward()
+    assert loss.item() == pytest.approx(apart.item(), rel=1e-5)
+    for mine, theirs in zip(found, (p.grad for p in module.parameters() if p.grad is not None), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-6)
+
+
+def test_held_out_items_are_measured_at_all_noise_levels_once(objective) -> None:
+    plain, many = objective(), objective(noises={"text": 4, "image": 2}, lowest_timestep={"text": 900})
+    module = plain.build()
+    assert plain.evaluate(module) == many.evaluate(module)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"noises": {"text": 0}},
+        {"noises": {"sound": 2}},
+        {"noises": {"text": 1.5}},
+        {"lowest_timestep": {"image": 1000}},
+        {"lowest_timestep": {"image": -1}},
+    ],
+)
+def test_noise_levels_out_of_range_are_refused(changes) -> None:
+    (name,) = changes
+    with pytest.raises(ValueError, match=rf"{name} has .*; allowed are .*text-to-image"):
+        replace(SMALL, **changes)

@@ -22,7 +22,8 @@ class Context:
 
     Args:
         stream: name of the context stream that reads the tokens.
-        tokens: (B, L, D).
+        tokens: (B, L, D). They may be those of fewer items than there are latents: with n times as many latents, each
+            item's tokens guide n of them, next to each other.
         weight: 0 or more; only its size beside the other weights counts.
         region: (H, W), how much it acts where on the grid of what is generated; everywhere alike where left out. It is
             resized to the grid of each level.

@@ -41,8 +41,10 @@ class Attention(nn.Module):
         return self.split(self.to_k(tokens)), self.split(self.to_v(tokens))
 
     def forward(self, x: Queries, key_value: KeyValue) -> Queries:
-        out = F.scaled_dot_product_attention(self.split(self.to_q(x)), *key_value)
-        return self.to_out[0](rearrange(out, "b heads l d -> b l (heads d)"))
+        """Keys and values of B items answer the queries of B items, or of B * n, n next to each other for each."""
+        together = rearrange(self.to_q(x), "(b n) l c -> b (n l) c", b=len(key_value[0]))
+        out = F.scaled_dot_product_attention(self.split(together), *key_value)
+        return self.to_out[0](rearrange(out, "b heads (n l) d -> (b n) l (heads d)", l=x.shape[1]))
 
 
 class GEGLU(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.tasks import TASKS, Task
 from versatile_diffusion.training.loop import Objective
 from versatile_diffusion.training.lora import LoraSettings, add_lora, merge_loras, save_lora
-from versatile_diffusion.training.mixture import STAGES, Mixture
+from versatile_diffusion.training.mixture import STAGES, Mixture, by_flow, check_by_flow
 from versatile_diffusion.training.objective import Denoising
 from versatile_diffusion.training.optimizer import multiply, split_parameters
 from versatile_diffusion.training.pairs import Pairs
@@ -57,6 +57,10 @@ class DiffuserSettings:
         min_snr, zero_terminal_snr, noise_offset: see `Denoising`.
         lora: adapters to train in place of the weights.
         loss_weights: what a flow's loss is multiplied by in training, by task or by the modality that is generated.
+        noises: at how many noise levels each item of a batch is seen, by task or by the modality that is generated; 1
+            where left out. Its context's keys and values are computed once, which for texts is most of the work.
+        lowest_timestep: likewise, from which timestep on noise levels are trained; 0 where left out. High ones alone
+            teach soonest what a context means; end with all.
 
     Raises:
         ValueError: a name is unknown, a number is out of range, or a flow would have nothing left to train.
@@ -85,6 +89,8 @@ class DiffuserSettings:
     noise_offset: float = 0.0
     lora: LoraSettings | None = None
     loss_weights: Mapping[str, float] = field(default_factory=dict)
+    noises: Mapping[str, int] = field(default_factory=dict)
+    lowest_timestep: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
@@ -107,7 +113,9 @@ class DiffuserSettings:
                 raise ValueError(
                     f"{task.name} has nothing left to train: of {', '.join(streams)} only {learning} learn"
                 )
-        self.denoising  # noqa: B018 (it checks itself)
+        most = self.denoising.levels  # (which checks itself)
+        check_by_flow("noises", self.noises, lambda n: n in range(1, most + 1), f"whole numbers from 1 to {most}")
+        check_by_flow("lowest_timestep", self.lowest_timestep, range(most).__contains__, f"0 to {most - 1}")
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -146,6 +154,14 @@ class DiffuserSettings:
     def denoising(self) -> Denoising:
         return Denoising(self.prediction, self.min_snr, self.zero_terminal_snr, self.noise_offset)
 
+    def noises_of(self, task: Task) -> int:
+        """At how many noise levels a batch of the task has each item."""
+        return by_flow(self.noises, task, 1)
+
+    def lowest_of(self, task: Task) -> int:
+        """The lowest timestep that the task is trained at."""
+        return by_flow(self.lowest_timestep, task, 0)
+
     def dropped(self, context: str) -> float:
         """The dropout of a context."""
         return self.dropout.get(context, 0.0) if isinstance(self.dropout, Mapping) else self.dropout
@@ -161,7 +177,8 @@ class DiffuserSettings:
 
 @dataclass(frozen=True)
 class Batch:
-    """Items of one flow: x0 and noise (B, ...), timesteps (B,), one context; and the weight of their loss."""
+    """Items of one flow: x0 and noise (B * n, ...), timesteps (B * n,), each item n times, next to each other; one
+    context, with the tokens of B items; and the weight of their loss."""
 
     task: Task
     latent: Tensor
@@ -203,8 +220,9 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
 
     def settings(self) -> dict[str, Any]:
         settings = asdict(self.options)
-        if not self.options.loss_weights:  # so that runs begun before there were such weights can go on
-            del settings["loss_weights"]
+        for name in ("loss_weights", "noises", "lowest_timestep"):
+            if not settings[name]:  # so that runs begun before there were such settings can go on
+                del settings[name]
         return settings
 
     def build(self) -> MultiFlowUNet:
@@ -234,8 +252,7 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
     def batch(self, step: int, generator: torch.Generator) -> list[Batch]:
         """One batch for each flow of the step."""
         return [
-            self._of(task, self.train_pairs, self._draw(task, generator), generator, self.options.dropped, weight)
-            for task, weight in self.mixture.at(step)
+            self._of(task, self._draw(task, generator), generator, weight) for task, weight in self.mixture.at(step)
         ]
 
     def _draw(self, task: Task, generator: torch.Generator) -> Tensor:
@@ -249,21 +266,19 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         return items[drawn.to(items.device)].to(self.device)
 
     def _of(
-        self,
-        task: Task,
-        pairs: Pairs,
-        items: Tensor,
-        generator: torch.Generator,
-        dropout: Callable[[str], float],
-        weight: float = 1.0,
+        self, task: Task, items: Tensor, generator: torch.Generator, weight: float = 1.0, training: bool = True
     ) -> Batch:
-        (stream,) = task.flow.contexts
-        latent = pairs.latents[task.flow.data].draw(items, generator)
+        """Training items with the noise levels and dropout of the settings, or held-out ones with one level each."""
+        (stream,), options = task.flow.contexts, self.options
+        pairs = self.train_pairs if training else self.held_out
+        noises, lowest = (options.noises_of(task), options.lowest_of(task)) if training else (1, 0)
+        dropout = options.dropped(stream) if training else 0.0
+        latent = pairs.latents[task.flow.data].draw(items, generator).repeat_interleave(noises, 0)
         tokens = pairs.tokens[stream].draw(items, generator)
-        dropped = torch.rand(len(items), 1, 1, generator=generator, device=self.device) < dropout(stream)
+        dropped = torch.rand(len(items), 1, 1, generator=generator, device=self.device) < dropout
         tokens = torch.where(dropped, self.null[task.name].to(tokens), tokens)
         noise = self.denoising.noise(latent.shape, generator)
-        timestep = torch.randint(self.denoising.levels, (len(items),), generator=generator, device=self.device)
+        timestep = self.denoising.timesteps(len(items), generator, noises, lowest)
         return Batch(task, latent, noise, timestep, Context(stream, tokens), weight)
 
     def pieces(self, batch: Sequence[Batch]) -> list[Sequence[Batch]]:
@@ -302,7 +317,7 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
             generator = torch.Generator(self.device).manual_seed(0)
             total, errors, timesteps = 0.0, [], []
             for items in self._measured(task):
-                batch = self._of(task, self.held_out, items, generator, dropout=lambda _: 0.0)
+                batch = self._of(task, items, generator, training=False)
                 loss, error = self._loss(module, batch)
                 total += len(items) * float(loss)
                 errors.append(error)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 from versatile_diffusion.tasks import TASKS, Task
 
+Number = TypeVar("Number", int, float)
 STAGES = {
     "basic": ("image-variation",),
     "dual_context": ("text-to-image", "image-variation"),
@@ -47,9 +49,7 @@ class Mixture:
             raise ValueError(f"weights of the flows are {bad}; they must be {kind}")
         if missing := [task.name for task in self.tasks if not self.size(task)]:
             raise ValueError(f"batch has {dict(self.sizes)}, and nothing for {', '.join(missing)}")
-        known = [*TASKS, *dict.fromkeys(task.flow.data for task in TASKS.values())]
-        if bad := {name: w for name, w in self.loss_weights.items() if name not in known or not 0 < w < math.inf}:
-            raise ValueError(f"loss_weights has {bad}; allowed are numbers above 0, by {', '.join(known)}")
+        check_by_flow("loss_weights", self.loss_weights, lambda weight: 0 < weight < math.inf, "numbers above 0")
 
     def _is_weight(self, weight: float) -> bool:
         return 0 < weight < math.inf and (self.joint or weight % 1 == 0)
@@ -77,11 +77,11 @@ class Mixture:
 
     def size(self, task: Task) -> int:
         """Items per step."""
-        return int(_by_task_or_data(self.sizes, task, 0))
+        return int(by_flow(self.sizes, task, 0))
 
     def loss_weight(self, task: Task) -> float:
         """What its loss is multiplied by in training."""
-        return _by_task_or_data(self.loss_weights, task, 1.0)
+        return by_flow(self.loss_weights, task, 1.0)
 
     @property
     def items(self) -> int:
@@ -90,6 +90,17 @@ class Mixture:
         return sum(sizes) if self.joint else max(sizes)
 
 
-def _by_task_or_data(table: Mapping[str, float], task: Task, default: float) -> float:
+def by_flow(table: Mapping[str, Number], task: Task, default: Number) -> Number:
     """What a table says of a task, or else of the modality that it generates."""
     return table.get(task.name, table.get(task.flow.data, default))
+
+
+def check_by_flow(name: str, table: Mapping[str, Any], allows: Callable[[Any], bool], allowed: str) -> None:
+    """Whether `by_flow` can read a table.
+
+    Raises:
+        ValueError: a key is neither a task nor a modality that is generated, or a value is not allowed.
+    """
+    known = [*TASKS, *dict.fromkeys(task.flow.data for task in TASKS.values())]
+    if bad := {key: value for key, value in table.items() if key not in known or not allows(value)}:
+        raise ValueError(f"{name} has {bad}; allowed are {allowed}, by {', '.join(known)}")

@@ -79,6 +79,15 @@ class Denoising:
             noise = noise + self.noise_offset * torch.randn(whole, generator=generator, device=device)
         return noise
 
+    def timesteps(
+        self, items: int, generator: torch.Generator, each: int = 1, lowest: int = 0
+    ) -> Int[Tensor, " items*each"]:
+        """Timesteps from `lowest` up, `each` for every item: the first at random, the others evenly apart from it."""
+        span = self.levels - lowest
+        first = torch.randint(span, (items, 1), generator=generator, device=generator.device)
+        apart = torch.arange(each, device=generator.device) * span // each
+        return (lowest + (first + apart) % span).flatten()
+
     def loss(
         self,
         predict: Callable[[Tensor], Tensor],
