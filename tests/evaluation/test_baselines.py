@@ -132,6 +132,11 @@ def test_seeds_and_sampler_are_the_protocols(stable_diffusion, protocol) -> None
     assert type(baseline.pipe.scheduler).__name__ == "DPMSolverMultistepScheduler"
 
 
+def test_a_baseline_cannot_choose_among_candidates(stable_diffusion, protocol) -> None:
+    with pytest.raises(ValueError, match="cannot choose among 4 candidates"):
+        evaluate(find_subject(stable_diffusion), FIXTURE, replace(protocol, candidates=4))
+
+
 def test_ours_are_found_as_before(tiny_pipeline, tmp_path) -> None:
     tiny_pipeline.save_pretrained(tmp_path / "mine")
     found = find_subject(str(tmp_path / "mine"))

@@ -13,9 +13,10 @@ from versatile_diffusion.evaluation.measures import Bench, Made, measure
 from versatile_diffusion.evaluation.recognition import EncoderJudge, Items
 from versatile_diffusion.evaluation.report import share_of_real, write_report
 from versatile_diffusion.evaluation.results import Result, check_comparable, curves
+from versatile_diffusion.tasks import TASKS
 
 FIXTURE = Path(__file__).parents[1] / "data" / "emoji"
-TASKS = {"text-to-image", "image-variation", "image-to-text", "text-variation"}
+WAYS = {"text-to-image", "image-variation", "image-to-text", "text-variation"}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def bench(networks, data) -> Bench:
 def test_every_task_stands_beside_its_ceilings(found, protocol) -> None:
     result, samples = found
     table = result.tables["pair-test"]
-    assert set(table) == TASKS | {"given image", "given text", "image codec", "text codec"}
+    assert set(table) == WAYS | {"given image", "given text", "image codec", "text codec"}
     for way in ("text-to-image", "image-variation", "given image", "image codec"):
         assert {"judge/concept top-5", "judge/style", "encoders/style", "judge/fid", "encoders/kid"} <= set(table[way])
     assert {"psnr", "ssim"} <= set(table["image codec"])
@@ -49,7 +50,20 @@ def test_every_task_stands_beside_its_ceilings(found, protocol) -> None:
 def test_it_is_repeatable(found, subject, protocol) -> None:
     again, _ = evaluate(subject, FIXTURE, protocol, tasks=["text-to-image"])
     assert again.tables["pair-test"]["text-to-image"] == found[0].tables["pair-test"]["text-to-image"]
-    assert TASKS & set(again.tables["pair-test"]) == {"text-to-image"}
+    assert WAYS & set(again.tables["pair-test"]) == {"text-to-image"}
+
+
+def test_of_candidates_the_one_that_agrees_best_is_measured(found, subject, protocol) -> None:
+    chosen, _ = evaluate(subject, FIXTURE, replace(protocol, candidates=3), tasks=["text-to-image"])
+    assert chosen.tables["pair-test"]["text-to-image"] != found[0].tables["pair-test"]["text-to-image"]
+    given = ["a red apple", "a blue house"]
+    made = subject.make(TASKS["text-to-image"], given, [0, 1], chosen.protocol)
+    best = subject.pipe.text_to_image(given, seed=[0, 1], candidates=3, num_inference_steps=2).images
+    assert [picture.tobytes() for picture in made] == [picture.tobytes() for picture in best]
+    with pytest.raises(ValueError, match=r"cannot be compared \(candidates: 1, 3\)"):
+        check_comparable([found[0], chosen])
+    with pytest.raises(ValueError, match="candidates is 0; it must be a whole number from 1 up"):
+        replace(protocol, candidates=0)
 
 
 def test_an_unknown_task_is_refused(subject, protocol) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from versatile_diffusion.evaluation.protocol import Protocol
     from versatile_diffusion.evaluation.results import Result, Table
 
-SWEEPS = {"guidance_scale": float, "steps": int, "count": int}
+SWEEPS = {"guidance_scale": float, "steps": int, "count": int, "candidates": int}
 
 
 def evaluate(
@@ -36,6 +36,7 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(min=1, help="Of sampling.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Of sampling.", autocompletion=among("scheduler"))] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="For every task, in place of the model's own.")] = None,
+    candidates: Annotated[int | None, typer.Option(min=1, help="Made for each output; the best is kept.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The first.")] = None,
     sweep: Annotated[str | None, typer.Option(help="Vary one thing: guidance_scale=1,2,4 or steps=5,10,20.")] = None,
     samples: Annotated[int | None, typer.Option(help="Training samples that the model saw, for plots.")] = None,
@@ -56,7 +57,8 @@ def evaluate(
 
     changes: dict[str, Any] = {
         "judge": judge, "encoders": encoders, "features": features, "splits": split, "count": count, "steps": steps,
-        "scheduler": scheduler, "guidance_scale": guidance_scale, "seed": seed,
+        "scheduler": scheduler, "guidance_scale": guidance_scale, "candidates": candidates,
+        "seed": seed,
     }  # fmt: skip
     asked = replace(Protocol.read(protocol), **{name: value for name, value in changes.items() if value is not None})
     field, protocols = swept(asked, sweep)

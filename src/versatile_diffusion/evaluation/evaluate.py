@@ -49,12 +49,14 @@ def evaluate(
         samples_seen: what the model was trained on, for plots.
 
     Raises:
-        ValueError: the model has none of the tasks, or the networks are not those of the protocol.
+        ValueError: the model has none of the tasks, or no encoders to choose candidates by; or the networks are not
+            those of the protocol.
     """
     start = time.monotonic()
     if strange := set(tasks) - {task.name for task in subject.tasks}:
         able = ", ".join(task.name for task in subject.tasks)
         raise ValueError(f"{subject.name} is not measured on {', '.join(sorted(strange))}; it can: {able}")
+    subject.check(protocol)
     wanted = [task for task in subject.tasks if not tasks or task.name in tasks]
     networks = load_networks(protocol, subject.encoders, torch.device("cpu"))
     protocol = protocol.with_hashes(networks.hashes)
@@ -109,8 +111,9 @@ def _make(subject: Subject, task: Task, given: Sequence[Any], protocol: Protocol
     """`seeds` values per given one, in batches."""
     copies = [value for value in given for _ in range(protocol.seeds)]
     values: list[Any] = []
-    for start in tqdm(range(0, len(copies), BATCH), desc=task.name, disable=None):
-        part = copies[start : start + BATCH]
+    size = max(1, BATCH // protocol.candidates)
+    for start in tqdm(range(0, len(copies), size), desc=task.name, disable=None):
+        part = copies[start : start + size]
         seeds = range(protocol.seed + start, protocol.seed + start + len(part))
         values.extend(subject.make(task, part, seeds, protocol))
     return values

@@ -29,6 +29,8 @@ class Protocol:
         seeds: outputs of each item.
         steps, scheduler: of sampling.
         guidance_scale: for every task; None leaves each model its own.
+        candidates: so many are made for each output, and the one that the model's own encoders find to agree best with
+            what it was given is kept. (Independent of the judge; not of `encoders` where these are the model's own.)
         temperature: of decoding texts; 0 takes the likeliest token.
         side: of the pictures in pixels; those of another size are fitted onto it before anything measures them.
         judge: folder of a `PictureJudge`; empty for none.
@@ -49,6 +51,7 @@ class Protocol:
     steps: int = 20
     scheduler: str = "ddim"
     guidance_scale: float | None = None
+    candidates: int = 1
     temperature: float = 0.0
     side: int = 64
     judge: str = ""
@@ -65,7 +68,7 @@ class Protocol:
             for one in (given,) if isinstance(given, str) else given:
                 if one not in allowed:
                     raise ValueError(f"protocol {self.name}: {name} has {one!r}; allowed: {', '.join(allowed)}")
-        for name in ("count", "seeds", "steps", "side", "resamples"):
+        for name in ("count", "seeds", "steps", "candidates", "side", "resamples"):
             if not isinstance(number := getattr(self, name), int) or number < 1:
                 raise ValueError(f"protocol {self.name}: {name} is {number!r}; it must be a whole number from 1 up")
 

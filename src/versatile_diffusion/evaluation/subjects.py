@@ -34,6 +34,19 @@ class Subject(ABC):
     encoders: Encoders = {}  # noqa: RUF012 (never changed)
     codecs: tuple[str, ...] = ()
 
+    def check(self, protocol: Protocol) -> None:
+        """Whether the model can be measured so.
+
+        Raises:
+            ValueError: it is to choose among candidates and has no encoders to do so.
+        """
+        handled = {m for task in self.tasks for m in (task.flow.data, *task.flow.contexts)}
+        if protocol.candidates > 1 and not handled <= set(self.encoders):
+            raise ValueError(
+                f"{self.name} cannot choose among {protocol.candidates} candidates: it has no encoders of its own that "
+                "share a space; measure it with candidates 1"
+            )
+
     @abstractmethod
     def make(self, task: Task, given: Sequence[Any], seeds: Sequence[int], protocol: Protocol) -> list[Any]:
         """One value per given one, each with its own seed."""
@@ -59,6 +72,7 @@ class OwnModel(Subject):
 
     def make(self, task: Task, given: Sequence[Any], seeds: Sequence[int], protocol: Protocol) -> list[Any]:
         options: dict[str, Any] = {"num_inference_steps": protocol.steps, "scheduler": protocol.scheduler}
+        options["candidates"] = protocol.candidates
         decoding: Mapping[str, Any] = {"temperature": protocol.temperature} if task.flow.data == "text" else {}
         method = getattr(self.pipe, task.name.replace("-", "_"))
         guidance = self.guidance(task, protocol)
