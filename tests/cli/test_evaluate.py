@@ -53,8 +53,10 @@ def test_mistakes_are_told_in_a_line(versatile, model) -> None:
         ("--data", DATA, "--sweep", "steps=few"): "write it as field=1,2,4",
         ("--data", DATA, "--protocol", "slow"): "no protocol 'slow'",
         ("--data", DATA, "--split", "tests"): "splits has 'tests'",
+        ("--data", DATA, "--against", "nobody"): "nobody",  # before anything is measured
     }.items():
         answer = versatile("evaluate", "--model", model, *options)
         assert answer.code == 2
+        assert not Path("evaluation").exists()
         assert said in answer.err
         assert answer.err.count("\n") == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -37,6 +39,19 @@ def test_order_of_contexts_does_not_matter(unet, latent, context, data):
     one, two = context("text", 0.3), context("image", 0.7)
     torch.testing.assert_close(
         unet(latent(data), STEPS, [one, two], data=data), unet(latent(data), STEPS, [two, one], data=data)
+    )
+
+
+@BOTH
+@pytest.mark.parametrize("region", [None, torch.rand(8, 8)])
+def test_tokens_of_one_item_guide_latents_next_to_each_other(unet, latent, context, data, region):
+    if data == "text" and region is not None:
+        pytest.skip("regions are of grids")
+    x, steps = latent(data).repeat_interleave(3, 0), torch.arange(6) * 100
+    few, other = replace(context("text", 0.3), region=region), context("image", 0.7, batch=6)
+    many = replace(few, tokens=few.tokens.repeat_interleave(3, 0))
+    torch.testing.assert_close(
+        unet(x, steps, [few, other], data=data), unet(x, steps, [many, other], data=data), rtol=1e-4, atol=1e-5
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,16 @@ def test_seeds_and_sampler_are_the_protocols(stable_diffusion, protocol) -> None
 
 def test_a_baseline_cannot_choose_among_candidates(stable_diffusion, protocol) -> None:
     with pytest.raises(ValueError, match="cannot choose among 4 candidates"):
-        evaluate(find_subject(stable_diffusion), FIXTURE, replace(protocol, candidates=4))
+        find_subject(stable_diffusion).wanted(replace(protocol, candidates=4))
+
+
+def test_of_our_own_models_those_that_can_compare_choose(subject, protocol) -> None:
+    many, half = replace(protocol, candidates=4), copy.copy(subject)
+    assert half.wanted(many) == list(subject.tasks)
+    half.encoders = {"image": subject.encoders["image"]}
+    assert [task.name for task in half.wanted(many, ["image-variation"])] == ["image-variation"]
+    with pytest.raises(ValueError, match="candidates in text-to-image: it has no encoders"):
+        half.wanted(many, ["text-to-image"])
 
 
 def test_ours_are_found_as_before(tiny_pipeline, tmp_path) -> None:

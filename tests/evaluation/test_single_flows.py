@@ -48,10 +48,12 @@ def test_what_was_not_trained_alike_is_refused(several: Path, tmp_path: Path) ->
     flow = ["image-to-text"]
     short = write(tmp_path / "short", {19: {flow[0]: 0.7}}, flow)
     other = write(tmp_path / "other", {20: {flow[0]: 0.7}}, flow, lr=0.1)
+    louder = write(tmp_path / "louder", {20: {flow[0]: 0.7}}, flow, noises={"text": 4})
     silent = write(tmp_path / "silent", {20: {}}, flow)
     for run, told in (
         (short, "after 160 items of it, .* after 152"),
         (other, "other lr"),
+        (louder, "other noises"),
         (silent, "after no"),
         (several, "not one flow"),
     ):

@@ -40,6 +40,13 @@ def test_attention_against_the_formula():
     torch.testing.assert_close(attention(x, attention.project(tokens)), expected)
 
 
+def test_keys_and_values_of_one_item_answer_several_next_to_each_other():
+    attention = Attention(8, 6, heads=2)
+    x, tokens = torch.randn(6, 5, 8), torch.randn(2, 3, 6)
+    apart = attention(x, attention.project(tokens.repeat_interleave(3, 0)))
+    torch.testing.assert_close(attention(x, attention.project(tokens)), apart)
+
+
 def test_feed_forward_gates_with_the_exact_gelu():
     feed = FeedForward(4)
     x = torch.randn(1, 2, 4)

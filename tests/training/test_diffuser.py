@@ -138,6 +138,8 @@ def test_a_weight_on_a_loss_is_of_the_training_alone(objective) -> None:
 def test_runs_from_before_there_were_weights_on_losses_go_on(objective) -> None:
     assert "loss_weights" not in objective().settings()
     assert objective(loss_weights={"text": 0.15}).settings()["loss_weights"] == {"text": 0.15}
+    assert not {"noises", "lowest_timestep"} & set(objective().settings())
+    assert objective(noises={"text": 4}).settings()["noises"] == {"text": 4}
 
 
 def test_a_joint_step_adds_the_gradients_of_all_flows_with_their_weights(objective) -> None:
@@ -270,7 +272,7 @@ def test_held_out_items_are_measured_at_all_noise_levels_once(objective) -> None
     [
         {"noises": {"text": 0}},
         {"noises": {"sound": 2}},
-        {"noises": {"text": 1.5}},
+        {"noises": {"text": 2.0}},
         {"lowest_timestep": {"image": 1000}},
         {"lowest_timestep": {"image": -1}},
     ],

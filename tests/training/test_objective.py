@@ -103,6 +103,27 @@ def test_errors_by_noise_level() -> None:
     assert list(denoising.means_by_level(torch.ones(1), few)) == ["t0-249"]
 
 
+def test_errors_by_noise_level_where_low_ones_are_left_out() -> None:
+    denoising = Denoising()
+    timestep = denoising.timesteps(20_000, torch.Generator().manual_seed(0), lowest=400)
+    shares = denoising.by_level(torch.ones(len(timestep)), timestep, lowest=400)
+    assert list(shares) == ["t250-499", "t500-749", "t750-999"]
+    assert [float(share) for share in shares.values()] == pytest.approx([1, 1, 1], rel=0.05)
+
+
+def test_timesteps_of_one_each_are_plain_random_numbers() -> None:
+    mine, theirs = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    assert torch.equal(Denoising().timesteps(9, mine), torch.randint(1000, (9,), generator=theirs))
+    assert torch.equal(mine.get_state(), theirs.get_state())
+
+
+def test_timesteps_of_an_item_lie_evenly_apart_and_are_all_alike() -> None:
+    steps = Denoising().timesteps(30_000, torch.Generator().manual_seed(0), each=3, lowest=100).view(-1, 3)
+    assert steps.sort(1).values.diff(dim=1).unique().tolist() == [300]
+    counts = torch.stack([torch.histc(column.float(), 9, 100, 1000) for column in steps.T])
+    assert counts.min() / counts.max() > 0.9
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

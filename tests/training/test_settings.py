@@ -48,7 +48,7 @@ def test_single_flows_see_as_many_items_as_in_the_model_of_four(built, size: str
 def test_the_three_settings_follow_on_each_other(built) -> None:
     for stage, name in zip(STAGES, ("emoji-basic", "emoji-dual-context", "emoji"), strict=True):
         (options, fresh), _ = built(name)
-        assert (options.stage, fresh) == (stage, False)
+        assert (options.stage, fresh, options.joint) == (stage, False, stage == "official")
 
 
 def test_unknown_names_are_told() -> None:

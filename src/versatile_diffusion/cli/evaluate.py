@@ -57,11 +57,12 @@ def evaluate(
 
     changes: dict[str, Any] = {
         "judge": judge, "encoders": encoders, "features": features, "splits": split, "count": count, "steps": steps,
-        "scheduler": scheduler, "guidance_scale": guidance_scale, "candidates": candidates,
-        "seed": seed,
+        "scheduler": scheduler, "guidance_scale": guidance_scale, "candidates": candidates, "seed": seed,
     }  # fmt: skip
     asked = replace(Protocol.read(protocol), **{name: value for name, value in changes.items() if value is not None})
     field, protocols = swept(asked, sweep)
+    for name in against or []:
+        check_other(name, protocols[-1], task or [])
     results, made = measured(model, data, protocols, task or [], samples, out, field)
     others = [measured_alike(name, model, data, results[-1], task or [], out) for name in against or []]
     from versatile_diffusion.evaluation.markdown import write_page
@@ -114,6 +115,8 @@ def measured(
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
         subject = find_subject(model)
+    for protocol in protocols:
+        subject.wanted(protocol, tasks)
     out.mkdir(parents=True, exist_ok=True)
     results: list[Result] = []
     made: list[Sample] = []
@@ -126,6 +129,23 @@ def measured(
         result.save(out / (f"results-{field}-{protocol.plain()[field]}.json" if field else "results.json"))
         results.append(result)
     return results, made
+
+
+def check_other(name: str, protocol: Protocol, tasks: list[str]) -> None:
+    """Whether a model that is to be compared with can be, before anything is measured.
+
+    Raises:
+        ValueError: there is no such model, it has none of the tasks, or cannot be measured so.
+    """
+    from versatile_diffusion.evaluation.baselines import find_subject
+
+    with working(f"looking at {name}"):
+        subject = find_subject(name)
+    shared = [task.name for task in subject.tasks if not tasks or task.name in tasks]
+    if not shared:
+        able = ", ".join(task.name for task in subject.tasks)
+        raise ValueError(f"{name} can do none of the tasks to compare it in, {', '.join(tasks)}; it can: {able}")
+    subject.wanted(protocol, shared)
 
 
 def measured_alike(name: str, model: str, data: Path, result: Result, tasks: list[str], out: Path) -> Result:

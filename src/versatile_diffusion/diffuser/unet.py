@@ -75,14 +75,22 @@ class MultiFlowUNet(LoadsOnUse, ConfigMixin, PeftAdapterMixin, CacheMixin):  # t
         Args:
             latent: noisy latents of modality `data`: image (B, C, H, W), text (B, D).
             timestep: 0..999, one for all or one per item (B,).
-            contexts: what guides; one context is a list of one. Those from `project` spare the projections.
+            contexts: what guides; one context is a list of one. Those from `project` spare the projections. The tokens
+                of one may be of fewer items, each of which then guides as many latents, next to each other.
             data: the data stream to run.
             mix: how several contexts act together, `mix_by_attention` or a `MixByLayer`.
 
         Raises:
-            ValueError: if there is no such data or context stream, or no context with a weight above 0.
+            ValueError: if there is no such data or context stream, no context with a weight above 0, or a number of
+                latents that the tokens' cannot be shared out to.
         """
         self._check(data, contexts)
+        for context in contexts:
+            if latent.shape[0] % context.tokens.shape[0]:
+                raise ValueError(
+                    f"{latent.shape[0]} latents and {context.stream} tokens of {context.tokens.shape[0]} items: give "
+                    "tokens for each latent, or for a number of items that divides it"
+                )
         timestep = torch.as_tensor(timestep, device=latent.device).expand(latent.shape[0])
         time, h = self.time_embed(timestep), latent
         skips: list[Tensor] = []

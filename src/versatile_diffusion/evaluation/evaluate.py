@@ -53,11 +53,7 @@ def evaluate(
             those of the protocol.
     """
     start = time.monotonic()
-    if strange := set(tasks) - {task.name for task in subject.tasks}:
-        able = ", ".join(task.name for task in subject.tasks)
-        raise ValueError(f"{subject.name} is not measured on {', '.join(sorted(strange))}; it can: {able}")
-    subject.check(protocol)
-    wanted = [task for task in subject.tasks if not tasks or task.name in tasks]
+    wanted = subject.wanted(protocol, tasks)
     networks = load_networks(protocol, subject.encoders, torch.device("cpu"))
     protocol = protocol.with_hashes(networks.hashes)
     tables: dict[str, dict[str, Any]] = {}

@@ -58,6 +58,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+_CHOSEN = (
+    "Of {} candidates for each output the model's own encoders kept the best; where the same encoders measure (`encoders` "
+    "and agreement), the numbers flatter it, those of the judge do not."
+)
+
+
 def _head(result: Result) -> str:
     judge = [
         (split, ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in row.items()))
@@ -70,6 +76,7 @@ def _head(result: Result) -> str:
             f"{result.seconds:.0f} s). What the rows and metrics are: [evaluation.md](evaluation.md). In brackets "
             "stand the limits between which a number lies in 95 of 100 cases; after a slash, of the judge's rates, the "
             "share of what it reaches on the real pictures of the same items.",
+            *([_CHOSEN.format(result.protocol.candidates)] if result.protocol.candidates > 1 else []),
             "Guidance scales: "
             + ", ".join(f"{task} {scale}" for task, scale in result.model["guidance_scale"].items()),
             *([table(("the judge on all real pictures of", "per cent"), judge)] if judge else []),

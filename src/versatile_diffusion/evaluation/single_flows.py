@@ -16,7 +16,7 @@ from versatile_diffusion.training.settings import FOUR_FLOWS
 
 ALIKE = (
     *("unet", "batch", "prediction", "min_snr", "zero_terminal_snr", "noise_offset"),
-    *("dropout", "lr", "weight_decay", "muon_lr", "not_muon", "optimizer"),
+    *("noises", "lowest_timestep", "dropout", "lr", "weight_decay", "muon_lr", "not_muon", "optimizer"),
 )
 """Settings without which two losses do not mean the same."""
 HEAD = ("flow", "items of it", "loss, of several flows", "loss, alone", "difference")

@@ -34,18 +34,28 @@ class Subject(ABC):
     encoders: Encoders = {}  # noqa: RUF012 (never changed)
     codecs: tuple[str, ...] = ()
 
-    def check(self, protocol: Protocol) -> None:
-        """Whether the model can be measured so.
+    def wanted(self, protocol: Protocol, tasks: Sequence[str] = ()) -> list[Task]:
+        """The tasks to measure: those named, or all.
 
         Raises:
-            ValueError: it is to choose among candidates and has no encoders to do so.
+            ValueError: the model has not all of them, or cannot choose among candidates in one.
         """
-        handled = {m for task in self.tasks for m in (task.flow.data, *task.flow.contexts)}
-        if protocol.candidates > 1 and not handled <= set(self.encoders):
+        if strange := set(tasks) - {task.name for task in self.tasks}:
+            able = ", ".join(task.name for task in self.tasks)
+            raise ValueError(f"{self.name} is not measured on {', '.join(sorted(strange))}; it can: {able}")
+        found = [task for task in self.tasks if not tasks or task.name in tasks]
+        blind = [task.name for task in found if not self._compares(task)]
+        if protocol.candidates > 1 and blind:
             raise ValueError(
-                f"{self.name} cannot choose among {protocol.candidates} candidates: it has no encoders of its own that "
-                "share a space; measure it with candidates 1"
+                f"{self.name} cannot choose among {protocol.candidates} candidates in {', '.join(blind)}: it has no "
+                "encoders of its own for both sides that share a space; measure it with candidates 1"
             )
+        return found
+
+    def _compares(self, task: Task) -> bool:
+        """Whether the model can tell how well what it makes agrees with what it was given."""
+        ends = [self.encoders.get(modality) for modality in (task.flow.data, *task.flow.contexts)]
+        return None not in ends and len({end.space for end in ends if end is not None}) == 1
 
     @abstractmethod
     def make(self, task: Task, given: Sequence[Any], seeds: Sequence[int], protocol: Protocol) -> list[Any]:

@@ -17,8 +17,8 @@ from versatile_diffusion.layers.plan import Stage
 
 Grid = Float[Tensor, "b c h w"]
 Queries = Float[Tensor, "b n c"]
-Tokens = Float[Tensor, "b l d"]
-Heads = Float[Tensor, "b heads l per_head"]
+Tokens = Float[Tensor, "items l d"]
+Heads = Float[Tensor, "items heads l per_head"]
 KeyValue = tuple[Heads, Heads]
 
 

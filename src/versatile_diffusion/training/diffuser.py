@@ -114,8 +114,8 @@ class DiffuserSettings:
                     f"{task.name} has nothing left to train: of {', '.join(streams)} only {learning} learn"
                 )
         most = self.denoising.levels  # (which checks itself)
-        check_by_flow("noises", self.noises, lambda n: n in range(1, most + 1), f"whole numbers from 1 to {most}")
-        check_by_flow("lowest_timestep", self.lowest_timestep, range(most).__contains__, f"0 to {most - 1}")
+        check_by_flow("noises", self.noises, 1, most)
+        check_by_flow("lowest_timestep", self.lowest_timestep, 0, most - 1)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -297,7 +297,7 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         for one in batch:
             loss, errors = self._loss(module, one)
             total.append(one.weight * loss)
-            levels = self.denoising.by_level(errors, one.timestep)
+            levels = self.denoising.by_level(errors, one.timestep, self.options.lowest_of(one.task))
             parts |= {one.task.name: loss} | {f"{one.task.name}/{level}": mean for level, mean in levels.items()}
         return sum(total[1:], total[0]), parts
 

@@ -39,8 +39,16 @@ SMALL = DiffuserSettings(
 )
 """Trains on a CPU: 18.0 M parameters. The text stream is as wide as the codec's latents, see `emoji_objective`."""
 
-LARGE = replace(SMALL, unet={**SMALL.unet, "width": 64}, batch={"image": 512, "text": 512})
-"""For a GPU: 31.6 M parameters."""
+JOINT = replace(
+    SMALL,
+    joint=True,
+    mixture={"text-to-image": 0.75, "image-variation": 0.25, "image-to-text": 0.27, "text-variation": 0.13},
+    batch={"text-to-image": 48, "image-variation": 16, "image-to-text": 96, "text-variation": 48},
+    noises={"text": 4},
+    muon_lr=0.014,
+)
+"""The last stage: every step trains all flows, so that context layers learn what texts need of them too. A text stream
+that is trained alone, on context layers that pictures have shaped, soon stands still."""
 
 STAGE_FOLDERS = {stage: f"diffuser-{stage.replace('_', '-')}" for stage in STAGES}
 """Where each stage's run lies, beside the runs of the codecs and encoders."""

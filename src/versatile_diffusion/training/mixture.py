@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from versatile_diffusion.tasks import TASKS, Task
 
 Number = TypeVar("Number", int, float)
+FLOWS = (*TASKS, *dict.fromkeys(task.flow.data for task in TASKS.values()))
+"""What a table by flow may name: a task, or all that generate a modality."""
 STAGES = {
     "basic": ("image-variation",),
     "dual_context": ("text-to-image", "image-variation"),
@@ -49,7 +51,8 @@ class Mixture:
             raise ValueError(f"weights of the flows are {bad}; they must be {kind}")
         if missing := [task.name for task in self.tasks if not self.size(task)]:
             raise ValueError(f"batch has {dict(self.sizes)}, and nothing for {', '.join(missing)}")
-        check_by_flow("loss_weights", self.loss_weights, lambda weight: 0 < weight < math.inf, "numbers above 0")
+        if bad := {name: w for name, w in self.loss_weights.items() if name not in FLOWS or not 0 < w < math.inf}:
+            raise ValueError(f"loss_weights has {bad}; allowed are numbers above 0, by {', '.join(FLOWS)}")
 
     def _is_weight(self, weight: float) -> bool:
         return 0 < weight < math.inf and (self.joint or weight % 1 == 0)
@@ -95,12 +98,11 @@ def by_flow(table: Mapping[str, Number], task: Task, default: Number) -> Number:
     return table.get(task.name, table.get(task.flow.data, default))
 
 
-def check_by_flow(name: str, table: Mapping[str, Any], allows: Callable[[Any], bool], allowed: str) -> None:
-    """Whether `by_flow` can read a table.
+def check_by_flow(name: str, table: Mapping[str, int], least: int, most: int) -> None:
+    """Whether `by_flow` can read whole numbers from a table.
 
     Raises:
-        ValueError: a key is neither a task nor a modality that is generated, or a value is not allowed.
+        ValueError: a key is neither a task nor a modality that is generated, or a number is out of range.
     """
-    known = [*TASKS, *dict.fromkeys(task.flow.data for task in TASKS.values())]
-    if bad := {key: value for key, value in table.items() if key not in known or not allows(value)}:
-        raise ValueError(f"{name} has {bad}; allowed are {allowed}, by {', '.join(known)}")
+    if bad := {key: n for key, n in table.items() if key not in FLOWS or type(n) is not int or not least <= n <= most}:
+        raise ValueError(f"{name} has {bad}; allowed are whole numbers from {least} to {most}, by {', '.join(FLOWS)}")

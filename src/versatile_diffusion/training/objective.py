@@ -81,7 +81,7 @@ class Denoising:
 
     def timesteps(
         self, items: int, generator: torch.Generator, each: int = 1, lowest: int = 0
-    ) -> Int[Tensor, " items*each"]:
+    ) -> Int[Tensor, " {items}*{each}"]:
         """Timesteps from `lowest` up, `each` for every item: the first at random, the others evenly apart from it."""
         span = self.levels - lowest
         first = torch.randint(span, (items, 1), generator=generator, device=generator.device)
@@ -113,15 +113,21 @@ class Denoising:
         weights = MIN_SNR[self.prediction](signal / (1 - signal), self.min_snr)
         return (weights * errors).mean(), errors.detach()
 
-    def by_level(self, errors: Float[Tensor, " b"], timestep: Int[Tensor, " b"]) -> dict[str, Tensor]:
-        """The errors in each of `BANDS` equal bands of timesteps, as shares: over many batches they average to the mean
-        of the band, and the four of a batch to its mean error. (So no batch needs items in every band.)"""
-        return {name: BANDS * torch.where(inside, errors, 0.0).mean() for name, inside in self._bands(timestep).items()}
+    def by_level(self, errors: Float[Tensor, " b"], timestep: Int[Tensor, " b"], lowest: int = 0) -> dict[str, Tensor]:
+        """The errors in each of `BANDS` equal bands of timesteps that has some from `lowest` up, as shares: over many
+        batches they average to the mean of the band. (So no batch needs items in every band.)"""
+        return {
+            name: (self.levels - lowest) / (high - max(low, lowest)) * torch.where(inside, errors, 0.0).mean()
+            for name, inside, low, high in self._bands(timestep)
+            if high > lowest
+        }
 
     def means_by_level(self, errors: Float[Tensor, " b"], timestep: Int[Tensor, " b"]) -> dict[str, float]:
         """The mean error in each band that has items."""
-        return {name: float(errors[inside].mean()) for name, inside in self._bands(timestep).items() if inside.any()}
+        return {name: float(errors[inside].mean()) for name, inside, *_ in self._bands(timestep) if inside.any()}
 
-    def _bands(self, timestep: Tensor) -> dict[str, Tensor]:
+    def _bands(self, timestep: Tensor) -> list[tuple[str, Tensor, int, int]]:
+        """Name, which timesteps are inside, and from where to where each band goes."""
         edges = [band * self.levels // BANDS for band in range(BANDS + 1)]
-        return {f"t{low}-{high - 1}": (low <= timestep) & (timestep < high) for low, high in pairwise(edges)}
+        bands = pairwise(edges)
+        return [(f"t{low}-{high - 1}", (low <= timestep) & (timestep < high), low, high) for low, high in bands]

@@ -16,7 +16,7 @@ from versatile_diffusion.training.codecs import ImageCodecObjective, ImageCodecS
 from versatile_diffusion.training.context_data import ContextData
 from versatile_diffusion.training.context_encoders import ContextEncodersObjective, ContextEncodersSettings
 from versatile_diffusion.training.diffuser import STAGES, DiffuserSettings
-from versatile_diffusion.training.emoji import SMALL, emoji_objective, finished
+from versatile_diffusion.training.emoji import JOINT, SMALL, emoji_objective, finished
 from versatile_diffusion.training.image_context import ImageContextObjective, ImageContextSettings
 from versatile_diffusion.training.judge import JudgeObjective, JudgeSettings
 from versatile_diffusion.training.loop import LoopSettings, Objective
@@ -102,7 +102,7 @@ def diffuser_emoji(
     """
     last = stage == list(STAGES)[-1]
     loop = _diffuser_loop(steps, "linear" if last else "constant")
-    return emoji_objective(replace(SMALL, stage=stage), data, out, device), loop
+    return emoji_objective(replace(JOINT if last else SMALL, stage=stage), data, out, device), loop
 
 
 FOUR_FLOWS = 7000
