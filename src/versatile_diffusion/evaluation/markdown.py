@@ -59,8 +59,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 _CHOSEN = (
-    "Of {} candidates for each output the model's own encoders kept the best; where the same encoders measure (`encoders` "
-    "and agreement), the numbers flatter it, those of the judge do not."
+    "Of {} candidates for each output the model's own encoders kept the best; where the same encoders measure "
+    "(`encoders` and agreement), the numbers flatter it, those of the judge do not."
 )
 
 
