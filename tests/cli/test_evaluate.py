@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+from versatile_diffusion.evaluation.intervals import Measured
+from versatile_diffusion.evaluation.protocol import Protocol
 from versatile_diffusion.evaluation.results import Result
 
 DATA = Path(__file__).parents[1] / "data" / "emoji"
@@ -46,6 +49,19 @@ def test_a_model_beside_another_on_a_page(versatile, model) -> None:
     assert Path("evaluation", f"results-{Path(model).name}.json").is_file()
 
 
+def test_the_accuracy_of_the_judge_stands_beside_what_is_compared(versatile) -> None:
+    protocol = Protocol("mine", hashes={"judge": "abc", "data": "xyz"})
+    tables = {"pair-test": {"text-to-image": {"judge/style": Measured(0.25, 0.2, 0.3, 9)}}}
+    result = Result(protocol, {"name": "one"}, {"pair-test": {"style": 87.5}}, tables, 1.0, "")
+    result.save(Path("one.json"))
+    replace(result, protocol=replace(protocol, steps=9)).save(Path("two.json"))
+    beside = versatile("evaluate", "--compare", "one.json", "--compare", "one.json")
+    assert "judge on all real pictures of pair-test: style 87.5 %" in beside.out
+    assert "judge/style" in beside.out
+    along = versatile("evaluate", "--compare", "one.json", "--compare", "two.json", "--along", "steps")
+    assert "<td>pair-test</td><td>style 87.5 %</td>" in Path(along.out.strip()).read_text()
+
+
 def test_mistakes_are_told_in_a_line(versatile, model) -> None:
     for options, said in {
         (): "--data is missing",
@@ -53,6 +69,7 @@ def test_mistakes_are_told_in_a_line(versatile, model) -> None:
         ("--data", DATA, "--sweep", "steps=few"): "write it as field=1,2,4",
         ("--data", DATA, "--protocol", "slow"): "no protocol 'slow'",
         ("--data", DATA, "--split", "tests"): "splits has 'tests'",
+        ("--data", DATA, "--device", "cuda:99"): "unknown device 'cuda:99'",
         ("--data", DATA, "--against", "nobody"): "nobody",  # before anything is measured
     }.items():
         answer = versatile("evaluate", "--model", model, *options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from versatile_diffusion.cli import main
 from versatile_diffusion.evaluation.baselines import DiffusersBaseline, find_subject
 from versatile_diffusion.evaluation.evaluate import evaluate
 
@@ -121,6 +123,29 @@ def test_a_baseline_is_measured_as_ours(name, task, metric, protocol, subject, t
     assert ours.protocol.differences(theirs.protocol) == []
     made = next(sample.made for sample in samples if sample.way == task)
     assert len(made.values) == 3
+
+
+def test_the_command_measures_a_baseline_by_a_clip(blip, clip_folder, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {
+        "model": blip, "data": FIXTURE, "encoders": clip_folder, "features": clip_folder,
+        "split": "pair-test", "count": 2, "device": "cpu",
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    assert main(["evaluate", *words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["model"]["name"] == Path(blip).name
+    table = result["tables"]["pair-test"]
+    assert set(table) == {"given image", "given text", "image-to-text"}
+    assert {"agreement/text", "agreement/image", "text/CIDEr-D"} <= set(table["image-to-text"])
+    assert f"{clip_folder.name}/fid" in table["given image"]
+
+
+def test_models_go_to_the_device_that_is_asked_for(blip, stable_diffusion, tiny_pipeline, tmp_path) -> None:
+    tiny_pipeline.save_pretrained(tmp_path / "mine")
+    for folder in (blip, stable_diffusion, str(tmp_path / "mine")):
+        subject = find_subject(folder, torch.device("meta"))
+        assert subject.device.type == subject.network.device.type == "meta"
 
 
 def test_seeds_and_sampler_are_the_protocols(stable_diffusion, protocol) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from versatile_diffusion.evaluation.baselines import _called
 from versatile_diffusion.evaluation.comparison import pairs
 from versatile_diffusion.evaluation.evaluate import evaluate
 from versatile_diffusion.evaluation.intervals import Measured
 from versatile_diffusion.evaluation.markdown import write_page
+from versatile_diffusion.evaluation.networks import called
 from versatile_diffusion.evaluation.report import write_report
 from versatile_diffusion.evaluation.results import Result
 
@@ -59,6 +59,12 @@ def test_flows_that_both_have_are_compared(ours, other) -> None:
         "200 %",
         "alone",
     )
+
+
+def test_the_fid_of_every_network_is_compared(ours, other) -> None:
+    fid = {"inception/fid": Measured(4.0, 3.0, 5.0, 3), "inception/kid": Measured(4.0, 3.0, 5.0, 3)}
+    mine, theirs = (replace(one, tables={"pair-test": {"text-to-image": fid}}) for one in (ours, other))
+    assert [pair.metric for pair in pairs(mine, [theirs])] == ["inception/fid"]
 
 
 def test_there_is_no_share_of_nothing(ours, other) -> None:
@@ -113,5 +119,5 @@ def test_the_page_says_how_it_is_made_again(ours, found, tmp_path) -> None:
 
 
 def test_what_a_run_exported_is_called_as_the_run_is(tmp_path) -> None:
-    assert _called(str(tmp_path / "one-flow" / "export")) == "one-flow"
-    assert (_called("emoji"), _called("CompVis/stable-diffusion-v1-4")) == ("emoji", "stable-diffusion-v1-4")
+    assert called(str(tmp_path / "one-flow" / "export")) == "one-flow"
+    assert (called("emoji"), called("CompVis/stable-diffusion-v1-4")) == ("emoji", "stable-diffusion-v1-4")

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from versatile_diffusion.data.emoji.manifest import Manifest
 from versatile_diffusion.evaluation.evaluate import evaluate
+from versatile_diffusion.evaluation.intervals import Measured
 from versatile_diffusion.evaluation.measures import Bench, Made, measure
 from versatile_diffusion.evaluation.recognition import EncoderJudge, Items
-from versatile_diffusion.evaluation.report import share_of_real, write_report
+from versatile_diffusion.evaluation.report import plots, share_of_real, write_report
 from versatile_diffusion.evaluation.results import Result, check_comparable, curves
 from versatile_diffusion.tasks import TASKS
 
@@ -43,7 +45,8 @@ def test_every_task_stands_beside_its_ceilings(found, protocol) -> None:
     assert table["given text"]["text/label"].value == 1
     assert all(m.low <= m.high for row in table.values() for m in row.values())
     assert result.judge["pair-test"].keys() >= {"style", "concept_top1", "concept_top5"}
-    assert set(result.protocol.hashes) == {"judge", "encoders"}
+    assert set(result.protocol.hashes) == {"judge", "encoders", "data"}
+    assert result.model["device"] == "cpu"
     assert {sample.way for sample in samples} == set(table)
 
 
@@ -83,6 +86,46 @@ def test_results_go_through_a_file_and_only_equal_protocols_are_compared(found, 
     (tmp_path / "no.json").write_text("{}")
     with pytest.raises(ValueError, match="holds no result"):
         Result.load(tmp_path / "no.json")
+
+
+def test_results_of_two_data_sets_are_not_compared(found, subject) -> None:
+    manifest, result = Manifest.read(FIXTURE), found[0]
+    assert result.protocol.hashes["data"] == manifest.hash == replace(manifest, tools={}, packages=[]).hash
+    shard = manifest.shards["pair-test"][0]
+    other = replace(manifest, files={**manifest.files, shard: "0" * 64}).hash
+    elsewhere = replace(result.protocol, hashes={**result.protocol.hashes, "data": other})
+    with pytest.raises(ValueError, match=f"hashes of data: {manifest.hash}, {other}"):
+        check_comparable([result, replace(result, protocol=elsewhere)])
+    with pytest.raises(ValueError, match=f"data set with hash {other}; this one has {manifest.hash}"):
+        evaluate(subject, FIXTURE, elsewhere)
+
+
+def test_results_of_older_releases_are_compared_with_each_other_alone(found, tmp_path) -> None:
+    hashes = {role: one for role, one in found[0].protocol.hashes.items() if role != "data"}
+    replace(found[0], protocol=replace(found[0].protocol, hashes=hashes)).save(tmp_path / "old.json")
+    old = Result.load(tmp_path / "old.json")
+    check_comparable([old, old])
+    with pytest.raises(ValueError, match=r"hashes of data: not recorded \(by an older release\), "):
+        check_comparable([old, found[0]])
+
+
+def test_every_metric_is_drawn_whatever_network_measured_it(found) -> None:
+    """Figure 6 of the paper is FID, by Inception, against the guidance scale."""
+    result = found[0]
+    row = {"inception/fid": Measured(9.0, 8.0, 10.0, 3), "agreement/image": Measured(0.2, 0.1, 0.3, 3)}
+    swept = [
+        replace(
+            result,
+            protocol=replace(result.protocol, judge="", guidance_scale=scale),
+            tables={"pair-test": {"text-to-image": row}},
+        )
+        for scale in (1.0, 4.0)
+    ]
+    drawn = plots(swept, "guidance_scale")
+    assert list(drawn) == ["inception/fid", "agreement/image"]
+    assert drawn["inception/fid"].count("<circle") == 2
+    measured = {name for table in result.tables.values() for row in table.values() for name in row}
+    assert set(plots([result], "steps")) == measured >= {"judge/kid", "text/CIDEr-D", "psnr"}
 
 
 def test_curves_go_along_a_varied_field_or_a_number_of_the_model(found) -> None:

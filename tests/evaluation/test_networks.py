@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPModel, CLIPTokenizer
 
 from versatile_diffusion.evaluation.networks import fitted, load_encoders, load_networks
+from versatile_diffusion.sampling import models
 
 CPU = torch.device("cpu")
 
@@ -22,20 +23,6 @@ class Scripted(nn.Module):
     def forward(self, pictures: Tensor, return_features: bool = False) -> Tensor:
         means = pictures.float().mean(dim=(2, 3))
         return means if return_features else means * 0
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = CLIPConfig(
-        text_config=small | {"vocab_size": 30},
-        vision_config=small | {"image_size": 32, "patch_size": 16},
-        projection_dim=8,
-    )
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("clip")
-    CLIPModel(config).save_pretrained(folder)
-    return folder
 
 
 def test_features_come_from_files_and_folders(protocol, subject, judge_folder, clip_folder, tmp_path, picture) -> None:
@@ -64,11 +51,50 @@ def test_the_towers_of_a_clip_are_its_own(clip_folder, picture) -> None:
     assert torch.allclose(encoders["image"].compare([picture]), nn.functional.normalize(wanted, dim=-1), atol=1e-5)
 
 
+@torch.no_grad()
+def test_the_agreement_of_a_clip_is_its_score(clip_folder, picture) -> None:
+    encoders, clip = load_encoders(str(clip_folder), CPU), CLIPModel.from_pretrained(clip_folder)
+    texts = ["a red apple", "a house with far too many letters"]
+    found = encoders["text"].compare(texts) @ encoders["image"].compare([picture]).T
+    options = {"truncation": True, "max_length": 16, "padding": True, "return_tensors": "pt"}
+    read = CLIPTokenizer.from_pretrained(str(clip_folder))(texts, **options)
+    theirs = clip(**read, pixel_values=encoders["image"].preprocess([picture]))
+    assert torch.allclose(found, theirs.logits_per_text / clip.logit_scale.exp(), atol=1e-5)
+
+
+def test_features_are_of_a_model_by_name_or_from_the_hub(protocol, subject, clip_folder, tmp_path, monkeypatch) -> None:
+    subject.pipe.bank.save_pretrained(tmp_path / "bank")
+    monkeypatch.setattr(models, "shipped_models", lambda: {"mine": tmp_path})
+    monkeypatch.setattr(models, "snapshot_download", lambda name: str(clip_folder))
+    found = load_networks(replace(protocol, features=("mine", "owner/some-clip")), {}, CPU)
+    assert [network.name for network in found.features] == ["mine", "some-clip"]
+    assert set(found.hashes) == {"judge", "mine", "some-clip"}
+
+
+def test_networks_of_one_name_are_told_apart(protocol, subject, judge_folder, clip_folder, tmp_path) -> None:
+    shutil.copytree(judge_folder, tmp_path / "one" / "export")
+    shutil.copytree(clip_folder, tmp_path / "two" / "export")
+    shutil.copytree(clip_folder, tmp_path / "three" / "judge")
+    shutil.copytree(clip_folder, tmp_path / "four" / "judge")
+    one, two, three, four = (str(tmp_path / name) for name in ("one/export", "two/export", "three/judge", "four/judge"))
+    found = load_networks(replace(protocol, features=("judge", one, two, two, three)), {}, CPU)
+    names = [network.name for network in found.features]
+    assert names[:3] == ["judge", "one", "two"]
+    assert names[3] == f"judge-{found.hashes['two'][:6]}"
+    assert found.hashes["judge"] == found.hashes["one"] != found.hashes["two"]
+    with pytest.raises(ValueError, match="four/judge twice"):
+        load_networks(replace(protocol, features=(three, four)), {}, CPU)
+
+
 def test_what_is_no_network_is_refused(protocol, subject, tmp_path) -> None:
     with pytest.raises(ValueError, match="holds no judge of pictures"):
         load_networks(replace(protocol, judge=str(tmp_path)), subject.encoders, CPU)
     with pytest.raises(ValueError, match="is no feature network"):
         load_networks(replace(protocol, features=(str(tmp_path),)), subject.encoders, CPU)
+    with pytest.raises(ValueError, match=r"weights/inception.pt: no such file"):
+        load_networks(replace(protocol, features=("weights/inception.pt",)), subject.encoders, CPU)
+    with pytest.raises(ValueError, match="unknown model 'inception'"):
+        load_networks(replace(protocol, features=("inception",)), subject.encoders, CPU)
     with pytest.raises(ValueError, match="judge network with hash other"):
         load_networks(replace(protocol, hashes={"judge": "other"}), subject.encoders, CPU)
 

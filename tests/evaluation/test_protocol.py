@@ -43,6 +43,15 @@ def test_places_do_not_tell_protocols_apart_but_hashes_do() -> None:
     assert "def" in protocol.differences(replace(protocol, hashes={"judge": "def"}))[0]
 
 
+def test_data_sets_tell_protocols_apart() -> None:
+    old, one = Protocol("one", hashes={"judge": "abc"}), Protocol("one", hashes={"judge": "abc", "data": "xyz"})
+    assert one.differences(replace(one, hashes={"judge": "abc", "data": "uvw"})) == ["hashes of data: xyz, uvw"]
+    assert old.differences(old) == []
+    assert old.differences(one) == ["hashes of data: not recorded (by an older release), xyz"]
+    with pytest.raises(ValueError, match=r"data set with hash xyz; this one has uvw"):
+        one.with_hashes({"data": "uvw"})
+
+
 def test_another_network_than_the_one_named_is_refused() -> None:
     protocol = Protocol("one", hashes={"judge": "abc"})
     assert protocol.with_hashes({"judge": "abc", "encoders": "def"}).hashes == {"judge": "abc", "encoders": "def"}

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from versatile_diffusion.cli.console import note, show, show_json, stdout, working
-from versatile_diffusion.cli.options import among, models, tasks
+from versatile_diffusion.cli.options import Device, among, models, tasks
 
 if TYPE_CHECKING:
+    import torch
+
     from versatile_diffusion.evaluation.evaluate import Sample
     from versatile_diffusion.evaluation.protocol import Protocol
     from versatile_diffusion.evaluation.results import Result, Table
@@ -23,13 +25,13 @@ def evaluate(
     model: Annotated[
         str, typer.Option(help="A model of ours or a baseline: a name, a folder or a hub id.", autocompletion=models)
     ] = "emoji",
-    data: Annotated[Path | None, typer.Option(help="The data set, as `versatile data` builds it.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The emoji set that `versatile data emoji` builds.")] = None,
     protocol: Annotated[
         str, typer.Option(help="quick, full, varied, or a JSON file.", autocompletion=among("protocol"))
     ] = "quick",
     judge: Annotated[str | None, typer.Option(help="Folder of the judge of pictures.")] = None,
     encoders: Annotated[str | None, typer.Option(help="own, a model, or a CLIP folder: measure agreement.")] = None,
-    features: Annotated[list[str] | None, typer.Option(help="For FID, KID, CMMD: judge, encoders, a file.")] = None,
+    features: Annotated[list[str] | None, typer.Option(help="For FID, ...: judge, encoders, a file, a model.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Parts of the data set.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only these tasks.", autocompletion=tasks)] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Items of each split.")] = None,
@@ -45,6 +47,7 @@ def evaluate(
     compare: Annotated[list[Path] | None, typer.Option(help="Results to set side by side; measures nothing.")] = None,
     along: Annotated[str | None, typer.Option(help="With --compare: draw against samples, steps, ...")] = None,
     out: Annotated[Path, typer.Option(help="Folder for results.json, report.html and sheets.")] = Path("evaluation"),
+    device: Device = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Measure a model on held-out items; or compare results measured under one protocol."""
@@ -61,10 +64,11 @@ def evaluate(
     }  # fmt: skip
     asked = replace(Protocol.read(protocol), **{name: value for name, value in changes.items() if value is not None})
     field, protocols = swept(asked, sweep)
+    place = placed(device)
     for name in against or []:
         check_other(name, protocols[-1], task or [])
-    results, made = measured(model, data, protocols, task or [], samples, out, field)
-    others = [measured_alike(name, model, data, results[-1], task or [], out) for name in against or []]
+    results, made = measured(model, data, protocols, task or [], samples, out, field, place)
+    others = [measured_alike(name, model, data, results[-1], task or [], out, place) for name in against or []]
     from versatile_diffusion.evaluation.markdown import write_page
     from versatile_diffusion.evaluation.report import write_report
 
@@ -76,6 +80,15 @@ def evaluate(
     else:
         show_tables(results[-1])
     note(f"{out / 'results.json'} has the numbers, {out / 'report.html'} shows them with samples")
+
+
+def placed(device: str | None) -> torch.device:
+    """The device by name, the GPU where there is one if left out; ValueError if there is none of that name."""
+    import torch
+
+    from versatile_diffusion.cli.model import found_device
+
+    return torch.device(found_device(device))
 
 
 def swept(protocol: Protocol, sweep: str | None) -> tuple[str | None, list[Protocol]]:
@@ -103,6 +116,7 @@ def measured(
     samples: int | None,
     out: Path,
     field: str | None,
+    place: torch.device,
 ) -> tuple[list[Result], list[Sample]]:
     """A result for each protocol, written to `out`, and what was made under the last one."""
     with working(f"loading {model}"):
@@ -114,7 +128,7 @@ def measured(
 
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
-        subject = find_subject(model)
+        subject = find_subject(model, place)
     for protocol in protocols:
         subject.wanted(protocol, tasks)
     out.mkdir(parents=True, exist_ok=True)
@@ -148,7 +162,9 @@ def check_other(name: str, protocol: Protocol, tasks: list[str]) -> None:
     subject.wanted(protocol, shared)
 
 
-def measured_alike(name: str, model: str, data: Path, result: Result, tasks: list[str], out: Path) -> Result:
+def measured_alike(
+    name: str, model: str, data: Path, result: Result, tasks: list[str], out: Path, place: torch.device
+) -> Result:
     """Another model under the protocol of a result, by the same networks, on the tasks that both can do.
 
     Raises:
@@ -159,7 +175,7 @@ def measured_alike(name: str, model: str, data: Path, result: Result, tasks: lis
     from versatile_diffusion.evaluation.protocol import OWN
 
     with working(f"loading {name}"):
-        subject = find_subject(name)
+        subject = find_subject(name, place)
     protocol = result.protocol
     if protocol.encoders == OWN:
         protocol = replace(protocol, encoders=model)
@@ -174,10 +190,11 @@ def measured_alike(name: str, model: str, data: Path, result: Result, tasks: lis
 
 def drawn(files: list[Path], along: str, out: Path, json: bool) -> None:
     """Plots of several results against a field of the protocol, or against a number that their models have."""
-    from versatile_diffusion.evaluation.report import page, plots
+    from versatile_diffusion.evaluation.report import judge_table, page, plots
     from versatile_diffusion.evaluation.results import Result
 
-    body = "".join(plots([Result.load(file) for file in files], along).values())
+    results = [Result.load(file) for file in files]
+    body = "".join([judge_table(results[0]), *plots(results, along).values()])
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"against-{along}.html"
     file.write_text(page(f"Measured against {along}", body), encoding="utf-8")
@@ -194,6 +211,7 @@ def side_by_side(files: list[Path], json: bool) -> None:
         return show_json([result.plain() for result in results])
     from rich.table import Table as RichTable
 
+    show_judge(results[0])
     for split in results[0].tables:
         table = RichTable(split, *(result.model["name"] for result in results), box=None, pad_edge=False)
         rows = {(way, name): None for result in results for way, row in result.tables[split].items() for name in row}
@@ -203,10 +221,15 @@ def side_by_side(files: list[Path], json: bool) -> None:
         stdout.print(table)
 
 
-def show_tables(result: Result) -> None:
-    """For people: a block per split, a line per way and kind of metric."""
+def show_judge(result: Result) -> None:
+    """What the judge is worth; the same of all results that can be compared."""
     for split, accuracy in result.judge.items():
         show(f"judge on all real pictures of {split}: " + ", ".join(f"{n} {v:.1f} %" for n, v in accuracy.items()))
+
+
+def show_tables(result: Result) -> None:
+    """For people: a block per split, a line per way and kind of metric."""
+    show_judge(result)
     for split, table in result.tables.items():
         show(f"\n{split}")
         for way in table:

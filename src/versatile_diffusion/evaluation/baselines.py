@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipImageProcessorPil
 
+from versatile_diffusion.evaluation.networks import called
 from versatile_diffusion.evaluation.protocol import Protocol
 from versatile_diffusion.evaluation.subjects import OwnModel, Subject
 from versatile_diffusion.sampling.models import INDEX, fetched, find_model, is_ours
@@ -37,7 +38,7 @@ class DiffusersBaseline(Subject):
         self.pipe = DiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
         self.pipe.set_progress_bar_config(disable=True)
         self.name, self.tasks = Path(folder).name, (task,)
-        self.hash = fingerprint(self.pipe.unet, self.pipe.vae)
+        self.network, self.hash = self.pipe, fingerprint(self.pipe.unet, self.pipe.vae)
         self.trained_with = self.pipe.scheduler.config
 
     def make(self, task: Task, given: Sequence[Any], seeds: Sequence[int], protocol: Protocol) -> list[Any]:
@@ -57,14 +58,14 @@ class BlipBaseline(Subject):
     """BLIP's captions of pictures, the likeliest token at each place."""
 
     def __init__(self, folder: str, task: Task):
-        self.model = BlipForConditionalGeneration.from_pretrained(folder).eval()
+        self.network = BlipForConditionalGeneration.from_pretrained(folder).eval()
         self.read, self.words = BlipImageProcessorPil.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-        self.name, self.tasks, self.hash = Path(folder).name, (task,), fingerprint(self.model)
+        self.name, self.tasks, self.hash = Path(folder).name, (task,), fingerprint(self.network)
 
     @torch.no_grad()
     def make(self, task: Task, given: Sequence[Any], seeds: Sequence[int], protocol: Protocol) -> list[Any]:
-        seen = self.read(images=list(given), return_tensors="pt")["pixel_values"]
-        ids = self.model.generate(pixel_values=seen, max_new_tokens=LONGEST, num_beams=1, do_sample=False)
+        seen = self.read(images=list(given), return_tensors="pt")["pixel_values"].to(self.device)
+        ids = self.network.generate(pixel_values=seen, max_new_tokens=LONGEST, num_beams=1, do_sample=False)
         return [text.strip() for text in self.words.batch_decode(ids, skip_special_tokens=True)]
 
     def guidance(self, task: Task, protocol: Protocol) -> None:
@@ -79,27 +80,27 @@ BASELINES: dict[str, tuple[Callable[[str, Task], Subject], str]] = {
 """By the class that `model_index.json` names, or the kind that `config.json` does: how it is loaded, and its task."""
 
 
-def find_subject(name: str) -> Subject:
+def find_subject(name: str, device: torch.device | None = None) -> Subject:
     """A model to measure: one of ours, or a baseline, by name, folder or hub id.
+
+    Args:
+        device: where it computes, and what measures it does; the CPU if left out.
 
     Raises:
         ValueError: there is no such model.
     """
-    folder = fetched(find_model(NAMED.get(name, name)), {})
-    if is_ours(folder) or (kind := _kind(Path(folder))) not in BASELINES:
-        pipe = VersatileDiffusionPipeline.from_pretrained(folder)
-        pipe.model_name = _called(name)
-        return OwnModel(pipe)
-    make, task = BASELINES[kind]
-    subject = make(folder, TASKS[task])
-    subject.name = _called(name)
+    subject = _loaded(fetched(find_model(NAMED.get(name, name)), {}))
+    subject.name = called(name)
+    if device is not None:
+        subject.to(device)
     return subject
 
 
-def _called(name: str) -> str:
-    """The last part of a name or path; what a run exported is called as the run is."""
-    path = Path(name).resolve()
-    return path.parent.name if path.name == "export" else path.name
+def _loaded(folder: str) -> Subject:
+    if is_ours(folder) or (kind := _kind(Path(folder))) not in BASELINES:
+        return OwnModel(VersatileDiffusionPipeline.from_pretrained(folder))
+    make, task = BASELINES[kind]
+    return make(folder, TASKS[task])
 
 
 def _kind(folder: Path) -> str:

@@ -10,10 +10,11 @@ from versatile_diffusion.evaluation.results import Result, check_comparable
 from versatile_diffusion.tasks import TASKS
 
 COMPARED = (
-    *("judge/concept top-1", "judge/concept top-5", "judge/style", "judge/fid"),
+    *("judge/concept top-1", "judge/concept top-5", "judge/style"),
     *("encoders/concept top-5", "encoders/style", "agreement/text", "agreement/image"),
     *("text/label", "text/label or synonym", "text/CIDEr-D", "text/differs"),
 )
+"""Beside these the FID of every network."""
 LESS_IS_BETTER = ("fid", "kid", "cmmd")
 
 
@@ -57,6 +58,10 @@ def pairs(result: Result, others: Sequence[Result]) -> Iterator[Pair]:
         for task in (task for task in TASKS if task in table):
             for other in others:
                 theirs = other.tables.get(split, {}).get(task, {})
-                for metric in (name for name in COMPARED if name in table[task] and name in theirs):
+                for metric in (name for name in table[task] if name in theirs and _compared(name)):
                     name = other.model["name"]
                     yield Pair(split, task, metric, table[task][metric], theirs[metric], name)
+
+
+def _compared(metric: str) -> bool:
+    return metric in COMPARED or metric.endswith("/fid")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
+from versatile_diffusion.data.emoji.manifest import Manifest
 from versatile_diffusion.data.emoji.reader import EmojiSet
 from versatile_diffusion.evaluation.measures import Bench, Made, measure
 from versatile_diffusion.evaluation.networks import Networks, fitted, load_networks
-from versatile_diffusion.evaluation.protocol import Protocol
+from versatile_diffusion.evaluation.protocol import DATA, Protocol
 from versatile_diffusion.evaluation.recognition import EncoderJudge, Items, spread
 from versatile_diffusion.evaluation.results import Result
 from versatile_diffusion.evaluation.subjects import BATCH, Subject
@@ -42,20 +42,22 @@ def evaluate(
     """All measures of a model on held-out items, beside those of the real pictures and texts.
 
     Args:
-        subject: the model.
-        data: the emoji set.
-        protocol: how; the networks' hashes are filled in.
+        subject: the model; the networks that measure compute where it does.
+        data: the emoji set, or one in its layout.
+        protocol: how; the hashes of the networks and of the data set are filled in.
         tasks: names of those to measure; all that the model can do where left out.
         samples_seen: what the model was trained on, for plots.
 
     Raises:
         ValueError: the model has none of the tasks, or no encoders to choose candidates by; or the networks are not
-            those of the protocol.
+            those of the protocol, or the data set is not.
     """
     start = time.monotonic()
     wanted = subject.wanted(protocol, tasks)
-    networks = load_networks(protocol, subject.encoders, torch.device("cpu"))
-    protocol = protocol.with_hashes(networks.hashes)
+    held = {DATA: Manifest.read(data).hash}
+    protocol.with_hashes(held)
+    networks = load_networks(protocol, subject.encoders, subject.device)
+    protocol = protocol.with_hashes({**held, **networks.hashes})
     tables: dict[str, dict[str, Any]] = {}
     judge_accuracy, samples = {}, []
     for split in protocol.splits:
@@ -73,6 +75,7 @@ def evaluate(
         "hash": subject.hash,
         "guidance_scale": {task.name: subject.guidance(task, protocol) for task in wanted},
         "samples": samples_seen,
+        "device": str(subject.device),
     }
     seconds = round(time.monotonic() - start, 1)
     return Result(protocol, model, judge_accuracy, tables, seconds, f"versatile-diffusion {__version__}"), samples

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPModel
 
-from versatile_diffusion.evaluation.protocol import OWN, Protocol
+from versatile_diffusion.evaluation.protocol import DATA, OWN, Protocol
 from versatile_diffusion.modalities.bank import INDEX as BANK
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.modalities.base import ContextEncoder
@@ -31,6 +31,8 @@ from versatile_diffusion.training.judge import PictureJudge
 Encoders = Mapping[str, ContextEncoder]
 """By modality, in one space."""
 BATCH = 128
+SCRIPTS = (".pt", ".pth", ".ts")
+"""How TorchScript files are called; no hub id ends so."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,16 @@ def load_networks(protocol: Protocol, own: Encoders, device: torch.device) -> Ne
     if encoders:
         hashes["encoders"] = fingerprint(*encoders.values())
     found = []
-    for name in protocol.features:
+    for name in dict.fromkeys(protocol.features):
         if name == "judge" and judge is not None:
             found.append(FeatureNetwork(name, lambda pictures: judge(pixels(pictures, judge.device)).features))
         elif name == "encoders" and "image" in encoders:
             found.append(FeatureNetwork(name, encoders["image"].compare))
         elif name not in ("judge", "encoders"):
-            network, hashes[Path(name).stem] = _feature_file(Path(name), device)
-            found.append(network)
+            embed, weights = _features(name, device)
+            apart = _apart(name, weights, ("judge", "encoders", DATA, *hashes))
+            found.append(FeatureNetwork(apart, embed))
+            hashes[apart] = weights
     protocol.with_hashes(hashes)
     return Networks(judge, encoders, tuple(found), hashes)
 
@@ -113,25 +117,49 @@ def _clip_encoders(model: CLIPModel, folder: Path) -> list[ContextEncoder]:
     return [text, image]
 
 
-def _feature_file(path: Path, device: torch.device) -> tuple[FeatureNetwork, str]:
-    """A network from a TorchScript file or a folder, and its hash."""
+def called(name: str) -> str:
+    """The last part of a name or path; what a run exported is called as the run is."""
+    path = Path(name).resolve()
     if path.is_file():
-        module = torch.jit.load(path, map_location=device).eval()
-        return FeatureNetwork(path.stem, _scripted(module, device)), _hash(path)
+        return path.stem
+    return path.parent.name if path.name == "export" else path.name
+
+
+def _apart(name: str, weights: str, taken: Sequence[str]) -> str:
+    """What a feature network is called: the last part of its name, with its hash where that is taken.
+
+    Raises:
+        ValueError: it is there already.
+    """
+    short = called(name)
+    found = f"{short}-{weights[:6]}" if short in taken else short
+    if found in taken:
+        raise ValueError(f"--features has the network {name} twice, with hash {weights}; name it once")
+    return found
+
+
+def _features(name: str, device: torch.device) -> tuple[Callable[[Sequence[Image.Image]], Tensor], str]:
+    """Features by a network in a TorchScript file, or in a folder (of a model by its name, or from the hub), and the
+    hash of its weights."""
+    if Path(name).is_file():
+        return _scripted(torch.jit.load(name, map_location=device).eval(), device), _hash(Path(name))
+    if Path(name).suffix in SCRIPTS:
+        raise ValueError(f"there is no feature network {name}: no such file")
+    path = Path(fetched(find_model(name), {}))
     kind = _class_of(path)
     if kind == PictureJudge.__name__:
         judge = load_judge(str(path), device)
-        return FeatureNetwork(path.stem, lambda p: judge(pixels(p, device)).features), fingerprint(judge)
+        return lambda pictures: judge(pixels(pictures, device)).features, fingerprint(judge)
     if kind == DualImageEncoder.__name__:
         encoder: Any = DualImageEncoder.from_pretrained(path).eval().to(device)
     elif kind == "clip" or (path / "bank" / BANK).is_file() or (path / BANK).is_file():
         encoder = load_encoders(str(path), device)["image"]
     else:
         raise ValueError(
-            f"{path} is no feature network; allowed: a TorchScript file, or the folder of a judge, a dual encoder, "
-            f"a CLIP or a model"
+            f"{name} is no feature network; allowed: a TorchScript file, or the folder of a judge, a dual encoder, "
+            f"a CLIP or a model, or the name or hub id of one"
         )
-    return FeatureNetwork(path.stem, encoder.compare), fingerprint(encoder)
+    return encoder.compare, fingerprint(encoder)
 
 
 def _scripted(module: torch.jit.ScriptModule, device: torch.device) -> Callable[[Sequence[Image.Image]], Tensor]:

@@ -13,6 +13,9 @@ from versatile_diffusion.sampling.schedulers import SCHEDULERS
 
 OWN = "own"
 """In place of a name: the encoders of the model that is measured."""
+DATA = "data"
+"""Under this name the hash of the data set stands among those of the networks."""
+NOT_RECORDED = "not recorded (by an older release)"
 PLACES = ("name", "judge", "encoders", "features")
 """Fields that say where something lies; what lies there is told by its hash."""
 
@@ -35,8 +38,10 @@ class Protocol:
         side: of the pictures in pixels; those of another size are fitted onto it before anything measures them.
         judge: folder of a `PictureJudge`; empty for none.
         encoders: whose text and image encoders measure agreement: `OWN`, a model, or a CLIP folder.
-        features: networks for the distances between sets of pictures: `"judge"`, `"encoders"`, or a file or folder.
-        hashes: by role, those of the networks' weights; filled in when they are loaded, and checked where given.
+        features: networks for the distances between sets of pictures: `"judge"`, `"encoders"`, or a file, a folder
+            or the name of a model.
+        hashes: by role, those of the networks' weights, and of the data set under `DATA`; filled in when they are
+            loaded, and checked where given.
         resamples: of the bootstrap.
 
     Raises:
@@ -101,23 +106,32 @@ class Protocol:
         return asdict(self) | {"splits": list(self.splits), "features": list(self.features)}
 
     def with_hashes(self, hashes: Mapping[str, str]) -> Protocol:
-        """This protocol with the networks that were found.
+        """This protocol with the networks and the data set that were found.
 
         Raises:
-            ValueError: it names other ones.
+            ValueError: it was written for other ones.
         """
         for role, found in hashes.items():
             if (wanted := self.hashes.get(role, found)) != found:
+                kind = "data set" if role == DATA else f"{role} network"
                 raise ValueError(
-                    f"protocol {self.name} was written for a {role} network with hash {wanted}; this one has {found}"
+                    f"protocol {self.name} was written for a {kind} with hash {wanted}; this one has {found}"
                 )
         return replace(self, hashes=dict(hashes))
 
     def differences(self, other: Protocol, but: Sequence[str] = ()) -> list[str]:
-        """What two protocols do not share, as `field: mine, other`; names and places do not count, hashes do."""
-        mine, theirs = self.plain(), other.plain()
-        names = [name for name in mine if name not in (*PLACES, *but) and mine[name] != theirs[name]]
-        return [f"{name}: {mine[name]}, {theirs[name]}" for name in names]
+        """What two protocols do not share, as `field: mine, other`; names and places do not count, hashes do. One
+        without the data set's hash, as older releases wrote it, differs from all that have it."""
+        mine, theirs = self._told(), other._told()
+        names = [name for name in dict.fromkeys((*mine, *theirs)) if name.split()[0] not in (*PLACES, *but)]
+        pairs = [(name, mine.get(name, "none"), theirs.get(name, "none")) for name in names]
+        return [f"{name}: {one}, {two}" for name, one, two in pairs if one != two]
+
+    def _told(self) -> dict[str, Any]:
+        """Fields by name, and each hash apart."""
+        told = self.plain()
+        hashes = {DATA: NOT_RECORDED} | told.pop("hashes")
+        return told | {f"hashes of {role}": found for role, found in hashes.items()}
 
 
 PROTOCOLS = {

@@ -15,7 +15,7 @@ from versatile_diffusion.evaluation.evaluate import Sample
 from versatile_diffusion.evaluation.intervals import Measured
 from versatile_diffusion.evaluation.measures import Made
 from versatile_diffusion.evaluation.plots import line_plot
-from versatile_diffusion.evaluation.results import Result, Table, curves
+from versatile_diffusion.evaluation.results import Result, Table, curves, metrics
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222 }
@@ -25,7 +25,6 @@ td, th { padding: .25rem .6rem; border-top: 1px solid #ddd; text-align: left; ve
 img { image-rendering: pixelated; max-width: 100% } svg { margin: 0 1rem 1rem 0; vertical-align: top }
 """
 SHOWN, COLUMNS = 32, 16
-PLOTTED = ("judge/concept top-5", "judge/style", "judge/fid", "encoders/concept top-5", "agreement/text", "text/label")
 
 
 def write_report(
@@ -68,24 +67,32 @@ def page(title: str, body: str) -> str:
 
 
 def plots(results: Sequence[Result], along: str) -> dict[str, str]:
-    """An SVG per metric of `PLOTTED` that was measured; along the guidance scale, that is figure 6 of the paper."""
-    found = {metric: curves(results, along, metric) for metric in PLOTTED}
-    return {metric: line_plot(lines, metric, along) for metric, lines in found.items() if lines}
+    """An SVG per metric, of all that were measured; that of an FID along the guidance scale is figure 6 of the paper.
+
+    Raises:
+        ValueError: the results differ in something else, or one has no such number.
+    """
+    return {metric: line_plot(curves(results, along, metric), metric, along) for metric in metrics(results)}
 
 
-def _head(result: Result) -> str:
-    model = result.model
+def judge_table(result: Result) -> str:
+    """What the judge is worth, which stands beside all that it says."""
     judge = "".join(
         f"<tr><td>{escape(split)}</td>{''.join(f'<td>{escape(n)} {v:.1f} %</td>' for n, v in row.items())}</tr>"
         for split, row in result.judge.items()
     )
-    protocol = json.dumps(result.protocol.plain(), indent=1)
     caption = "What the judge, which shares nothing with the model, recognises of all real pictures"
+    return f"<table><caption>{caption}</caption>{judge}</table>" if judge else "<p>Without a judge.</p>"
+
+
+def _head(result: Result) -> str:
+    model = result.model
+    protocol = json.dumps(result.protocol.plain(), indent=1)
     return (
         f"<p>Model {escape(model['name'])} ({escape(model['hash'])}), guidance scales "
         f"{escape(json.dumps(model['guidance_scale']))}, {result.library}, {result.seconds:.0f} s. In brackets stand "
         f"the limits between which a number lies in 95 of 100 cases.</p>"
-        + (f"<table><caption>{caption}</caption>{judge}</table>" if judge else "<p>Without a judge.</p>")
+        + judge_table(result)
         + f"<details><summary>Protocol {escape(result.protocol.name)}</summary><pre>{escape(protocol)}</pre></details>"
     )
 

@@ -74,6 +74,12 @@ def check_comparable(results: Sequence[Result], along: str | None = None) -> Non
             )
 
 
+def metrics(results: Sequence[Result]) -> list[str]:
+    """The names of all that was measured, in the order in which it was."""
+    rows = (row for result in results for table in result.tables.values() for row in table.values())
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
 def curves(results: Sequence[Result], along: str, metric: str) -> dict[str, list[tuple[float, Measured]]]:
     """Per split and way, the metric against a field of the protocol or a number that the model has (`samples`).
 

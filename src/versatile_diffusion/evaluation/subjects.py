@@ -26,6 +26,8 @@ class Subject(ABC):
         tasks: what it can do, of tasks with one context.
         encoders: its context encoders that share a space, by modality; none where it has none.
         codecs: the modalities that it has a codec for.
+        network: all of it that computes, a network or a pipeline.
+        device: where that is; the networks that measure go there too.
     """
 
     name: str
@@ -33,6 +35,14 @@ class Subject(ABC):
     tasks: tuple[Task, ...]
     encoders: Encoders = {}  # noqa: RUF012 (never changed)
     codecs: tuple[str, ...] = ()
+    network: Any
+    device: torch.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> None:
+        """Moves the model to where it shall compute."""
+        if device != self.device:
+            self.network.to(device)
+            self.device = device
 
     def wanted(self, protocol: Protocol, tasks: Sequence[str] = ()) -> list[Task]:
         """The tasks to measure: those named, or all.
@@ -78,6 +88,7 @@ class OwnModel(Subject):
         self.tasks = tuple(task for task in pipe.tasks() if len(task.flow.contexts) == 1)
         self.encoders = {m: encoder for m, encoder in pipe.bank.encoders.items() if encoder.space is not None}
         self.codecs = tuple(pipe.bank.codecs)
+        self.network = pipe
         pipe.set_progress_bar_config(disable=True)
 
     def make(self, task: Task, given: Sequence[Any], seeds: Sequence[int], protocol: Protocol) -> list[Any]:

@@ -44,6 +44,13 @@ class Manifest:
         """How many pictures there are."""
         return sum(sum(row.values()) for row in self.counts.values())
 
+    @property
+    def hash(self) -> str:
+        """A short hash that tells sets apart by what they hold; the tools that built them do not count."""
+        shards = {name: self.files[name] for names in self.shards.values() for name in names}
+        held = [shards, self.styles, self.concepts, self.no_sibling]
+        return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
+
     def write(self, folder: Path) -> None:
         """Writes `manifest.json`, whole or not at all."""
         text = json.dumps(asdict(self), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
