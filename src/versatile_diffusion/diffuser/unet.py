@@ -85,12 +85,7 @@ class MultiFlowUNet(LoadsOnUse, ConfigMixin, PeftAdapterMixin, CacheMixin):  # t
                 latents that the tokens' cannot be shared out to.
         """
         self._check(data, contexts)
-        for context in contexts:
-            if latent.shape[0] % context.tokens.shape[0]:
-                raise ValueError(
-                    f"{latent.shape[0]} latents and {context.stream} tokens of {context.tokens.shape[0]} items: give "
-                    "tokens for each latent, or for a number of items that divides it"
-                )
+        _check_shared_out(latent, contexts)
         timestep = torch.as_tensor(timestep, device=latent.device).expand(latent.shape[0])
         time, h = self.time_embed(timestep), latent
         skips: list[Tensor] = []
@@ -127,6 +122,16 @@ class MultiFlowUNet(LoadsOnUse, ConfigMixin, PeftAdapterMixin, CacheMixin):  # t
         for context in contexts:
             if context.stream not in self.context:
                 raise ValueError(f"no context stream {context.stream!r}; this model reads {', '.join(self.context)}")
+
+
+def _check_shared_out(latent: Tensor, contexts: Sequence[Context]) -> None:
+    for context in contexts:
+        latents, items = latent.shape[0], context.tokens.shape[0]
+        if latents % items:
+            raise ValueError(
+                f"{latents} latents and {context.stream} tokens of {items} items: give tokens for each latent, or for a "
+                "number of items that divides theirs"
+            )
 
 
 def _build_streams(kind: str, streams: Mapping[str, Mapping[str, Any]], **shared: Any) -> Any:
