@@ -14,6 +14,7 @@ import torch
 from tiny_objectives import SHORT, Regression
 
 from tests.cli.conftest import Command
+from versatile_diffusion.cli.train import _out as default_out
 from versatile_diffusion.training import launch as launching
 from versatile_diffusion.training.export import export
 from versatile_diffusion.training.posthoc_ema import reconstruct
@@ -42,6 +43,7 @@ def test_a_run_and_its_export(versatile: Command, events: dict[int, Any]) -> Non
     events[4] = stop
     answer = versatile(*TINY, "--posthoc", "0.05,0.1", "--accumulate", 2)
     assert (answer.code, "run: step 5, stopped" in answer.out) == (0, True)
+    assert "`versatile train --export run --to my-model` makes a model of it" in answer.out
     written = json.loads(Path("run/settings.json").read_text())
     assert json.loads(answer.err[answer.err.index("{") : answer.err.rindex("}") + 1]) == written
     assert (written["loop"]["posthoc"], written["loop"]["accumulate"]) == ([0.05, 0.1], 2)
@@ -95,6 +97,38 @@ def test_mistakes_are_told_before_anything_is_built(
     assert told in answer.err
     assert answer.err.count("\n") == 1
     assert not Path("run").exists()
+
+
+def test_a_run_without_a_folder_gets_one(versatile: Command, events: dict[int, Any]) -> None:
+    def stop(values: torch.Tensor) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return values
+
+    events[4] = stop
+    words = ("train", "tiny", "--data", "set", "--device", "cpu")
+    answer = versatile(*words)
+    assert answer.err.startswith("the run's folder is runs/emoji/tiny; --out names another\n")
+    assert "runs/emoji/tiny: step 5, stopped" in answer.out
+    events.clear()
+    again = json.loads(versatile(*words, "--json").out)
+    assert (again["out"], again["step"], again["finished"]) == ("runs/emoji/tiny", 12, True)
+    assert [path.name for path in Path("runs").iterdir()] == ["emoji"]
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ({"start": "emoji", "data": Path("photos/my pictures/")}, "runs/my-pictures"),
+        ({"start": "emoji", "data": Path("shards/train-*.tar")}, "runs/train-tar"),
+        ({"start": "emoji", "data": Path("..")}, "runs/mine"),
+        (
+            {"start": None, "objective": "diffuser", "settings": "emoji-dual-context"},
+            "runs/emoji/diffuser-dual-context",
+        ),
+    ],
+)
+def test_the_folder_is_named_for_what_is_trained(given: dict[str, Any], folder: str) -> None:
+    assert default_out(given) == Path(folder)
 
 
 def test_what_holds_no_run_is_not_exported(versatile: Command, tmp_path: Path) -> None:

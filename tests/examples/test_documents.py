@@ -1,11 +1,13 @@
-"""The Python of documents is run: the quick start on a model of random weights that bears the shipped one's name, the
-notebook on the shipped one itself."""
+"""Documents are run: the quick start and the page on own data with a model of random weights that bears the shipped
+one's name, the notebook with the shipped one itself."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,17 @@ import pytest
 import torch
 from tiny import build_tiny_pipeline
 
+from tests.cli import shell
 from versatile_diffusion.sampling import models
 from versatile_diffusion.tasks import TASKS
+from versatile_diffusion.training import own_data
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "tour.ipynb"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+PARTS = re.compile(r"(?:`(\S+)`:\n\n)?^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+"""The file that a block is, if it is one; its kind and its text."""
 
 
 def run(blocks: list[str], name: str, names: dict[str, Any]) -> None:
@@ -46,6 +53,32 @@ def test_documents(tiny_emoji: None, name: str) -> None:
     blocks = BLOCK.findall((ROOT / name).read_text(encoding="utf-8"))
     assert len(blocks) > 5
     run(blocks, name, {})
+
+
+@pytest.mark.slow
+def test_own_data_from_pictures_to_a_model(tiny_emoji: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command, file and Python block of the page in its order, as written; runs have one step, and measure and
+    show nothing."""
+    pytest.importorskip("peft")
+    monkeypatch.setattr(own_data, "LOOP", replace(own_data.LOOP, steps=1))
+    monkeypatch.setattr(own_data.DiffuserObjective, "sample_sheet", lambda *_: None)
+    monkeypatch.setattr(own_data.DiffuserObjective, "evaluate", lambda *_: {})
+    page = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+    counts = Counter(kind for _, kind, _ in PARTS.findall(page))
+    assert counts == {"python": 2, "json": 1, "": 5}
+    names: dict[str, Any] = {}
+    for before, kind, text in PARTS.findall(page):
+        if kind == "python":
+            run([text], "own_data.md", names)
+        elif kind == "json":
+            Path(before).write_text(text, encoding="utf-8")
+        else:
+            for line in text.splitlines():
+                done = shell.run(line.replace("--steps 20", "--steps 1"))
+                assert done.code == 0, f"{line}: {done.err}"
+    written = json.loads(Path("runs/joint/settings.json").read_text(encoding="utf-8"))
+    assert written["options"]["config"].items() <= json.loads(Path("mine.json").read_text(encoding="utf-8")).items()
+    assert len(list(Path("out/mine").glob("text-to-image-*.png"))) == 4
 
 
 def cells() -> list[dict[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -17,14 +19,15 @@ if TYPE_CHECKING:
     from versatile_diffusion.training.loop import Outcome
 
 OBJECTIVES = "image-codec, text-codec, context-encoders, image-context, judge or diffuser."
-PLAIN = ("data", "out", "minutes", "steps", "seed", "device", "timeout")
+PLAIN = ("data", "out", "device", "timeout")
 """Options that `run` takes as they are."""
 ENGINE = (
-    *("parallel", "accumulate", "clip", "bf16", "compile", "activation_checkpointing", "keep", "checkpoint_minutes"),
-    *("warmup", "eval_minutes", "sample_minutes", "posthoc", "wandb"),
+    *("minutes", "steps", "seed", "warmup", "accumulate", "clip", "keep", "posthoc", "wandb"),
+    *("parallel", "bf16", "compile", "activation_checkpointing"),
+    *("checkpoint_minutes", "eval_minutes", "sample_minutes"),
 )
 """Options that are fields of `LoopSettings`."""
-OWN = ("flows", "only", "lora", "lr", "aspect")
+OWN = ("flows", "only", "lora", "lr", "batch", "aspect")
 """Options of `own_data`."""
 
 Start = Annotated[
@@ -43,7 +46,7 @@ def train(
     context: typer.Context,
     objective: Annotated[str | None, typer.Argument(help=OBJECTIVES, autocompletion=among("objective"))] = None,
     data: Annotated[Path | None, typer.Option(help="A set of `versatile data`; with --from, your own.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; a run that stands there goes on.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; a run there goes on. Else one in runs/.")] = None,
     settings: Annotated[str, typer.Option(help="Named settings of the objective.")] = "emoji",
     minutes: Annotated[float | None, typer.Option(help="Stop cleanly after this wall-clock time.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of the whole run.")] = None,
@@ -54,6 +57,8 @@ def train(
     only: Annotated[str | None, typer.Option(help="With --from: groups or streams, such as context,data.text.")] = None,
     lora: Annotated[int | None, typer.Option(min=1, help="With --from: train adapters of this rank instead.")] = None,
     lr: Annotated[float | None, typer.Option(help="With --from: learning rate.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="With --from: items per step of each flow.")] = None,
+    config: Annotated[Path | None, typer.Option(help="With --from: a JSON file of settings; options win.")] = None,
     aspect: Annotated[float | None, typer.Option(help="With --from: keep pictures' shapes, up to this : 1.")] = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine; or start with torchrun.")] = 1,
     parallel: Parallel = None,
@@ -78,35 +83,54 @@ def train(
     """Train a part of a model; the same command goes on where a run stopped.
 
     SIGTERM and Ctrl-C stop it cleanly, with a checkpoint. The run's folder receives settings.json, log.jsonl,
-    tensorboard/, samples/, checkpoints/ and, at the end, export/ with what from_pretrained reads.
+    tensorboard/, samples/, checkpoints/ and, at the end, export/ with what from_pretrained reads. Without --out it is
+    runs/NAME, by the name of --data, or runs/SETTINGS/OBJECTIVE; the command says so first.
     """
     if export is not None:
         from versatile_diffusion.training.export import export as export_run
 
         exported = str(export_run(export, to, data, ema))
         return show_json({"export": exported}) if json else show(exported)
-    _check(context.params)
+    given = context.params
+    _check(given)
+    if out is None:
+        given["out"] = _out(given)
+        if _first():
+            note(f"the run's folder is {given['out']}; --out names another")
     if nproc > 1:
-        raise typer.Exit(_several(context.params, nproc))
-    changes = {name: context.params[name] for name in ENGINE} | {"posthoc": _widths(posthoc)}
-    named = (objective, settings) if objective else ("own-data", str(start))
-    plain = {name: context.params[name] for name in PLAIN}
+        raise typer.Exit(_several(given, nproc))
+    _tell(_run(given), given["out"], bool(json))
+
+
+def _run(given: dict[str, Any]) -> Outcome:
+    """The training in this process."""
+    changes, options = _settings(given)
+    objective, settings = given["objective"] or "own-data", given["settings"] if given["objective"] else given["start"]
+    plain = {name: given[name] for name in PLAIN}
     from versatile_diffusion.training.run import run
 
     try:
-        outcome = run(*named, **plain, changes=changes, options=_options(context.params), tell=note)
+        return run(objective, settings, **plain, changes=changes, options=options, tell=note)
     except FloatingPointError as error:
         raise ValueError(str(error)) from error
-    if os.environ.get("RANK", "0") == "0":
-        _tell(outcome, Path(str(out)), bool(json))
+
+
+def _first() -> bool:
+    """Whether this is the only process, or the one of several that speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _tell(outcome: Outcome, out: Path, json: bool) -> None:
     """Where the run stands."""
+    if not _first():
+        return None
     if json:
         return show_json({"out": str(out), **asdict(outcome)})
     show(" ".join(f"{name}={value:.4g}" for name, value in outcome.metrics.items()) or "no metrics yet")
-    left = f"finished; {out / 'export'} can be loaded" if outcome.finished else "stopped; the same command goes on"
+    left = f"finished; {out / 'export'} can be loaded"
+    if not outcome.finished:
+        export = shlex.join(["versatile", "train", "--export", str(out), "--to", "my-model"])
+        left = f"stopped; the same command goes on, and `{export}` makes a model of it as it stands"
     show(f"{out}: step {outcome.step}, {left}")
 
 
@@ -116,16 +140,41 @@ def _check(given: dict[str, Any]) -> None:
         raise ValueError("--to and --ema go with --export RUN")
     start, data = given["start"], given["data"]
     what = given["objective"] or start
-    if not what or data is None or given["out"] is None or (_options(given) and not start):
+    own = [name for name in (*OWN, "config") if given[name] is not None]
+    if not what or data is None or (own and not start):
         raise ValueError(
-            f"give what to train (or the model that goes on, with --from), --data and --out; or --export RUN. "
-            f"--{', --'.join(OWN)} go with --from. What is trained: {OBJECTIVES}"
+            f"give what to train (or the model that goes on, with --from) and --data; or --export RUN. "
+            f"--{', --'.join((*OWN, 'config'))} go with --from. What is trained: {OBJECTIVES}"
         )
     for name in ("minutes", "checkpoint_minutes", "eval_minutes", "sample_minutes", "timeout"):
         if given[name] is not None and given[name] <= 0:
             raise ValueError(f"--{name.replace('_', '-')} is {given[name]}; it must be above 0")
     if not data.is_dir() and start is None:
         raise ValueError(f"--data is {data}, where there is no folder; `versatile data emoji --out {data}` builds one")
+
+
+def _settings(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields of `LoopSettings` and options of `own_data`: those of the file, and over them those that were given."""
+    changes = {name: given[name] for name in ENGINE if given[name] is not None}
+    if given["posthoc"] is not None:
+        changes["posthoc"] = _widths(given["posthoc"])
+    options = _options(given)
+    if given["config"] is not None:
+        from versatile_diffusion.training.config_file import read_config
+
+        told = read_config(given["config"])
+        changes = {**told.loop, **changes}
+        options |= {"config": dict(told.diffuser)} if told.diffuser else {}
+    return changes, options
+
+
+def _out(given: dict[str, Any]) -> Path:
+    """Where a run goes that was given no folder: by the name of the pictures' folder; or as `scripts/train_emoji.sh`
+    has them, so that parts find those that they start from beside them."""
+    if given["start"]:
+        return Path("runs", "-".join(re.findall(r"\w+", given["data"].absolute().name)) or "mine")
+    root, _, variant = given["settings"].partition("-")
+    return Path("runs", root, "-".join(filter(None, (given["objective"], variant))))
 
 
 def _several(given: dict[str, Any], count: int) -> int:
@@ -148,8 +197,8 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value.split(",") if isinstance(value, str) else value for name, value in found.items()}
 
 
-def _widths(told: str | None) -> tuple[float, ...] | None:
+def _widths(told: str) -> tuple[float, ...]:
     try:
-        return None if told is None else tuple(float(part) for part in told.split(","))
+        return tuple(float(part) for part in told.split(","))
     except ValueError:
         raise ValueError(f"--posthoc is {told!r}; it must be numbers with commas between, such as 0.05,0.1") from None

@@ -78,7 +78,7 @@ class Multipliers:
 
     def __post_init__(self) -> None:
         if self.mode not in MULTIPLY:
-            raise ValueError(f"multipliers act on {self.mode!r}; allowed: {', '.join(MULTIPLY)}")
+            raise ValueError(f"multiply is {self.mode!r}; allowed: {', '.join(MULTIPLY)}")
         if bad := {name: factor for name, factor in self.factors.items() if not 0 <= factor < float("inf")}:
             raise ValueError(f"multipliers are {bad}; they must be numbers of 0 or more")
 

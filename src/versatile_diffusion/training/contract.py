@@ -21,11 +21,13 @@ class Objective(ABC, Generic[Trained]):
         name: as on the command line.
         batch_size: items per batch, for the throughput.
         device: where the module and the batches live.
+        remark: a line on its data for people, if there is something to say.
     """
 
     name: str
     batch_size: int
     device: torch.device
+    remark: str = ""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Mixture:
             raise ValueError(f"no flow is trained; allowed are {', '.join(TASKS)}")
         if bad := {name: w for name, w in self.weights.items() if not self._is_weight(w)}:
             kind = "numbers above 0" if self.joint else "whole numbers of steps above 0 (or take all flows jointly)"
-            raise ValueError(f"weights of the flows are {bad}; they must be {kind}")
+            raise ValueError(f"mixture has {bad}; weights of flows must be {kind}")
         if missing := [task.name for task in self.tasks if not self.size(task)]:
             raise ValueError(f"batch has {dict(self.sizes)}, and nothing for {', '.join(missing)}")
         if bad := {name: w for name, w in self.loss_weights.items() if name not in FLOWS or not 0 < w < math.inf}:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from versatile_diffusion.diffuser.groups import covered
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.tasks import TASKS
+from versatile_diffusion.training.config_file import configured
 from versatile_diffusion.training.diffuser import STAGES, DiffuserObjective, DiffuserSettings
 from versatile_diffusion.training.loop import LoopSettings
 from versatile_diffusion.training.lora import LoraSettings
@@ -44,6 +46,8 @@ def own_data(
     lora: int | None = None,
     lr: float | None = None,
     aspect: float | None = None,
+    batch: int | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> tuple[DiffuserObjective, LoopSettings]:
     """All flows of a model, trained further.
 
@@ -59,19 +63,25 @@ def own_data(
         lr: learning rate.
         aspect: pictures keep their proportions up to this many to one, in batches of one shape; all of them are given
             the codec's own shape if left out.
+        batch: items per step of each flow.
+        config: fields of `DiffuserSettings`, see `configured`; what else is given wins over them.
 
     Raises:
-        ValueError: there is no such model or data, fewer than two items, or the set was encoded by another model.
+        ValueError: there is no such model or data, fewer than two items, the set was encoded by another model, or
+            settings do not fit the model (told before anything is encoded).
     """
     if not (data / INDEX).is_file():
         open_source(data)  # refused before a model is loaded
     pipe = VersatileDiffusionPipeline.from_pretrained(model, on_use=False)
+    try:
+        options = changed(settings_of(pipe), flows, only, lora, lr, batch, config or {})
+    except ValueError as error:
+        raise ValueError(f"with the settings of --config: {error}" if config else str(error)) from error
     bank = pipe.bank.to(device).eval()
     encoded = encoded_set(data, bank, out / ENCODED, None if aspect is None else buckets_of(pipe, aspect))
     train, held_out = split(encoded, bank, device)
-    options = changed(settings_of(pipe), flows, only, lora, lr)
     looks = encoded.looks()
-    return DiffuserObjective(
+    objective = DiffuserObjective(
         options,
         train,
         held_out,
@@ -80,18 +90,37 @@ def own_data(
         start=pipe.unet,
         device=device,
         model={"styles": pipe.config.styles, "defaults": pipe.config.defaults},
-    ), LOOP
+    )
+    objective.remark = counted(encoded)
+    return objective, LOOP
+
+
+def counted(encoded: EncodedSet) -> str:
+    """How many items there are, and how many were skipped and why."""
+    report = Report(**encoded.index["report"])
+    bad = report.bad + report.bad_shards
+    why = ", ".join(f"{count} {reason}" for reason, count in bad.most_common())
+    return f"{len(encoded)} items, {bad.total()} skipped" + (f" ({why}{report.hint})" if bad else "")
 
 
 def changed(
-    options: DiffuserSettings, flows: Sequence[str] | None, only: Sequence[str], lora: int | None, lr: float | None
+    options: DiffuserSettings,
+    flows: Sequence[str] | None,
+    only: Sequence[str],
+    lora: int | None,
+    lr: float | None,
+    batch: int | None = None,
+    config: Mapping[str, Any] = MappingProxyType({}),
 ) -> DiffuserSettings:
     """The settings with the changes that `own_data` takes."""
-    changes: dict[str, Any] = {} if lr is None else {"lr": lr}
+    changes = configured(options, config) | ({} if lr is None else {"lr": lr})
     if flows is not None:
         if unknown := [name for name in flows if name not in options.mixture]:
             raise ValueError(f"the model has no flow {', '.join(unknown)}; allowed: {', '.join(options.mixture)}")
-        changes["mixture"] = {name: share if name in flows else 0 for name, share in options.mixture.items()}
+        shares = changes.get("mixture", options.mixture)
+        changes["mixture"] = {name: (share or 1) if name in flows else 0 for name, share in shares.items()}
+    if batch is not None:
+        changes["batch"] = {task.name: batch for task in options.tasks}
     streams = ["global", *options.streams]
     chosen = covered(only, streams)
     if lora is not None:

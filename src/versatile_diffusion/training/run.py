@@ -42,15 +42,15 @@ def run(
         device: `"cpu"`, `"cuda"`, ...; the GPU where there is one.
         changes: other fields of `LoopSettings` in place of those of the settings.
         timeout: minutes after which another process that does not answer counts as dead.
-        tell: is given the resolved settings, as JSON, before the training.
+        tell: is given the resolved settings, as JSON, and the objective's remark, before the training.
         options: with `"own-data"`, keywords of `own_data`.
 
     Raises:
         ValueError: unknown names, values that are not allowed, or `out` holds another run.
     """
     build, where = named(objective, settings, options), place(device)
-    changed = {"minutes": minutes, "steps": steps, "seed": seed, **(changes or {})}
-    changed = {name: value for name, value in changed.items() if value is not None}
+    given = {"minutes": minutes, "steps": steps, "seed": seed}
+    changed = {name: value for name, value in given.items() if value is not None} | dict(changes or {})
     LoopSettings(**{"steps": 1, **changed})  # checks the values before anything long
     data, out = Path(data), Path(out)
     with joined(where, timedelta(minutes=timeout)) as world:
@@ -65,6 +65,8 @@ def run(
             (out / "settings.json").write_text(text + "\n")
             if tell is not None:
                 tell(text)
+                if what.remark:
+                    tell(what.remark)
         return train(what, loop, out, world)
 
 
