@@ -129,8 +129,8 @@ def _check_shared_out(latent: Tensor, contexts: Sequence[Context]) -> None:
         latents, items = latent.shape[0], context.tokens.shape[0]
         if latents % items:
             raise ValueError(
-                f"{latents} latents and {context.stream} tokens of {items} items: give tokens for each latent, or for a "
-                "number of items that divides theirs"
+                f"{latents} latents and {context.stream} tokens of {items} items: give tokens for each latent, or for "
+                "a number of items that divides theirs"
             )
 
 
