@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from tiny import build_tiny_pipeline
 
 from versatile_diffusion.data import encoded as module
-from versatile_diffusion.data.encoded import LATENTS, TOKENS, EncodedSet, encode_set
+from versatile_diffusion.data.encoded import LATENTS, TOKENS, EncodedSet, encode_set, rank
 from versatile_diffusion.data.sources import open_source
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "white")
@@ -81,10 +82,38 @@ def test_an_interrupted_encoding_goes_on_to_the_same_files(bank, folder: Path, t
     assert len(encode_set(open_source(folder), bank, tmp_path / "broken", part=3)) == 7
 
 
-def test_the_first_items_are_kept_as_they_were(bank, folder: Path, tmp_path: Path) -> None:
-    looks = encode_set(open_source(folder), bank, tmp_path / "out", looks=4).looks()
-    assert [look.values["text"] for look in looks][2:] == [["a blue dog"], ["a orange house", "orange house"]]
-    assert looks[1].values["image"][0].getpixel((0, 0)) == (0, 128, 0)
+@pytest.mark.parametrize("part", [2, 4096])
+def test_some_items_are_kept_as_they_were(bank, folder: Path, tmp_path: Path, part: int) -> None:
+    """The first by a hash of their names, wherever they stand."""
+    made = encode_set(open_source(folder), bank, tmp_path / "out", part=part, looks=4)
+    first = sorted(made.keys, key=rank)
+    numbers = [int(key.removesuffix(".png")) for key in first[:3]]
+    looks = made.looks(first[:3])
+    words = {3: ["a orange house", "orange house"]}
+    assert [look.values["text"] for look in looks] == [words.get(n, [f"a {COLOURS[n]} dog"]) for n in numbers]
+    expected = [Image.new("RGB", (1, 1), COLOURS[n]).getpixel((0, 0)) for n in numbers]
+    assert [look.values["image"][0].getpixel((0, 0)) for look in looks] == expected
+    assert len(made.looks(made.keys)) == 4
+    for number, path in enumerate(sorted((made.folder / "looks").glob("*.png"))):  # as earlier versions named them
+        path.with_suffix(".txt").rename(path.with_name(f"{number:02d}.txt"))
+        path.rename(path.with_name(f"{number:02d}.png"))
+    assert len(made.looks(first[:2])) == 4
+
+
+def test_a_full_disk_is_told_with_what_stays(bank, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(tensors, path: Path) -> None:
+        path.write_bytes(b"half")
+        if "00001" in path.name:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        save(tensors, path)
+
+    save = module.save_file
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(OSError, match=r"out could not be .*No space left.*; the first 3 items stay; make room"):
+        encode_set(open_source(folder), bank, tmp_path / "out", part=3)
+    assert not list(tmp_path.rglob("*.tmp"))
+    monkeypatch.undo()
+    assert len(encode_set(open_source(folder), bank, tmp_path / "out", part=3)) == 7
 
 
 def test_another_model_and_another_source_are_refused(bank, folder: Path, tmp_path: Path) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny import LATENT, build_tiny_pipeline
+from torch.utils._pytree import tree_leaves
 
 from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.tasks import TASKS
+from versatile_diffusion.training import diffuser
 from versatile_diffusion.training.diffuser import STAGES, DiffuserObjective, DiffuserSettings, null_tokens
 from versatile_diffusion.training.loop import LoopSettings, train
 from versatile_diffusion.training.pairs import Pairs
@@ -233,6 +239,97 @@ def test_a_run_learns_and_exports_a_pipeline(objective, tmp_path: Path) -> None:
     pipe = VersatileDiffusionPipeline.from_pretrained(tmp_path / "export")
     assert len(pipe.text_to_image("a red apple", num_inference_steps=2, seed=0).images) == 1
     assert {task.name for task in pipe.tasks()} >= set(STAGES["official"])
+
+
+EVERYTHING = {
+    "mixture": {"text-to-image": 1, "image-to-text": 0.5},
+    "flows": ("text-to-image", "image-to-text"),
+    "joint": True,
+    "dropout": 0.5,
+    "muon_lr": 0.02,
+    "noises": {"text": 2},
+}
+
+
+def losses(out: Path) -> list[dict[str, float]]:
+    """The log without what differs between equal runs, and without what was measured in between."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    timed = ("seconds", "items_per_second", "memory_gib")
+    return [{k: v for k, v in line.items() if k not in timed} for line in lines if "loss" in line]
+
+
+def test_a_run_goes_on_exactly_and_measuring_in_between_changes_nothing(
+    objective, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diffuser, "FEWEST_MEASURED", 4)
+
+    def made() -> DiffuserObjective:
+        what = objective(**EVERYTHING, unet={**SMALL.unet, "multipliers": (1,), "attends": (True,)})
+        what.looks = {name: values[:1] for name, values in what.looks.items()}
+        what.export = what.sample_sheet = lambda *_: None
+        return what
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    settings = LoopSettings(steps=4, warmup=1, log_every=1, eval_minutes=None, sample_minutes=None)
+    train(made(), settings, whole)
+    what = made()
+    del what.sample_sheet  # the real one
+    draw = what.batch
+
+    def stop_at_the_second(step: int, generator: torch.Generator) -> Any:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw(step, generator)
+
+    what.batch = stop_at_the_second
+    assert train(what, replace(settings, eval_minutes=0, sample_minutes=0), broken).step == 2
+    assert len(list((broken / "samples").glob("*-text-to-image.png"))) == 2
+    assert train(made(), replace(settings, eval_minutes=0), broken).finished
+    assert losses(broken) == losses(whole)
+    assert len(losses(whole)) == 4
+    left, right = (torch.load(out / "checkpoint.pt", weights_only=True) for out in (broken, whole))
+    assert len(left["optimizers"]) == 2  # Muon and AdamW
+    for part in ("module", "average", "optimizers"):
+        for mine, theirs in zip(tree_leaves(left[part]), tree_leaves(right[part]), strict=True):
+            assert torch.equal(mine, theirs) if isinstance(mine, torch.Tensor) else mine == theirs
+
+
+def test_activations_computed_again_give_the_same_run(objective, tmp_path: Path) -> None:
+    passes: dict[bool, int] = {}
+    for again in (False, True):
+        what, calls = objective(**EVERYTHING), []
+        build = what.build
+
+        def hooked(build=build, calls=calls):
+            unet = build()
+            unet.data["image"][1].register_forward_pre_hook(lambda module, _: calls.append(module.training))
+            return unet
+
+        what.build = hooked
+        what.evaluate = what.sample_sheet = what.export = lambda *_: {}
+        settings = LoopSettings(steps=2, warmup=0, log_every=1, activation_checkpointing=again)
+        train(what, settings, tmp_path / str(again))
+        passes[again] = sum(calls)
+    assert passes == {False: 2, True: 4}
+    for mine, theirs in zip(losses(tmp_path / "True"), losses(tmp_path / "False"), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5)
+
+
+def test_the_objective_starts_new_contexts_as_copies_if_asked_to(objective) -> None:
+    torch.manual_seed(1)
+    basic = objective(stage="basic").build()
+    for new_contexts, same in (("copied", True), ("fresh", False)):
+        unet = objective(start=basic, stage="dual_context", new_contexts=new_contexts).build()
+        pairs = zip(unet.context["text"].parameters(), basic.context["image"].parameters(), strict=True)
+        assert all(torch.equal(ours, theirs) for ours, theirs in pairs) is same
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_items_of_a_step_are_those_of_its_batches(objective, joint: bool) -> None:
+    what = objective(joint=joint, noises={"text": 3})
+    for step in range(len(what.turns)):
+        batch = what.batch(step, torch.Generator().manual_seed(0))
+        assert what.items(step) == sum(len(one.context.tokens) for one in batch)
 
 
 def test_noise_levels_of_one_item_share_its_context(objective) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -12,15 +13,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from tiny_objectives import SHORT, Flows, Regression
 
+from versatile_diffusion.training import loop, posthoc_ema
 from versatile_diffusion.training.checkpoints import held
 from versatile_diffusion.training.loop import LoopSettings, Objective, train
 from versatile_diffusion.training.posthoc_ema import reconstruct
+from versatile_diffusion.training.tracking import Tracker
 
 
 def _stop(values: torch.Tensor) -> torch.Tensor:
@@ -239,6 +244,85 @@ def test_training_leaves_the_random_state_of_the_caller_alone(tmp_path: Path) ->
     before = torch.get_rng_state()
     train(Regression(), SHORT, tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_constant_schedule_stays_where_the_warm_up_ends() -> None:
+    settings = LoopSettings(steps=100, warmup=10, schedule="constant")
+    factors = [settings.factor(step) for step in range(101)]
+    assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert set(factors[10:]) == {1.0}
+
+
+class Timed(Regression):
+    """Drawing a batch takes a second, and showing how it does takes long; the number of items differs by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def items(self, step: int) -> int:
+        return 8 if step % 2 else 2
+
+    def batch(self, step: int, generator: torch.Generator) -> torch.Tensor:
+        self.now += 1
+        return super().batch(step, generator)[: self.items(step)]
+
+    def evaluate(self, module: torch.nn.Module) -> dict[str, float]:
+        self.now += 100
+        return {}
+
+    def sample_sheet(self, module: torch.nn.Module, path: Path) -> None:
+        self.now += 1000
+
+
+def test_the_throughput_is_of_the_items_trained_and_the_time_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = Timed()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: timed.now))
+    settings = replace(SHORT, steps=6, eval_minutes=1, sample_minutes=0, accumulate=2)
+    train(timed, settings, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["items_per_second"] for line in lines if "loss" in line] == [5.0] * 3
+    assert lines[0]["seconds"] > 2000
+
+
+@pytest.mark.parametrize("what", ["posthoc", "export", "log", "samples"])
+def test_a_full_disk_is_told_with_what_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def unsaved(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    regression = Regression()
+    if what == "posthoc":
+        monkeypatch.setattr(posthoc_ema, "save_file", unsaved)
+    elif what == "export":
+        monkeypatch.setattr(regression, "export", unsaved)
+    elif what == "log":
+        monkeypatch.setattr(Tracker, "log", full)
+    else:
+        monkeypatch.setattr(regression, "sample_sheet", full)
+    settings = replace(SHORT, checkpoint_minutes=0, posthoc=(0.1,), snapshots=4)
+    kept = {"posthoc": 2, "log": 1}.get(what, 12)
+    with pytest.raises(OSError, match=rf"(?s)No space left.*still there: .*{kept:07d}\.pt; make room") as error:
+        train(regression, settings, tmp_path)
+    assert str(error.value).startswith(f"{tmp_path} could not be written to")
+    assert _checkpoint(tmp_path)["step"] == kept
+    assert not list(tmp_path.rglob("*.tmp"))
+    monkeypatch.undo()
+    assert train(Regression(), settings, tmp_path).finished
+
+
+def test_other_errors_of_reading_and_writing_stay_as_they_are(tmp_path: Path) -> None:
+    for error in (FileNotFoundError(errno.ENOENT, "gone"), SafetensorError("Error while deserializing: bad header")):
+
+        def fail(values: torch.Tensor, error: Exception = error) -> torch.Tensor:
+            raise error
+
+        with pytest.raises(type(error), match=r"gone|bad header"):
+            train(Regression({1: fail}), SHORT, tmp_path)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])

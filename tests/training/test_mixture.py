@@ -29,7 +29,7 @@ def test_a_joint_step_takes_all_flows_with_their_weights() -> None:
     mixture = Mixture({"text-to-image": 1, "image-to-text": 0.25}, SIZES, joint=True)
     for step in (0, 5):
         assert mixture.at(step) == [(TASKS["text-to-image"], 1.0), (TASKS["image-to-text"], 0.25)]
-    assert mixture.items == 10
+    assert mixture.items(0) == mixture.items(5) == 10
 
 
 @pytest.mark.parametrize("joint", [False, True])
@@ -48,7 +48,7 @@ def test_sizes_by_flow_come_before_those_by_what_is_generated() -> None:
         "image-variation": 2,
         "image-to-text": 6,
     }
-    assert mixture.items == 6
+    assert [mixture.items(step) for step in range(6)] == [mixture.size(task) for task in mixture.turns]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +16,13 @@ import torch
 from PIL import Image
 from tiny import build_tiny_pipeline
 
-from versatile_diffusion.data.encoded import encode_set
+from versatile_diffusion.data.encoded import EncodedSet, encode_set
 from versatile_diffusion.data.sources import open_source
 from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.training import own_data as module
 from versatile_diffusion.training.export import export
 from versatile_diffusion.training.mixture import STAGES
-from versatile_diffusion.training.own_data import buckets_of, changed, own_data, settings_of
+from versatile_diffusion.training.own_data import buckets_of, changed, held_out_of, own_data, settings_of
 from versatile_diffusion.training.run import run
 
 CPU = torch.device("cpu")
@@ -59,10 +63,51 @@ def test_a_run_on_own_data_makes_a_model(model: Path, data: Path, tmp_path: Path
     assert {"eval/text-to-image", "eval/text-variation"} <= set(losses)
     assert {f"sample/{name}/agreement" for name in STAGES["official"]} <= set(agreement)
     assert all(-1 <= value <= 1 for name, value in agreement.items() if name != "step")
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert settings["started"]["threads"] == torch.get_num_threads()
     pipe = VersatileDiffusionPipeline.from_pretrained(tmp_path / "run" / "export")
     assert pipe.config.styles == build_tiny_pipeline().config.styles
     assert len(pipe.text_to_image("a red house", num_inference_steps=2, seed=0).images) == 1
     assert (export(tmp_path / "run", tmp_path / "again") / "model_index.json").is_file()
+
+
+def test_what_is_shown_was_held_out(model: Path, shapes: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "HELD_OUT", 4)  # of these twelve
+    what, _ = own_data(str(model), shapes, tmp_path / "run", CPU)
+    encoded = EncodedSet.open(tmp_path / "run" / "encoded")
+    held_out = [encoded.keys[item] for item in held_out_of(encoded.keys)]
+    assert what.held_out.count == len(held_out) == 3
+    shown = Counter(picture.getpixel((0, 0)) for picture in what.looks["image"])
+    assert shown == Counter(Image.open(shapes / key).getpixel((0, 0)) for key in held_out)
+    codec = what.bank.codecs["image"]
+    latents = codec.encode([codec.fit(picture) for picture in what.looks["image"]])
+    held = what.held_out.latents["image"].draw(torch.arange(3), torch.Generator())
+    assert torch.cdist(latents.flatten(1), held.flatten(1)).min(1).values.max() < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)  # two processes wait for each other at every step, long on a busy machine
+def test_two_processes_of_torchrun_are_one_run(model: Path, data: Path, tmp_path: Path) -> None:
+    """They train as one process does that takes the batches of both."""
+    where = ["--from", str(model), "--data", str(data), "--out", str(tmp_path / "two"), "--device", "cpu"]
+    starter = ["torch.distributed.run", "--nproc-per-node", "2", "-m", "versatile_diffusion.train"]
+    told = [sys.executable, "-m", *starter, *where, "--steps", "20", "--warmup", "1", "--lr", "0.001"]
+    environment = {name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}
+    ended = subprocess.run(told, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("finished; ") == 1
+    settings = json.loads((tmp_path / "two" / "settings.json").read_text())
+    assert (settings["started"]["processes"], settings["started"]["threads"]) == (2, 1)
+    checkpoint = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)
+    assert (checkpoint["step"], checkpoint["batches"], len(checkpoint["others"])) == (20, 2, 1)
+    assert VersatileDiffusionPipeline.from_pretrained(tmp_path / "two" / "export").tasks()
+    changes = {"accumulate": 2, "warmup": 1}
+    run("own-data", str(model), data, tmp_path / "one", steps=20, device="cpu", changes=changes, options={"lr": 1e-3})
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("two", "one")]
+    assert len(logs[0]) == 3  # losses, on held-out items, agreement
+    for two, one in zip(*([json.loads(line) for line in lines[:2]] for lines in logs), strict=True):
+        for name in two.keys() - {"seconds", "items_per_second", "memory_gib"}:
+            assert two[name] == pytest.approx(one[name], rel=1e-3), name
 
 
 def test_adapters_on_own_data(model: Path, data: Path, tmp_path: Path) -> None:

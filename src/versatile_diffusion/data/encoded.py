@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from itertools import islice
@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from versatile_diffusion.data.buckets import Buckets, Shape, cut
+from versatile_diffusion.data.disk import replace, writing
 from versatile_diffusion.data.sources import Item, Position, Report, Source, open_source
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.modalities.base import Codec
@@ -139,9 +140,17 @@ class EncodedSet:
                 f"{self.folder} was encoded by another model ({', '.join(wrong)}); encode it anew with this one"
             )
 
-    def looks(self) -> list[Item]:
-        """The first items as they were."""
-        return [item for item, _ in open_source(self.folder / LOOKS).read()]
+    def looks(self, keys: Iterable[str]) -> list[Item]:
+        """Those of the items with these names that were kept as they were; the first items of all, which sets of
+        earlier versions kept, if none was."""
+        kept = [item for item, _ in open_source(self.folder / LOOKS).read()]
+        names = {f"{rank(key)}.png" for key in keys}
+        return [item for item in kept if item.key in names] or kept
+
+
+def rank(key: str) -> str:
+    """What items are put into an order by that has nothing to do with what they are: a hash of the name."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def encode_set(
@@ -161,16 +170,17 @@ def encode_set(
     Args:
         source: read once, in the order of its shards.
         bank: its codecs make the latents, its context encoders the tokens, of all modalities that they have.
-        out: folder for `encoded.json`, `part-00000.safetensors`, ... and `looks/`, the first items as they were.
+        out: folder for `encoded.json`, `part-00000.safetensors`, ... and `looks/`, items as they were.
         part: items per file.
         batch: values that are encoded together.
-        looks: how many items to keep as they were.
+        looks: how many items to keep as they were, the first by `rank`.
         buckets: the shapes that pictures are cut to, each to the nearest; the codec's own size if left out.
         report: counts what is skipped.
         progress: told the number of items so far.
 
     Raises:
         ValueError: `out` was begun by another model or from another source, too much is bad, or nothing is good.
+        OSError: the disk is full; what is written stays.
     """
     out.mkdir(parents=True, exist_ok=True)
     report = report or Report()
@@ -180,15 +190,15 @@ def encode_set(
     report = Report(**{**index["report"], "allowed": report.allowed, "few": report.few})
     reading = source.read(Position(**index["position"]), report)
     for group in _batched(reading, part):
-        items = [item for item, _ in group]
-        if not index["parts"]:
-            _write_looks(items[:looks], out / LOOKS)
-        for shape, alike in ({None: items} if buckets is None else buckets.parted(items)).items():
-            name = f"part-{len(index['parts']):05d}.safetensors"
-            _replace(out / name, partial(save_file, _tensors(alike, bank, batch, shape)))
-            index["parts"].append({"file": name, "keys": [item.key for item in alike]})
-        index |= {"position": asdict(group[-1][1]), "report": report.to_json()}
-        _write_index(out, index)
+        items, done = [item for item, _ in group], _count(index)
+        with writing(out, partial("the first {} items stay".format, done)):
+            _write_looks(items, looks, out / LOOKS)
+            for shape, alike in ({None: items} if buckets is None else buckets.parted(items)).items():
+                name = f"part-{len(index['parts']):05d}.safetensors"
+                replace(out / name, partial(save_file, _tensors(alike, bank, batch, shape)))
+                index["parts"].append({"file": name, "keys": [item.key for item in alike]})
+            index |= {"position": asdict(group[-1][1]), "report": report.to_json()}
+            _write_index(out, index)
         progress(_count(index))
     if not index["parts"]:
         raise ValueError(f"{source.path} holds no good picture with a caption: {report}{report.hint}")
@@ -244,23 +254,21 @@ def _latents(codec: Codec, shape: Shape | None, values: Sequence[Any]) -> Tensor
     return codec.encode([cut(value, shape) for value in values], height=shape[0], width=shape[1])
 
 
-def _write_looks(items: Collection[Item], folder: Path) -> None:
+def _write_looks(items: Iterable[Item], count: int, folder: Path) -> None:
+    """Leaves the first `count` by `rank` of those that are there and these."""
     folder.mkdir(exist_ok=True)
-    for number, item in enumerate(items):
-        item.values["image"][0].save(folder / f"{number:02d}.png")
-        (folder / f"{number:02d}.txt").write_text("\n".join(item.values["text"]) + "\n", encoding="utf-8")
+    for item in sorted(items, key=lambda item: rank(item.key))[:count]:
+        path = folder / f"{rank(item.key)}.png"
+        item.values["image"][0].save(path)
+        path.with_suffix(".txt").write_text("\n".join(item.values["text"]) + "\n", encoding="utf-8")
+    for path in sorted(folder.glob("*.png"))[count:]:
+        path.unlink()
+        path.with_suffix(".txt").unlink(missing_ok=True)
 
 
 def _write_index(out: Path, index: Mapping[str, Any]) -> None:
     text = json.dumps(index, ensure_ascii=False, indent=1) + "\n"
-    _replace(out / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file as a whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    write(temporary)
-    os.replace(temporary, path)
+    replace(out / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _batched(values: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -77,7 +77,7 @@ def items_per_step(run: Path) -> float:
     """
     told, batches = run_settings(run)
     mixture = _mixture(told)
-    sizes = [mixture.items] if mixture.joint else [mixture.size(task) for task in mixture.turns]
+    sizes = [mixture.items(step) for step in range(1 if mixture.joint else len(mixture.turns))]
     return batches * sum(sizes) / len(sizes)
 
 

@@ -70,7 +70,7 @@ class Checkpoints:
         return None
 
     def _all(self) -> list[Path]:
-        return sorted(self.folder.glob("*.pt"), key=lambda path: int(path.stem))
+        return _checkpoints(self.folder)
 
     def _write(self, content: dict[str, Any], step: int) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -83,10 +83,9 @@ class Checkpoints:
             os.replace(temporary, path)
         except (OSError, RuntimeError) as error:  # torch has its own error for a write that failed
             temporary.unlink(missing_ok=True)
-            kept = ", ".join(other.name for other in self._all()) or "none"
             raise OSError(
-                f"the checkpoint of step {step} could not be written to {self.folder} ({error}); still there: {kept}; "
-                "make room and start the same command again"
+                f"the checkpoint of step {step} could not be written to {self.folder} ({error}); "
+                f"{still_there(self.folder.parent)}; make room and start the same command again"
             ) from error
         self._point_at(path)
         for old in self._all()[: -self.keep]:
@@ -126,6 +125,15 @@ class _HashedFile:
                 os.fsync(self.file.fileno())
         finally:
             self.file.close()
+
+
+def still_there(out: Path) -> str:
+    """Which checkpoints a run has, for people."""
+    return f"still there: {', '.join(path.name for path in _checkpoints(out / 'checkpoints')) or 'no checkpoint'}"
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.pt"), key=lambda path: int(path.stem))
 
 
 def _hash_file(path: Path) -> Path:

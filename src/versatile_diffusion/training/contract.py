@@ -19,7 +19,7 @@ class Objective(ABC, Generic[Trained]):
 
     Attributes:
         name: as on the command line.
-        batch_size: items per batch, for the throughput.
+        batch_size: items per batch, where all have as many; see `items`.
         device: where the module and the batches live.
         remark: a line on its data for people, if there is something to say.
     """
@@ -50,6 +50,10 @@ class Objective(ABC, Generic[Trained]):
     def numbered_batch(self, step: int, number: int, count: int, generator: torch.Generator) -> Any:
         """Batch `number` of the `count` of `step`; for objectives that read their data in an order."""
         return self.batch(step, generator)
+
+    def items(self, step: int) -> int:
+        """Items per batch of `step`, for the throughput."""
+        return self.batch_size
 
     def pieces(self, batch: Any) -> Sequence[Any]:
         """Parts of a batch that pass one after the other, their gradients added up; all processes have the same kind of

@@ -214,7 +214,7 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
 
     def __post_init__(self) -> None:
         self.mixture, self.denoising = self.options.flow_mixture, self.options.denoising
-        self.batch_size, self.turns = self.mixture.items, self.mixture.turns
+        self.turns = self.mixture.turns
         self.scheduler = self.denoising.scheduler
         self.null = {task.name: null_tokens(task, self.bank) for task in self.options.tasks}
 
@@ -280,6 +280,9 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         noise = self.denoising.noise(latent.shape, generator)
         timestep = self.denoising.timesteps(len(items), generator, noises, lowest)
         return Batch(task, latent, noise, timestep, Context(stream, tokens), weight)
+
+    def items(self, step: int) -> int:
+        return self.mixture.items(step)
 
     def pieces(self, batch: Sequence[Batch]) -> list[Sequence[Batch]]:
         """One flow after the other, so that a joint step needs no more memory than a step of one flow."""

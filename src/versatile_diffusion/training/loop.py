@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from versatile_diffusion.training.checkpoints import Checkpoints, held
+from versatile_diffusion.data.disk import writing
+from versatile_diffusion.training.checkpoints import Checkpoints, held, still_there
 from versatile_diffusion.training.config import SCHEDULES, LoopSettings
 from versatile_diffusion.training.contract import Objective
 from versatile_diffusion.training.distributed import Pass, World, adding_up, gathered, losses_told, replicate, shard
@@ -60,7 +61,7 @@ def train(objective: Objective, settings: LoopSettings, out: Path, world: World 
         ValueError: the checkpoint in `out` belongs to another objective or other settings, another run trains there, or
             WORLD_SIZE in the environment is not the size of `world`.
         FloatingPointError: a loss or gradient is not finite; the last good checkpoint stays.
-        OSError: a checkpoint could not be written; ConnectionError: another process died. The last good one stays.
+        OSError: the disk is full; ConnectionError: another process died. The last good checkpoint stays.
     """
     world = World.alone() if world is None else world
     out.mkdir(parents=True, exist_ok=True)
@@ -70,6 +71,7 @@ def train(objective: Objective, settings: LoopSettings, out: Path, world: World 
         torch.random.fork_rng(devices=devices),
         _stop_signals() as stopped,
         losses_told(world, out),
+        writing(out, lambda: still_there(out)),
         held(out) if first else nullcontext(),
     ):
         run = _Run(objective, settings, out, world)
@@ -106,6 +108,7 @@ class _Run:
             "sample": settings.sample_minutes,
         }
         self.last = dict.fromkeys(self.minutes, self.start)
+        self.items, self.aside = 0, 0.0
 
     def _begin(self) -> tuple[RunState, nn.Module]:
         """The state before the first step, and the pass through the module, spread over the processes."""
@@ -136,13 +139,15 @@ class _Run:
         with tqdm(total=settings.steps, initial=state.step, desc=self.objective.name, disable=silent) as bar:
             while state.step < settings.steps and "stop" not in (due := self._due(stopped)):
                 for what in due:
-                    actions[what]()
+                    with self._aside():
+                        actions[what]()
                     self.last[what] = time.monotonic()
                 self._step()
                 bar.update()
                 if state.step % settings.log_every == 0:
                     bar.set_postfix(self._log())
-                self._snapshot()
+                with self._aside():
+                    self._snapshot()
         self._checkpoint()
         self.checkpoints.wait()
         if state.step < settings.steps:
@@ -160,6 +165,13 @@ class _Run:
         late["stop"] |= stopped.is_set()
         return [what for what, due in zip(late, self.world.any(list(late.values())), strict=True) if due]
 
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """What is done here trains nothing; its time does not count in the throughput."""
+        began = time.monotonic()
+        yield
+        self.aside += time.monotonic() - began
+
     def _step(self) -> None:
         state, settings = self.state, self.settings
         state.module.train()
@@ -175,6 +187,7 @@ class _Run:
             optimizer.zero_grad(set_to_none=True)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         state.measure({"grad_norm": norm}, times=len(mine))
+        self.items += self.objective.items(state.step) * state.batches
         state.advance(settings.ema)
 
     def _backward(self, number: int, share: int, last: bool) -> None:
@@ -205,8 +218,7 @@ class _Run:
     def _log(self) -> dict[str, float]:
         means, state, seconds = self._means(), self.state, time.monotonic() - self.start
         state.clear()
-        items = (state.step - state.first_step) * self.objective.batch_size * state.batches
-        speed, peak = items / max(seconds, 1e-9), memory(self.objective.device)
+        speed, peak = self.items / max(seconds - self.aside, 1e-9), memory(self.objective.device)
         if self.tracker is not None:
             line = {**means, "lr_factor": self.settings.factor(state.step - 1)}
             extra = {"seconds": self.elapsed_before + seconds, "items_per_second": speed, "memory_gib": peak}

@@ -86,11 +86,9 @@ class Mixture:
         """What its loss is multiplied by in training."""
         return by_flow(self.loss_weights, task, 1.0)
 
-    @property
-    def items(self) -> int:
-        """Items per step, at most."""
-        sizes = [self.size(task) for task in self.tasks]
-        return sum(sizes) if self.joint else max(sizes)
+    def items(self, step: int) -> int:
+        """Items of a step, over its flows."""
+        return sum(self.size(task) for task, _ in self.at(step))
 
 
 def by_flow(table: Mapping[str, Number], task: Task, default: Number) -> Number:

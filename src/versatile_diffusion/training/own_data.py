@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from versatile_diffusion.data.buckets import Buckets
-from versatile_diffusion.data.encoded import INDEX, LATENTS, TOKENS, EncodedSet, encode_set
+from versatile_diffusion.data.encoded import INDEX, LATENTS, TOKENS, EncodedSet, encode_set, rank
 from versatile_diffusion.data.sources import Report, open_source
 from versatile_diffusion.diffuser.groups import covered
 from versatile_diffusion.modalities.bank import ModalityBank
@@ -80,7 +79,8 @@ def own_data(
     bank = pipe.bank.to(device).eval()
     encoded = encoded_set(data, bank, out / ENCODED, None if aspect is None else buckets_of(pipe, aspect))
     train, held_out = split(encoded, bank, device)
-    looks = encoded.looks()
+    keys = encoded.keys
+    looks = encoded.looks(keys[item] for item in held_out_of(keys))
     objective = DiffuserObjective(
         options,
         train,
@@ -175,7 +175,7 @@ def encoded_set(data: Path, bank: ModalityBank, out: Path, buckets: Buckets | No
 
 
 def split(encoded: EncodedSet, bank: ModalityBank, device: torch.device) -> tuple[Pairs, Pairs]:
-    """Items to train on, and those held out: a twentieth (at least one, at most 256), chosen by the items' names.
+    """Items to train on, and those held out.
 
     Raises:
         ValueError: there are fewer than two.
@@ -187,10 +187,14 @@ def split(encoded: EncodedSet, bank: ModalityBank, device: torch.device) -> tupl
         {m: encoded.rows(LATENTS, m, device) for m in bank.codecs},
         {m: encoded.rows(TOKENS, m, device) for m in bank.encoders},
     )
-    keys = encoded.keys
-    order = sorted(range(len(keys)), key=lambda item: hashlib.sha256(keys[item].encode()).digest())
+    held_out = held_out_of(encoded.keys)
+    return pairs.only(sorted(set(range(len(encoded))) - held_out)), pairs.only(sorted(held_out))
+
+
+def held_out_of(keys: Sequence[str]) -> set[int]:
+    """Numbers of the items that are not trained on: a twentieth (at least one, at most 256), by the items' names."""
     count = min(max(1, len(keys) // HELD_OUT), MOST_HELD_OUT)
-    return pairs.only(sorted(order[count:])), pairs.only(sorted(order[:count]))
+    return set(sorted(range(len(keys)), key=lambda item: rank(keys[item]))[:count])
 
 
 def settings_of(pipe: VersatileDiffusionPipeline) -> DiffuserSettings:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from versatile_diffusion.data.disk import replace
 
 LARGEST = 0.28
 """Relative widths go up to 12^-1/2 = 0.289, that of a plain mean."""
@@ -85,8 +88,7 @@ def write_snapshot(folder: Path, step: int, widths: Sequence[float], averages: S
     by_width = zip(widths, averages, strict=True)
     tensors = {f"{width}/{name}": v.cpu().contiguous().clone() for width, a in by_width for name, v in a.items()}
     path = folder / f"{step:07d}.safetensors"
-    save_file(tensors, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
+    replace(path, partial(save_file, tensors))
 
 
 def reconstruct(folder: Path, width: float, step: int | None = None) -> dict[str, Tensor]:

@@ -9,6 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from versatile_diffusion.data import disk
+from versatile_diffusion.training.checkpoints import still_there
 from versatile_diffusion.training.config import LoopSettings
 from versatile_diffusion.training.distributed import World, joined, place
 from versatile_diffusion.training.loop import Objective, Outcome, train
@@ -58,11 +62,13 @@ def run(
         loop = replace(loop, **changed)
         if world.first:
             started = {"data": str(data.resolve()), "device": where.type, "processes": world.size}
+            started |= {"threads": torch.get_num_threads()}  # sums are split by them
             resolved = {"objective": objective, "settings": settings, **what.settings(), "loop": asdict(loop)}
             resolved |= {"options": dict(options)} if options else {}
             text = json.dumps({**resolved, "started": started}, indent=2)
             out.mkdir(parents=True, exist_ok=True)
-            (out / "settings.json").write_text(text + "\n")
+            with disk.writing(out, lambda: still_there(out)):
+                disk.replace(out / "settings.json", lambda new: new.write_text(text + "\n"))
             if tell is not None:
                 tell(text)
                 if what.remark:

@@ -28,7 +28,6 @@ class RunState:
     posthoc: PowerAverages
     batches: int = 1
     step: int = 0
-    first_step: int = 0
     elapsed: float = 0.0
     window: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -132,7 +131,7 @@ class RunState:
         for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
             _load_optimizer(optimizer, saved)
         self.posthoc.load(content.get("posthoc", []), scattered)
-        self.step = self.first_step = content["step"]
+        self.step = content["step"]
         self.elapsed = content["elapsed"]
         processes = [content, *content.get("others", [])]
         self.clear()

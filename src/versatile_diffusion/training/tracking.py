@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from versatile_diffusion.data.disk import replace
+
 
 class Tracker:
     """Log of the run in `out`. Lines after `step` (of a run that was killed) are taken back first.
@@ -25,7 +27,7 @@ class Tracker:
         path = out / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= step]
-        path.write_text("".join(f"{line}\n" for line in kept))
+        replace(path, lambda new: new.write_text("".join(f"{line}\n" for line in kept)))
         self.file = path.open("a")
         self.board = _board(out / "tensorboard", step)
         self.wandb = _wandb(out) if wandb else None
