@@ -148,6 +148,13 @@ def test_models_go_to_the_device_that_is_asked_for(blip, stable_diffusion, tiny_
         assert subject.device.type == subject.network.device.type == "meta"
 
 
+def test_the_device_is_where_the_model_is(blip) -> None:
+    subject = find_subject(blip)
+    assert subject.device.type == "cpu"
+    subject.network.to("meta")
+    assert subject.device.type == "meta"
+
+
 def test_seeds_and_sampler_are_the_protocols(stable_diffusion, protocol) -> None:
     baseline = find_subject(stable_diffusion)
     assert isinstance(baseline, DiffusersBaseline)

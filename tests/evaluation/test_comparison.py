@@ -106,8 +106,11 @@ def test_a_page_has_the_plots_of_what_was_varied(ours, found, tmp_path) -> None:
     longer = replace(ours, protocol=replace(ours.protocol, steps=50))
     text = write_page(tmp_path / "mine.md", [ours, longer], found[1], along="steps").read_text()
     plots = re.findall(r"\]\((images/.*?\.svg)\)", text)
-    assert "images/mine/steps-judge-style.svg" in plots
+    drawn = {"judge-concept-top-5", "judge-style", "agreement-text", "agreement-image", "text-CIDEr-D"}
+    drawn |= {"judge-fid", "encoders-fid"}
+    assert set(plots) == {f"images/mine/steps-{name}.svg" for name in drawn}
     assert all((tmp_path / plot).read_text().startswith("<svg") for plot in plots)
+    assert len(list((tmp_path / "images" / "mine").glob("*.svg"))) == len(drawn)
 
 
 def test_the_page_says_how_it_is_made_again(ours, found, tmp_path) -> None:

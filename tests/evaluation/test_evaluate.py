@@ -100,6 +100,14 @@ def test_results_of_two_data_sets_are_not_compared(found, subject) -> None:
         evaluate(subject, FIXTURE, elsewhere)
 
 
+def test_a_network_that_the_protocol_has_a_hash_of_must_be_there(found, subject) -> None:
+    protocol = found[0].protocol
+    with pytest.raises(ValueError, match=r"tiny has the hash of export, but there is only data, judge, encoders"):
+        evaluate(subject, FIXTURE, replace(protocol, hashes={**protocol.hashes, "export": "abc"}))
+    with pytest.raises(ValueError, match=r"tiny has the hash of judge"):
+        evaluate(subject, FIXTURE, replace(protocol, judge=""))
+
+
 def test_results_of_older_releases_are_compared_with_each_other_alone(found, tmp_path) -> None:
     hashes = {role: one for role, one in found[0].protocol.hashes.items() if role != "data"}
     replace(found[0], protocol=replace(found[0].protocol, hashes=hashes)).save(tmp_path / "old.json")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 
-from versatile_diffusion.evaluation.networks import fitted, load_encoders, load_networks
+from versatile_diffusion.evaluation.networks import called, fitted, load_encoders, load_networks
 from versatile_diffusion.sampling import models
 
 CPU = torch.device("cpu")
@@ -74,16 +74,43 @@ def test_features_are_of_a_model_by_name_or_from_the_hub(protocol, subject, clip
 def test_networks_of_one_name_are_told_apart(protocol, subject, judge_folder, clip_folder, tmp_path) -> None:
     shutil.copytree(judge_folder, tmp_path / "one" / "export")
     shutil.copytree(clip_folder, tmp_path / "two" / "export")
-    shutil.copytree(clip_folder, tmp_path / "three" / "judge")
-    shutil.copytree(clip_folder, tmp_path / "four" / "judge")
-    one, two, three, four = (str(tmp_path / name) for name in ("one/export", "two/export", "three/judge", "four/judge"))
+    subject.encoders["image"].save_pretrained(tmp_path / "judge")
+    one, two, three = (str(tmp_path / name) for name in ("one/export", "two/export", "judge"))
     found = load_networks(replace(protocol, features=("judge", one, two, two, three)), {}, CPU)
     names = [network.name for network in found.features]
     assert names[:3] == ["judge", "one", "two"]
-    assert names[3] == f"judge-{found.hashes['two'][:6]}"
+    assert names[3] == f"judge-{found.hashes[names[3]][:6]}"
     assert found.hashes["judge"] == found.hashes["one"] != found.hashes["two"]
-    with pytest.raises(ValueError, match="four/judge twice"):
-        load_networks(replace(protocol, features=(three, four)), {}, CPU)
+
+
+def test_names_do_not_depend_on_the_order(protocol, judge_folder, clip_folder, tmp_path) -> None:
+    shutil.copytree(judge_folder, tmp_path / "one" / "x")
+    shutil.copytree(clip_folder, tmp_path / "two" / "x")
+    places = (str(tmp_path / "one" / "x"), str(tmp_path / "two" / "x"))
+    found, turned = (
+        load_networks(replace(protocol, features=given), {}, CPU).hashes for given in (places, places[::-1])
+    )
+    assert found == turned
+    assert set(found) == {"judge", *(f"x-{weights[:6]}" for weights in found.values())}
+
+
+def test_a_network_is_measured_once(protocol, clip_folder, tmp_path) -> None:
+    (tmp_path / "other").symlink_to(clip_folder)
+    for again in (f"{clip_folder}/.", str(tmp_path / "other")):
+        with pytest.raises(ValueError, match=r"are one feature network, with hash .*; name it once"):
+            load_networks(replace(protocol, features=(str(clip_folder), again)), {}, CPU)
+
+
+def test_a_network_behind_a_link_is_called_as_the_link_is(tmp_path, monkeypatch) -> None:
+    """Files in the cache of the hub are links to blobs, which are named by their hashes."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "0a1b2c").write_bytes(b"")
+    (tmp_path / "inception.pt").symlink_to(tmp_path / "blobs" / "0a1b2c")
+    (tmp_path / "clip").symlink_to(tmp_path / "blobs")
+    assert called(str(tmp_path / "inception.pt")) == "inception"
+    assert called(str(tmp_path / "clip")) == "clip"
+    monkeypatch.chdir(tmp_path / "blobs")
+    assert called("..") == tmp_path.name
 
 
 def test_what_is_no_network_is_refused(protocol, subject, tmp_path) -> None:

@@ -57,3 +57,10 @@ def test_another_network_than_the_one_named_is_refused() -> None:
     assert protocol.with_hashes({"judge": "abc", "encoders": "def"}).hashes == {"judge": "abc", "encoders": "def"}
     with pytest.raises(ValueError, match=r"judge network with hash abc; this one has xyz"):
         protocol.with_hashes({"judge": "xyz"})
+
+
+def test_what_a_protocol_has_a_hash_of_is_not_missing() -> None:
+    protocol = Protocol("old", hashes={"judge": "abc", "export": "def"})
+    protocol.check({"judge": "abc"})
+    with pytest.raises(ValueError, match=r"old has the hash of export, but there is only data, judge: name"):
+        protocol.with_hashes({"data": "xyz", "judge": "abc"})

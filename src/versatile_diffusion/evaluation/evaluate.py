@@ -50,12 +50,12 @@ def evaluate(
 
     Raises:
         ValueError: the model has none of the tasks, or no encoders to choose candidates by; or the networks are not
-            those of the protocol, or the data set is not.
+            those of the protocol, or not all of them, or the data set is not.
     """
     start = time.monotonic()
     wanted = subject.wanted(protocol, tasks)
     held = {DATA: Manifest.read(data).hash}
-    protocol.with_hashes(held)
+    protocol.check(held)
     networks = load_networks(protocol, subject.encoders, subject.device)
     protocol = protocol.with_hashes({**held, **networks.hashes})
     tables: dict[str, dict[str, Any]] = {}

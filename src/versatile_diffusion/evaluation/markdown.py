@@ -21,6 +21,8 @@ from versatile_diffusion.evaluation.results import Result, Table
 
 SHOWN, LINES, QUALITY = 32, 10, 65
 BESIDE = "Beside other models"
+DRAWN = ("judge/concept top-5", "judge/style", "agreement/text", "agreement/image", "text/CIDEr-D")
+"""Against what was varied, and beside these the FID of every network; `report.html` draws all."""
 
 
 def write_page(
@@ -124,8 +126,9 @@ def _beside(result: Result, others: Sequence[Result]) -> str:
 
 
 def _plots(results: Sequence[Result], along: str, images: Path) -> str:
-    told = [f"## Against {along}"]
-    for metric, plot in plots(results, along).items():
+    drawn = {name: plot for name, plot in plots(results, along).items() if name in DRAWN or name.endswith("/fid")}
+    told = [f"## Against {along}", "`report.html` draws every metric."]
+    for metric, plot in drawn.items():
         file = images / f"{along}-{_file_name(metric)}.svg"
         file.write_text(plot, encoding="utf-8")
         told.append(f"![{metric} against {along}](images/{images.name}/{file.name})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ Encoders = Mapping[str, ContextEncoder]
 BATCH = 128
 SCRIPTS = (".pt", ".pth", ".ts")
 """How TorchScript files are called; no hub id ends so."""
+ROLES = ("judge", "encoders")
+"""What stands in a protocol's features for the networks that it has already."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +69,32 @@ def load_networks(protocol: Protocol, own: Encoders, device: torch.device) -> Ne
         own: encoders of the model that is measured; none for a model without.
 
     Raises:
-        ValueError: one is not there or not of a known kind, or it is not the one whose hash the protocol has.
+        ValueError: one is not there or not of a known kind, or is there twice, or it is not the one whose hash the
+            protocol has.
     """
     judge = load_judge(protocol.judge, device) if protocol.judge else None
     encoders = own if protocol.encoders == OWN else load_encoders(protocol.encoders, device)
     hashes = {} if judge is None else {"judge": fingerprint(judge)}
     if encoders:
         hashes["encoders"] = fingerprint(*encoders.values())
-    found = []
-    for name in dict.fromkeys(protocol.features):
+    found: list[FeatureNetwork] = []
+    loaded: dict[str, str] = {}
+    names = list(dict.fromkeys(protocol.features))
+    short = [called(name) for name in names if name not in ROLES]
+    for name in names:
         if name == "judge" and judge is not None:
             found.append(FeatureNetwork(name, lambda pictures: judge(pixels(pictures, judge.device)).features))
         elif name == "encoders" and "image" in encoders:
             found.append(FeatureNetwork(name, encoders["image"].compare))
-        elif name not in ("judge", "encoders"):
+        elif name not in ROLES:
             embed, weights = _features(name, device)
-            apart = _apart(name, weights, ("judge", "encoders", DATA, *hashes))
-            found.append(FeatureNetwork(apart, embed))
-            hashes[apart] = weights
-    protocol.with_hashes(hashes)
+            if (other := loaded.setdefault(weights, name)) != name:
+                raise ValueError(f"{other} and {name} are one feature network, with hash {weights}; name it once")
+            alone = short.count(called(name)) == 1 and called(name) not in (*ROLES, DATA)
+            role = called(name) if alone else f"{called(name)}-{weights[:6]}"
+            found.append(FeatureNetwork(role, embed))
+            hashes[role] = weights
+    protocol.check(hashes)
     return Networks(judge, encoders, tuple(found), hashes)
 
 
@@ -118,24 +128,12 @@ def _clip_encoders(model: CLIPModel, folder: Path) -> list[ContextEncoder]:
 
 
 def called(name: str) -> str:
-    """The last part of a name or path; what a run exported is called as the run is."""
-    path = Path(name).resolve()
+    """The last part of a name or path, that of a link and not of what it leads to; what a run exported is called as
+    the run is."""
+    path = Path(os.path.abspath(name))
     if path.is_file():
         return path.stem
     return path.parent.name if path.name == "export" else path.name
-
-
-def _apart(name: str, weights: str, taken: Sequence[str]) -> str:
-    """What a feature network is called: the last part of its name, with its hash where that is taken.
-
-    Raises:
-        ValueError: it is there already.
-    """
-    short = called(name)
-    found = f"{short}-{weights[:6]}" if short in taken else short
-    if found in taken:
-        raise ValueError(f"--features has the network {name} twice, with hash {weights}; name it once")
-    return found
 
 
 def _features(name: str, device: torch.device) -> tuple[Callable[[Sequence[Image.Image]], Tensor], str]:

@@ -41,7 +41,7 @@ class Protocol:
         features: networks for the distances between sets of pictures: `"judge"`, `"encoders"`, or a file, a folder
             or the name of a model.
         hashes: by role, those of the networks' weights, and of the data set under `DATA`; filled in when they are
-            loaded, and checked where given.
+            loaded, and checked where given: one of those must not be missing.
         resamples: of the bootstrap.
 
     Raises:
@@ -105,11 +105,11 @@ class Protocol:
         """Plain JSON values; `of` takes them."""
         return asdict(self) | {"splits": list(self.splits), "features": list(self.features)}
 
-    def with_hashes(self, hashes: Mapping[str, str]) -> Protocol:
-        """This protocol with the networks and the data set that were found.
+    def check(self, hashes: Mapping[str, str]) -> None:
+        """Whether networks, or the data set, are those that it was written for.
 
         Raises:
-            ValueError: it was written for other ones.
+            ValueError: one has another hash.
         """
         for role, found in hashes.items():
             if (wanted := self.hashes.get(role, found)) != found:
@@ -117,6 +117,19 @@ class Protocol:
                 raise ValueError(
                     f"protocol {self.name} was written for a {kind} with hash {wanted}; this one has {found}"
                 )
+
+    def with_hashes(self, hashes: Mapping[str, str]) -> Protocol:
+        """This protocol with all the networks and the data set that were found.
+
+        Raises:
+            ValueError: it was written for other ones, or for one more.
+        """
+        self.check(hashes)
+        if missing := [role for role in self.hashes if role not in hashes]:
+            raise ValueError(
+                f"protocol {self.name} has the hash of {', '.join(missing)}, but there is only {', '.join(hashes)}: "
+                "name what is missing (--judge, --encoders, --features), or take its hash out of the protocol"
+            )
         return replace(self, hashes=dict(hashes))
 
     def differences(self, other: Protocol, but: Sequence[str] = ()) -> list[str]:

@@ -27,7 +27,6 @@ class Subject(ABC):
         encoders: its context encoders that share a space, by modality; none where it has none.
         codecs: the modalities that it has a codec for.
         network: all of it that computes, a network or a pipeline.
-        device: where that is; the networks that measure go there too.
     """
 
     name: str
@@ -36,13 +35,15 @@ class Subject(ABC):
     encoders: Encoders = {}  # noqa: RUF012 (never changed)
     codecs: tuple[str, ...] = ()
     network: Any
-    device: torch.device = torch.device("cpu")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes; the networks that measure go there too."""
+        return self.network.device
 
     def to(self, device: torch.device) -> None:
         """Moves the model to where it shall compute."""
-        if device != self.device:
-            self.network.to(device)
-            self.device = device
+        self.network.to(device)
 
     def wanted(self, protocol: Protocol, tasks: Sequence[str] = ()) -> list[Task]:
         """The tasks to measure: those named, or all.
