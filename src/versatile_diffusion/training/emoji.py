@@ -48,7 +48,8 @@ JOINT = replace(
     muon_lr=0.014,
 )
 """The last stage: every step trains all flows, so that context layers learn what texts need of them too. A text stream
-that is trained alone, on context layers that pictures have shaped, soon stands still."""
+that was trained alone, on context layers that pictures had shaped, stood still at a loss of 0.61 for texts from texts
+(highest quarter of noise levels); with context layers that learn it came to 0.36 in 2000 steps (docs/log.md)."""
 
 STAGE_FOLDERS = {stage: f"diffuser-{stage.replace('_', '-')}" for stage in STAGES}
 """Where each stage's run lies, beside the runs of the codecs and encoders."""
