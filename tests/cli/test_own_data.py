@@ -53,14 +53,15 @@ def test_settings_from_a_file(versatile, model: str, pictures: Path, monkeypatch
     words = ("train", "--from", model, "--data", "pictures", "--config", "mine.json", "--steps", 1, "--lr", 1e-4)
     done = versatile(*words)
     assert done.code == 0, done.err
-    assert done.err.startswith("the run's folder is runs/pictures;")
-    assert "3 items, 1 skipped (1 " in done.err
-    written = json.loads(Path("runs/pictures/settings.json").read_text())
+    folder = Path("runs", f"{Path(model).name}-pictures")
+    assert done.err.startswith(f"the run's folder is {folder};")
+    assert "3 items (3 read, 1 bad pictures; the last is " in done.err
+    written = json.loads((folder / "settings.json").read_text())
     asked = {name: value for name, value in told.items() if name not in ("lr", "mixture", "batch")}
     assert {name: {**written, **written["loop"]}[name] for name in asked} == {**asked, "steps": 1}
     assert (written["lr"], written["batch"]) == (1e-4, {"image": 3, "text": 32})
     assert {name: share for name, share in written["mixture"].items() if share} == told["mixture"]
-    assert versatile("train", "--export", "runs/pictures", "--to", "mine").code == 0
+    assert versatile("train", "--export", folder, "--to", "mine").code == 0
 
 
 def test_a_file_that_does_not_fit_the_model_is_refused_before_data_are_read(

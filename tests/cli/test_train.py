@@ -16,6 +16,7 @@ from tiny_objectives import SHORT, Regression
 from tests.cli.conftest import Command
 from versatile_diffusion.cli.train import _out as default_out
 from versatile_diffusion.training import launch as launching
+from versatile_diffusion.training.emoji import STAGE_FOLDERS
 from versatile_diffusion.training.export import export
 from versatile_diffusion.training.posthoc_ema import reconstruct
 from versatile_diffusion.training.settings import SETTINGS
@@ -118,17 +119,24 @@ def test_a_run_without_a_folder_gets_one(versatile: Command, events: dict[int, A
 @pytest.mark.parametrize(
     ("given", "folder"),
     [
-        ({"start": "emoji", "data": Path("photos/my pictures/")}, "runs/my-pictures"),
-        ({"start": "emoji", "data": Path("shards/train-*.tar")}, "runs/train-tar"),
-        ({"start": "emoji", "data": Path("..")}, "runs/mine"),
-        (
-            {"start": None, "objective": "diffuser", "settings": "emoji-dual-context"},
-            "runs/emoji/diffuser-dual-context",
-        ),
+        ({"start": "emoji", "data": Path("photos/my pictures/")}, "runs/emoji-my-pictures"),
+        ({"start": "lab/four-flow", "data": Path("shards/train-*.tar")}, "runs/four-flow-train-tar"),
+        ({"start": "runs/first/export", "data": Path("..")}, "runs/first-mine"),
+        ({"start": "runs/first/export-0000005/", "data": Path("photos")}, "runs/first-photos"),
+        ({"start": None, "objective": "text-codec", "settings": "emoji"}, "runs/emoji/text-codec"),
+        ({"start": None, "objective": "diffuser", "settings": "emoji-tiny-joint"}, "runs/emoji/diffuser-tiny-joint"),
     ],
 )
 def test_the_folder_is_named_for_what_is_trained(given: dict[str, Any], folder: str) -> None:
     assert default_out(given) == Path(folder)
+
+
+def test_a_stage_is_where_the_next_one_looks_for_it() -> None:
+    for stage, folder in STAGE_FOLDERS.items():
+        settings = "emoji" if stage == "official" else f"emoji-{stage.replace('_', '-')}"
+        assert settings in SETTINGS["diffuser"]
+        given = {"start": None, "objective": "diffuser", "settings": settings}
+        assert default_out(given) == Path("runs/emoji", folder)
 
 
 def test_what_holds_no_run_is_not_exported(versatile: Command, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,10 @@ def test_some_items_are_kept_as_they_were(bank, folder: Path, tmp_path: Path, pa
         path.with_suffix(".txt").rename(path.with_name(f"{number:02d}.txt"))
         path.rename(path.with_name(f"{number:02d}.png"))
     assert len(made.looks(first[:2])) == 4
+    read = [item for item, _ in open_source(folder).read()]
+    module._write_looks(read[:3], 4, made.folder / "looks")  # goes on with this version
+    there = {path.name for path in (made.folder / "looks").iterdir()}
+    assert there == {f"{rank(item.key)}.{kind}" for item in read[:3] for kind in ("png", "txt")}
 
 
 def test_a_full_disk_is_told_with_what_stays(bank, folder: Path, tmp_path: Path, monkeypatch) -> None:
@@ -114,6 +120,26 @@ def test_a_full_disk_is_told_with_what_stays(bank, folder: Path, tmp_path: Path,
     assert not list(tmp_path.rglob("*.tmp"))
     monkeypatch.undo()
     assert len(encode_set(open_source(folder), bank, tmp_path / "out", part=3)) == 7
+
+
+@pytest.mark.parametrize(("stays", "full"), [(0, "mkdir"), (7, "finished")])
+def test_a_full_disk_is_told_from_the_folder_to_the_end(
+    bank, folder: Path, tmp_path: Path, monkeypatch, stays: int, full: str
+) -> None:
+    def write(out: Path, index: dict[str, object]) -> None:
+        if index[full]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def mkdir(path: Path, **_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    source = open_source(folder)
+    if full == "mkdir":
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+    else:
+        monkeypatch.setattr(module, "_write_index", write)
+    with pytest.raises(OSError, match=rf"out could not be .*; the first {stays} items stay; make room"):
+        encode_set(source, bank, tmp_path / "out", part=3)
 
 
 def test_another_model_and_another_source_are_refused(bank, folder: Path, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import build_tiny_pipeline
@@ -49,6 +51,23 @@ def test_options_win_over_the_file() -> None:
     over = changed(plain, ["text-to-image"], ["context.text"], 4, 1e-5, 6, told)
     assert {name: share for name, share in over.mixture.items() if share} == {"text-to-image": 1}
     assert (over.lora, over.lr, set(over.batch.values())) == (LoraSettings(("context.text",), 4), 1e-5, {6})
+
+
+def test_options_leave_what_they_do_not_speak_of() -> None:
+    plain = settings_of(build_tiny_pipeline())
+
+    def with_file(told: dict[str, Any], only: Sequence[str] = (), lora: int | None = None) -> DiffuserSettings:
+        return changed(plain, None, only, lora, None, None, told)
+
+    adapted = with_file({"lora": {"rank": 8}}, ["data.text", "data.image"])
+    assert (adapted.lora, adapted.multipliers) == (LoraSettings(("data.text", "data.image"), 8), {})
+    slow = with_file({"multipliers": {"global": 0.1, "data": 0.5}}, ["global", "context"])
+    streams = ["global", *plain.streams]
+    expected = {name: 0.1 if name == "global" else float(name.startswith("context")) for name in streams}
+    assert slow.learning.of(streams) == expected
+    told = {"lora": {"targets": ["data"], "alpha": 16.0, "name": "x"}}
+    assert with_file(told, lora=4).lora == LoraSettings(("data",), 4, 16.0, "x")
+    assert with_file(told, ["context"], 4).lora == LoraSettings(("context",), 4, 16.0, "x")
 
 
 def test_a_file_may_freeze_what_only_the_chosen_flows_do_without(tmp_path: Path) -> None:

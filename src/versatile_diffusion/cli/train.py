@@ -84,7 +84,8 @@ def train(
 
     SIGTERM and Ctrl-C stop it cleanly, with a checkpoint. The run's folder receives settings.json, log.jsonl,
     tensorboard/, samples/, checkpoints/ and, at the end, export/ with what from_pretrained reads. Without --out it is
-    runs/NAME, by the name of --data, or runs/SETTINGS/OBJECTIVE; the command says so first.
+    runs/MODEL-DATA, by the names of --from and --data, or else the one that scripts/train_emoji.sh takes, such as
+    runs/emoji/diffuser-official; the command says so first.
     """
     if export is not None:
         from versatile_diffusion.training.export import export as export_run
@@ -169,12 +170,21 @@ def _settings(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _out(given: dict[str, Any]) -> Path:
-    """Where a run goes that was given no folder: by the name of the pictures' folder; or as `scripts/train_emoji.sh`
-    has them, so that parts find those that they start from beside them."""
+    """Where a run goes that was given no folder: by the names of the model and of the pictures' folder; or as
+    `scripts/train_emoji.sh` has them, so that parts find those that they start from beside them."""
     if given["start"]:
-        return Path("runs", "-".join(re.findall(r"\w+", given["data"].absolute().name)) or "mine")
+        model = Path(given["start"]).absolute()
+        while model.name.startswith("export"):  # in a run's folder, which has the name
+            model = model.parent
+        return Path("runs", f"{_words(model)}-{_words(given['data'].absolute())}")
     root, _, variant = given["settings"].partition("-")
+    if given["objective"] == "diffuser":
+        variant = variant or "official"  # its plain settings are those of the last stage
     return Path("runs", root, "-".join(filter(None, (given["objective"], variant))))
+
+
+def _words(path: Path) -> str:
+    return "-".join(re.findall(r"\w+", path.name)) or "mine"
 
 
 def _several(given: dict[str, Any], count: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
-def replace(path: Path, write: Callable[[Path], Any]) -> None:
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Writes a file with `write`, as a whole or not at all; what stood there before stays until then."""
     temporary = path.with_name(f"{path.name}.tmp")
     try:
@@ -45,4 +46,5 @@ def writing(folder: Path, safe: Callable[[], str]) -> Iterator[None]:
 def _full(error: OSError | SafetensorError) -> bool:
     if isinstance(error, OSError):
         return error.errno in FULL
-    return "serializing" in str(error) and "os error" in str(error)  # safetensors keeps the number in its words
+    found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors keeps the number in its words
+    return found is not None and int(found[1]) in FULL

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from versatile_diffusion.data.buckets import Buckets, Shape, cut
-from versatile_diffusion.data.disk import replace, writing
+from versatile_diffusion.data.disk import write_whole, writing
 from versatile_diffusion.data.sources import Item, Position, Report, Source, open_source
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.modalities.base import Codec
@@ -25,6 +25,8 @@ from versatile_diffusion.sampling.embeddings import maker_of
 INDEX = "encoded.json"
 LOOKS = "looks"
 LATENTS, TOKENS = "latents", "tokens"
+RANK_LENGTH = 64
+"""Letters of a `rank`."""
 BEGUN = {
     "source": "another source",
     "shards": "another number of shards",
@@ -182,27 +184,28 @@ def encode_set(
         ValueError: `out` was begun by another model or from another source, too much is bad, or nothing is good.
         OSError: the disk is full; what is written stays.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    report = report or Report()
-    index = _begun(out, source, bank, buckets, report)
-    if index["finished"]:
-        return EncodedSet.open(out)
-    report = Report(**{**index["report"], "allowed": report.allowed, "few": report.few})
-    reading = source.read(Position(**index["position"]), report)
-    for group in _batched(reading, part):
-        items, done = [item for item, _ in group], _count(index)
-        with writing(out, partial("the first {} items stay".format, done)):
+    report, done = report or Report(), 0
+    with writing(out, lambda: f"the first {done} items stay"):
+        out.mkdir(parents=True, exist_ok=True)
+        index = _begun(out, source, bank, buckets, report)
+        if index["finished"]:
+            return EncodedSet.open(out)
+        done = _count(index)
+        report = Report(**{**index["report"], "allowed": report.allowed, "few": report.few})
+        for group in _batched(source.read(Position(**index["position"]), report), part):
+            items = [item for item, _ in group]
             _write_looks(items, looks, out / LOOKS)
             for shape, alike in ({None: items} if buckets is None else buckets.parted(items)).items():
                 name = f"part-{len(index['parts']):05d}.safetensors"
-                replace(out / name, partial(save_file, _tensors(alike, bank, batch, shape)))
+                write_whole(out / name, partial(save_file, _tensors(alike, bank, batch, shape)))
                 index["parts"].append({"file": name, "keys": [item.key for item in alike]})
             index |= {"position": asdict(group[-1][1]), "report": report.to_json()}
             _write_index(out, index)
-        progress(_count(index))
-    if not index["parts"]:
-        raise ValueError(f"{source.path} holds no good picture with a caption: {report}{report.hint}")
-    _write_index(out, index | {"finished": True, "report": report.to_json()})
+            done = _count(index)
+            progress(done)
+        if not index["parts"]:
+            raise ValueError(f"{source.path} holds no good picture with a caption: {report}{report.hint}")
+        _write_index(out, index | {"finished": True, "report": report.to_json()})
     return EncodedSet.open(out)
 
 
@@ -255,20 +258,22 @@ def _latents(codec: Codec, shape: Shape | None, values: Sequence[Any]) -> Tensor
 
 
 def _write_looks(items: Iterable[Item], count: int, folder: Path) -> None:
-    """Leaves the first `count` by `rank` of those that are there and these."""
+    """Leaves the first `count` by `rank` of those that are there and these; none that an earlier version chose."""
     folder.mkdir(exist_ok=True)
     for item in sorted(items, key=lambda item: rank(item.key))[:count]:
         path = folder / f"{rank(item.key)}.png"
         item.values["image"][0].save(path)
         path.with_suffix(".txt").write_text("\n".join(item.values["text"]) + "\n", encoding="utf-8")
-    for path in sorted(folder.glob("*.png"))[count:]:
+    there = sorted(folder.glob("*.png"))
+    ranked = [path for path in there if len(path.stem) == RANK_LENGTH]
+    for path in {*there}.difference(ranked[:count]):
+        path.with_suffix(".txt").unlink(missing_ok=True)  # first: what is found again is the picture
         path.unlink()
-        path.with_suffix(".txt").unlink(missing_ok=True)
 
 
 def _write_index(out: Path, index: Mapping[str, Any]) -> None:
     text = json.dumps(index, ensure_ascii=False, indent=1) + "\n"
-    replace(out / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
+    write_whole(out / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _batched(values: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -57,13 +57,13 @@ def own_data(
         out: folder of the run.
         device: where to train.
         flows: tasks to train; all that the model can do if left out.
-        only: groups and streams to train, the others stay as they are; all if left out (adapters: the contexts).
+        only: groups and streams to train, or to give adapters; the others stay. All if left out (adapters: contexts).
         lora: train adapters of this rank in place of the weights.
         lr: learning rate.
         aspect: pictures keep their proportions up to this many to one, in batches of one shape; all of them are given
             the codec's own shape if left out.
         batch: items per step of each flow.
-        config: fields of `DiffuserSettings`, see `configured`; what else is given wins over them.
+        config: fields of `DiffuserSettings`, see `configured`; what else is given wins over them (see `changed`).
 
     Raises:
         ValueError: there is no such model or data, fewer than two items, the set was encoded by another model, or
@@ -96,11 +96,9 @@ def own_data(
 
 
 def counted(encoded: EncodedSet) -> str:
-    """How many items there are, and how many were skipped and why."""
+    """How many items there are, and what was skipped and why."""
     report = Report(**encoded.index["report"])
-    bad = report.bad + report.bad_shards
-    why = ", ".join(f"{count} {reason}" for reason, count in bad.most_common())
-    return f"{len(encoded)} items, {bad.total()} skipped" + (f" ({why}{report.hint})" if bad else "")
+    return f"{len(encoded)} items ({report}{report.hint})"
 
 
 def changed(
@@ -112,7 +110,8 @@ def changed(
     batch: int | None = None,
     config: Mapping[str, Any] = MappingProxyType({}),
 ) -> DiffuserSettings:
-    """The settings with the changes that `own_data` takes."""
+    """The settings with the changes that `own_data` takes. What a file says and an option does not speak of stays:
+    `lora` leaves an adapter's targets, alpha and name, `only` the multipliers of what is trained."""
     changes = configured(options, config) | ({} if lr is None else {"lr": lr})
     if flows is not None:
         if unknown := [name for name in flows if name not in options.mixture]:
@@ -123,10 +122,14 @@ def changed(
         changes["batch"] = {task.name: batch for task in options.tasks}
     streams = ["global", *options.streams]
     chosen = covered(only, streams)
-    if lora is not None:
-        changes["lora"] = LoraSettings(tuple(only) or ("context",), lora)
+    told = changes.get("lora")
+    if lora is not None or (told and only):
+        told = told or LoraSettings()
+        told = told if lora is None else replace(told, rank=lora)
+        changes["lora"] = replace(told, targets=tuple(only) or told.targets)
     elif only:
-        changes["multipliers"] = {stream: 0.0 for stream in streams if stream not in chosen}
+        frozen = {stream: 0.0 for stream in streams if stream not in chosen}
+        changes["multipliers"] = {**changes.get("multipliers", {}), **frozen}
     return replace(options, **changes)
 
 

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from versatile_diffusion.data.disk import replace
+from versatile_diffusion.data.disk import write_whole
 
 LARGEST = 0.28
 """Relative widths go up to 12^-1/2 = 0.289, that of a plain mean."""
@@ -88,7 +88,7 @@ def write_snapshot(folder: Path, step: int, widths: Sequence[float], averages: S
     by_width = zip(widths, averages, strict=True)
     tensors = {f"{width}/{name}": v.cpu().contiguous().clone() for width, a in by_width for name, v in a.items()}
     path = folder / f"{step:07d}.safetensors"
-    replace(path, partial(save_file, tensors))
+    write_whole(path, partial(save_file, tensors))
 
 
 def reconstruct(folder: Path, width: float, step: int | None = None) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from versatile_diffusion.data import disk
+from versatile_diffusion.data.disk import write_whole, writing
 from versatile_diffusion.training.checkpoints import still_there
 from versatile_diffusion.training.config import LoopSettings
 from versatile_diffusion.training.distributed import World, joined, place
@@ -44,7 +44,8 @@ def run(
         out: the run's folder; parts that this one starts from are runs beside it.
         minutes, steps, seed: in place of those of the settings.
         device: `"cpu"`, `"cuda"`, ...; the GPU where there is one.
-        changes: other fields of `LoopSettings` in place of those of the settings.
+        changes: other fields of `LoopSettings` in place of those of the settings. None is a value like others
+            (`clip`: no bound); what is to stay is left out.
         timeout: minutes after which another process that does not answer counts as dead.
         tell: is given the resolved settings, as JSON, and the objective's remark, before the training.
         options: with `"own-data"`, keywords of `own_data`.
@@ -66,9 +67,9 @@ def run(
             resolved = {"objective": objective, "settings": settings, **what.settings(), "loop": asdict(loop)}
             resolved |= {"options": dict(options)} if options else {}
             text = json.dumps({**resolved, "started": started}, indent=2)
-            out.mkdir(parents=True, exist_ok=True)
-            with disk.writing(out, lambda: still_there(out)):
-                disk.replace(out / "settings.json", lambda new: new.write_text(text + "\n"))
+            with writing(out, lambda: still_there(out)):
+                out.mkdir(parents=True, exist_ok=True)
+                write_whole(out / "settings.json", lambda new: new.write_text(text + "\n"))
             if tell is not None:
                 tell(text)
                 if what.remark:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from versatile_diffusion.data.disk import replace
+from versatile_diffusion.data.disk import write_whole
 
 
 class Tracker:
@@ -27,7 +27,7 @@ class Tracker:
         path = out / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= step]
-        replace(path, lambda new: new.write_text("".join(f"{line}\n" for line in kept)))
+        write_whole(path, lambda new: new.write_text("".join(f"{line}\n" for line in kept)))
         self.file = path.open("a")
         self.board = _board(out / "tensorboard", step)
         self.wandb = _wandb(out) if wandb else None

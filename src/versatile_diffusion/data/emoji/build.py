@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from versatile_diffusion.data.disk import write_whole
 from versatile_diffusion.data.emoji import concepts as tables
 from versatile_diffusion.data.emoji import sources
 from versatile_diffusion.data.emoji.captions import make_captions, measure_colours
@@ -138,11 +139,13 @@ def _render_style(style: Style, drawings: Sequence[Drawing], size: int, folder: 
     """Key -> WebP of the style's pictures, from the cache when this style was rendered before."""
     path = folder / _cache_name(style, drawings, size)
     if not path.is_file():
-        part = path.with_suffix(".part")
-        with zipfile.ZipFile(part, "w") as archive:
-            for drawing, data in zip(drawings, run(partial(_render_one, size=size), drawings), strict=True):
-                archive.writestr(drawing.key(style.id), data)
-        part.replace(path)
+
+        def write(part: Path) -> None:
+            with zipfile.ZipFile(part, "w") as archive:
+                for drawing, data in zip(drawings, run(partial(_render_one, size=size), drawings), strict=True):
+                    archive.writestr(drawing.key(style.id), data)
+
+        write_whole(path, write)
     with zipfile.ZipFile(path) as archive:
         pictures = {name: archive.read(name) for name in archive.namelist()}
     return {name: data for name, data in pictures.items() if data}

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from versatile_diffusion.data.disk import write_whole
+
 SCHEMA = 1
 FILE_NAME = "manifest.json"
 COMMAND = "versatile data emoji --out {folder}"
@@ -54,9 +56,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Writes `manifest.json`, whole or not at all."""
         text = json.dumps(asdict(self), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-        part = folder / (FILE_NAME + ".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / FILE_NAME)
+        write_whole(folder / FILE_NAME, lambda part: part.write_text(text, encoding="utf-8"))
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
