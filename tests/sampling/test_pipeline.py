@@ -262,6 +262,19 @@ def test_defaults_of_the_model(tiny_pipeline: Any) -> None:
     assert pipe.text_variation("a dog", num_inference_steps=1).settings["guidance_scale"] == 7.5
 
 
+def test_where_no_task_has_all_contexts_the_gentlest_of_theirs_tells_the_defaults(tiny_pipeline: Any) -> None:
+    own = {
+        "image-to-text": {"guidance_scale": 2.0, "num_inference_steps": 9},
+        "text-variation": {"guidance_scale": 3.0},
+    }
+    pipe = VersatileDiffusionPipeline(**tiny_pipeline.components, defaults=own)
+    conditions = [Condition("text", "a dog"), Condition("image", Image.new("RGB", (9, 9)))]
+    both = pipe.request("text", conditions, {})
+    assert (both.guidance_scale, both.num_inference_steps) == (2.0, 9)
+    assert pipe.request("text", conditions, {"guidance_scale": 5.0}).guidance_scale == 5.0
+    assert pipe.request("image", conditions, {}).guidance_scale == TASKS["dual-guided"].guidance_scale
+
+
 TEXT = [Condition("text", "a dog")]
 
 

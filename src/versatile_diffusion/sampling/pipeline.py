@@ -298,10 +298,17 @@ class VersatileDiffusionPipeline(DiffusionPipeline):
         """What `generate` is asked for, with this model's defaults for the task filled in."""
         conditions = tuple(injected(self, condition) for condition in conditions)
         options = {**options, "start": start_latents(self, data, options.get("start"))}
-        task = task_of(Flow(data, tuple(condition.modality for condition in conditions)))
-        usual = {"guidance_scale": task.guidance_scale} | self.config.defaults.get(task.name, {}) if task else {}
+        usual = self._usual(Flow(data, tuple(condition.modality for condition in conditions)))
         given = {name: value for name, value in options.items() if value is not None}
         return Request(data, conditions, **{**usual, **given})
+
+    def _usual(self, flow: Flow) -> dict[str, Any]:
+        """This model's defaults for the task of a flow; where there is none, of those tasks that have one of its
+        contexts, the one that guides least."""
+        flows = [flow] if task_of(flow) else [Flow(flow.data, (context,)) for context in flow.contexts]
+        tasks = [task for one in flows if (task := task_of(one))]
+        usual = [{"guidance_scale": task.guidance_scale} | self.config.defaults.get(task.name, {}) for task in tasks]
+        return min(usual, key=lambda options: options["guidance_scale"], default={})
 
     def _consume(
         self,
