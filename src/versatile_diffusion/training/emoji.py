@@ -128,7 +128,7 @@ def finished(run: Path) -> Path:
         ValueError: it has not been trained to its end.
     """
     if not (run / "export").is_dir():
-        raise ValueError(f"{run} holds no export; train it to its end first: versatile train {run.name} --out {run}")
+        raise ValueError(f"{run} holds no export; train it to its end first (scripts/train_emoji.sh tells how)")
     return run / "export"
 
 
