@@ -42,11 +42,8 @@ def test_order_of_contexts_does_not_matter(unet, latent, context, data):
     )
 
 
-@BOTH
-@pytest.mark.parametrize("region", [None, torch.rand(8, 8)])
+@pytest.mark.parametrize(("data", "region"), [("image", None), ("image", torch.rand(8, 8)), ("text", None)])
 def test_tokens_of_one_item_guide_latents_next_to_each_other(unet, latent, context, data, region):
-    if data == "text" and region is not None:
-        pytest.skip("regions are of grids")
     x, steps = latent(data).repeat_interleave(3, 0), torch.arange(6) * 100
     few, other = replace(context("text", 0.3), region=region), context("image", 0.7, batch=6)
     many = replace(few, tokens=few.tokens.repeat_interleave(3, 0))

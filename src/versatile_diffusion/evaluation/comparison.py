@@ -58,10 +58,11 @@ def pairs(result: Result, others: Sequence[Result]) -> Iterator[Pair]:
         for task in (task for task in TASKS if task in table):
             for other in others:
                 theirs = other.tables.get(split, {}).get(task, {})
-                for metric in (name for name in table[task] if name in theirs and _compared(name)):
+                for metric in (name for name in table[task] if name in theirs and chosen(name, COMPARED)):
                     name = other.model["name"]
                     yield Pair(split, task, metric, table[task][metric], theirs[metric], name)
 
 
-def _compared(metric: str) -> bool:
-    return metric in COMPARED or metric.endswith("/fid")
+def chosen(metric: str, names: Sequence[str]) -> bool:
+    """Whether a metric is one of those named, or the FID of any network."""
+    return metric in names or metric.endswith("/fid")

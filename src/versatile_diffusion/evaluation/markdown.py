@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from versatile_diffusion.evaluation.comparison import HEAD, pairs
+from versatile_diffusion.evaluation.comparison import HEAD, chosen, pairs
 from versatile_diffusion.evaluation.evaluate import Sample
 from versatile_diffusion.evaluation.protocol import PROTOCOLS
 from versatile_diffusion.evaluation.report import (
@@ -17,7 +17,7 @@ from versatile_diffusion.evaluation.report import (
     share_of_real,
     shown_texts,
 )
-from versatile_diffusion.evaluation.results import Result, Table
+from versatile_diffusion.evaluation.results import Result, Table, metrics
 
 SHOWN, LINES, QUALITY = 32, 10, 65
 BESIDE = "Beside other models"
@@ -126,7 +126,7 @@ def _beside(result: Result, others: Sequence[Result]) -> str:
 
 
 def _plots(results: Sequence[Result], along: str, images: Path) -> str:
-    drawn = {name: plot for name, plot in plots(results, along).items() if name in DRAWN or name.endswith("/fid")}
+    drawn = plots(results, along, [name for name in metrics(results) if chosen(name, DRAWN)])
     told = [f"## Against {along}", "`report.html` draws every metric."]
     for metric, plot in drawn.items():
         file = images / f"{along}-{_file_name(metric)}.svg"

@@ -66,13 +66,15 @@ def page(title: str, body: str) -> str:
     )
 
 
-def plots(results: Sequence[Result], along: str) -> dict[str, str]:
-    """An SVG per metric, of all that were measured; that of an FID along the guidance scale is figure 6 of the paper.
+def plots(results: Sequence[Result], along: str, drawn: Sequence[str] | None = None) -> dict[str, str]:
+    """An SVG per metric, of all that were measured or of those `drawn`; that of an FID along the guidance scale is
+    figure 6 of the paper.
 
     Raises:
         ValueError: the results differ in something else, or one has no such number.
     """
-    return {metric: line_plot(curves(results, along, metric), metric, along) for metric in metrics(results)}
+    names = metrics(results) if drawn is None else drawn
+    return {name: line_plot(curves(results, along, name), name, along) for name in names}
 
 
 def judge_table(result: Result) -> str:

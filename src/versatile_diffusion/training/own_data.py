@@ -125,8 +125,8 @@ def changed(
     told = changes.get("lora")
     if lora is not None or (told and only):
         told = told or LoraSettings()
-        told = told if lora is None else replace(told, rank=lora)
-        changes["lora"] = replace(told, targets=tuple(only) or told.targets)
+        rank = told.rank if lora is None else lora
+        changes["lora"] = replace(told, rank=rank, targets=tuple(only) or told.targets)
     elif only:
         frozen = {stream: 0.0 for stream in streams if stream not in chosen}
         changes["multipliers"] = {**changes.get("multipliers", {}), **frozen}
