@@ -18,16 +18,19 @@ APT = DEBIAN_FRONTEND=noninteractive timeout --kill-after=10 $(1) apt-get -qq -o
 	-o Acquire::http::Timeout=15 -o DPkg::Lock::Timeout=30
 PYTEST_ARGS ?= -q -n auto --dist loadfile
 
-.PHONY: help demo test setup lint format bench clean
+.PHONY: help demo test test-slow setup lint docs audit format bench clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
 
 demo: $(VENV)/.core  ## set up what is missing, then run all four flows on the shipped model
 	$(BIN)/versatile demo --out $(OUT)
 
 test: $(VENV)/.dev  ## set up what is missing, then run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.dev  ## the slow campaigns: fuzzing, kills, browsers, cases met elsewhere
+	$(BIN)/python -m pytest -m campaign $(PYTEST_ARGS)
 
 setup: $(VENV)/.dev  ## everything for working on the code
 
@@ -36,11 +39,18 @@ lint: $(VENV)/.dev  ## the same checks as pre-commit
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs  ## the documentation site, in build/site; broken links fail
+	$(BIN)/python scripts/build_site.py
+
+audit:  ## known weaknesses of the code and of what it needs, where an index answers
+	@scripts/audit.sh $(VENV)/audit
+
 format: $(VENV)/.dev  ## let ruff put the code into form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.core  ## cold start of `versatile text-to-image` with four pictures
+bench: $(VENV)/.dev  ## time beside diffusers with the same weights, and cold start; writes out/speed.json
+	$(BIN)/python benchmarks/speed.py --json out/speed.json --page docs/performance.md
 	$(BIN)/python benchmarks/cold_start.py
 
 clean:  ## remove the environment and what tools left behind
@@ -61,9 +71,13 @@ $(VENV)/.core: $(VENV)/.torch $(PROJECTS)
 	$(INSTALL) -e . -e ./models/emoji
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.core
+	$(INSTALL) -e ".[docs]"
+	@touch $@
+
 # The browser tests of the studio need chromium; where it cannot be installed they are skipped and say so.
 $(VENV)/.dev: $(VENV)/.core
-	$(INSTALL) -e ".[all,dev]" -e ./models/emoji
+	$(INSTALL) -e ".[all,cluster,dev]" -e ./models/emoji
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 		&& $(call APT,60) update && $(call APT,240) install -y --no-install-recommends chromium; } </dev/null >/dev/null 2>&1 \
 		|| echo "no chromium here, and it cannot be installed: the studio's browser tests will be skipped"

@@ -24,7 +24,7 @@ from torch.nn.functional import normalize
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.applications.disentangle import levels
-from versatile_diffusion.data.emoji import EmojiSet
+from versatile_diffusion.recipes.emoji.data import EmojiSet
 from versatile_diffusion.sampling.focus import CONVENTIONS, apply_focus
 
 BATCH = 64
@@ -75,7 +75,7 @@ def main(
             kept = apply_focus(tokens, focus)[:, 1:]
             size = round(float((kept.norm(dim=(1, 2)) / whole).mean()), 2)
             table[f"{convention} {focus.level:g}"] = {**nearest(kept, *same), "size": size}
-    write_table("components", table, "kept", f"{len(rows)} training pictures; per cent", markdown)
+    write_table("components", table, "kept", f"{len(rows)} training images; %", markdown)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What of a picture its variations keep, by level of disentanglement (the paper's figure 9): concept and style.
+"""What variations keep of an image, by disentanglement level (the paper's figure 9): concept and style.
 
     python benchmarks/disentangle.py --data data/emoji [--count 64] [--convention paper] [--plot FILE.svg]
         [--json FILE] [--markdown PAGE]
@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from judging import Judges, Row, measured, write_json, write_table
+from judging import Judges, Row, known_classes, measured, write_json, write_table
 from PIL import Image
 
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
 from versatile_diffusion.applications.disentangle import LEVELS, levels
-from versatile_diffusion.data.emoji import EmojiSet
+from versatile_diffusion.evaluation.items import Items
 from versatile_diffusion.evaluation.plots import line_plot
-from versatile_diffusion.evaluation.recognition import Items
+from versatile_diffusion.recipes.emoji.data import EmojiSet
+from versatile_diffusion.recipes.emoji.held_out import items_of
 from versatile_diffusion.sampling.focus import CONVENTIONS, Focus
 
 
@@ -40,7 +41,7 @@ def plot(rows: Mapping[float, Row], convention: str) -> str:
     """An SVG with a line for each rate."""
     names = dict.fromkeys(name for row in rows.values() for name in row)
     curves = {name: [(level, row[name]) for level, row in rows.items() if name in row] for name in names}
-    return line_plot(curves, f"recognised in variations, per cent ({convention})", "level")
+    return line_plot(curves, f"recognised in variations, % ({convention})", "level")
 
 
 def main(
@@ -62,18 +63,19 @@ def main(
     """Measure style and concept by level."""
     pipe, emoji = VersatileDiffusionPipeline.from_pretrained(model), EmojiSet.load(data, split)
     pipe.set_progress_bar_config(disable=True)
-    judges, items = Judges.of(pipe, emoji, judge), Items.of(emoji, count)
+    judges, items = Judges.of(pipe, emoji, judge), items_of(emoji, count)
+    classes = known_classes(items)
     options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": scale}
     focuses = levels(convention, places, drop_global=drop_global)
     rows = {}
     for focus in focuses:
         made = vary(pipe, items, focus, batch, **options)
-        rows[focus.level] = measured(judges.hits(made, items) | judges.standings(made, items))
+        rows[focus.level] = measured(judges.hits(made, classes) | judges.standings(made, classes))
     table = {f"{level:g}": row for level, row in rows.items()}
     real = items.given["image"]
-    table["real"] = measured(judges.hits(real, items) | judges.standings(real, items))
+    table["real"] = measured(judges.hits(real, classes) | judges.standings(real, classes))
     own = ", without the global token" if drop_global else ""
-    told = f"{len(items)} pictures of {split}, convention {convention}{own}, {steps} steps; per cent"
+    told = f"{len(items)} images of {split}, convention {convention}{own}, {steps} steps; %"
     write_table(f"disentangle {convention}", table, "level", told, markdown)
     if json is not None:
         settings = {"model": model, "split": split, "convention": convention, "drop_global": drop_global}

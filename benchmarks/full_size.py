@@ -99,7 +99,7 @@ def measure(what: str, folder: Path, dtype: torch.dtype, side: int) -> dict[str,
     import transformers  # noqa: F401
     from PIL import Image
 
-    import versatile_diffusion.interop.official_files  # noqa: F401
+    import versatile_diffusion.interop.read.official_files  # noqa: F401
 
     memory = Memory()
     memory.start()

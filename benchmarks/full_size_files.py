@@ -16,17 +16,17 @@ from transformers import CLIPConfig
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
-from versatile_diffusion.interop.autokl import autokl_config
-from versatile_diffusion.interop.clip import empty_tower
 from versatile_diffusion.interop.convert import convert, official_states
-from versatile_diffusion.interop.found import CONFIG_FILE
+from versatile_diffusion.interop.names.autokl import autokl_config
 from versatile_diffusion.interop.official import FULL_SIZE, diffuser_config
-from versatile_diffusion.interop.official_optimus import FULL_SIZE as OPTIMUS
-from versatile_diffusion.interop.official_optimus import TIED, empty_optimus
-from versatile_diffusion.interop.writing import write_safetensors
-from versatile_diffusion.modalities.autokl import AutoKLCodec
+from versatile_diffusion.interop.read.clip import empty_tower
+from versatile_diffusion.interop.read.found import CONFIG_FILE
+from versatile_diffusion.interop.read.official_optimus import FULL_SIZE as OPTIMUS
+from versatile_diffusion.interop.read.official_optimus import TIED, empty_optimus
+from versatile_diffusion.interop.write.tensors import write_safetensors
 from versatile_diffusion.modalities.bank import ModalityBank
-from versatile_diffusion.modalities.clip import CLIPImageContext, CLIPTextContext
+from versatile_diffusion.modalities.encoders.clip import CLIPImageContext, CLIPTextContext
+from versatile_diffusion.modalities.image.autokl import AutoKLCodec
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -1,11 +1,11 @@
-"""A picture and its caption made together, against one after the other and each for itself: how well the two agree.
+"""An image and its caption generated jointly, sequentially and independently: how well the two agree.
 
     python benchmarks/joint.py --data data/emoji [--count 24] [--steps 25] [--json FILE] [--markdown PAGE]
 
-Both are made from nothing, from the text of a held-out item, or from its picture. "Caption fits picture" is the cosine
-of the two in the space of the model's encoders (times 100), "fits given" that of each to what they were made from.
-"Named" says how often the caption names one of the five concepts that an independent judge finds the likeliest in the
-picture. Greedy captions; the cost is counted for one pair.
+Both start from noise alone, from the text of a held-out item, or from its image. "Caption fits image" is the cosine
+similarity of the two in the space of the model's encoders (times 100), "fits input" that of each to the input. "Named"
+is how often the caption names one of the top-5 concepts of an independent judge in the image. Captions are greedy;
+costs are per pair.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from PIL import Image
 
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
 from versatile_diffusion.applications.joint import Exchange, joint
-from versatile_diffusion.data.emoji import EmojiSet
 from versatile_diffusion.evaluation.captions import names
 from versatile_diffusion.evaluation.networks import fitted, load_judge, pixels
-from versatile_diffusion.evaluation.recognition import Items
-from versatile_diffusion.sampling.guidance import Cost
-from versatile_diffusion.training.judge import PictureJudge
+from versatile_diffusion.recipes.emoji.data import EmojiSet
+from versatile_diffusion.recipes.emoji.held_out import items_of
+from versatile_diffusion.recipes.emoji.judge import PictureJudge
+from versatile_diffusion.sampling.rules import Cost
 
 Given = list[Condition]
 Pairs = tuple[list[Image.Image], list[str], Cost]
 GREEDY = {"temperature": 0.0}
 
 
-def together(pipe: VersatileDiffusionPipeline, given: Given, exchange: Exchange, **options: Any) -> Pairs:
+def jointly(pipe: VersatileDiffusionPipeline, given: Given, exchange: Exchange, **options: Any) -> Pairs:
     """Each guides the other."""
     made = joint(pipe, given, exchange=exchange, captioning=GREEDY, **options)
     return made.picture.images, made.caption.texts, made.picture.cost + made.caption.cost
 
 
-def one_after_the_other(pipe: VersatileDiffusionPipeline, given: Given, exchange: Exchange, **options: Any) -> Pairs:
-    """The finished picture is described."""
+def sequentially(pipe: VersatileDiffusionPipeline, given: Given, exchange: Exchange, **options: Any) -> Pairs:
+    """Caption the finished image."""
     picture = pipe.generate("image", given or [Condition("text", "")], **options)
     shown = Condition("image", picture.images)
     caption = pipe.generate("text", [shown], **options | GREEDY | {"num_outputs": 1})
     return picture.images, caption.texts, picture.cost + caption.cost
 
 
-def each_for_itself(pipe: VersatileDiffusionPipeline, given: Given, exchange: Exchange, **options: Any) -> Pairs:
+def independently(pipe: VersatileDiffusionPipeline, given: Given, exchange: Exchange, **options: Any) -> Pairs:
     """Both from the same, knowing nothing of each other."""
     picture, caption = (
         pipe.generate(data, given or [Condition("text", "")], **options | more)
@@ -58,25 +58,25 @@ def each_for_itself(pipe: VersatileDiffusionPipeline, given: Given, exchange: Ex
 
 
 WAYS: dict[str, Callable[..., Pairs]] = {
-    "together": together,
-    "one after the other": one_after_the_other,
-    "each for itself": each_for_itself,
+    "jointly": jointly,
+    "sequentially": sequentially,
+    "independently": independently,
 }
 
 
 def agreements(pipe: VersatileDiffusionPipeline, pairs: Pairs, given: Sequence[Any], modality: str | None) -> Row:
-    """Cosines between picture, caption and what they were made from."""
+    """Cosine similarities between image, caption and their input."""
     pictures, captions, _ = pairs
     image, text = (pipe.bank.encoders[name].compare(v) for name, v in (("image", pictures), ("text", captions)))
-    row = {"caption fits picture": (image * text).sum(-1)}
+    row = {"caption fits image": (image * text).sum(-1)}
     if modality is not None:
         wanted = pipe.bank.encoders[modality].compare(given)
-        row |= {"picture fits given": (image * wanted).sum(-1), "caption fits given": (text * wanted).sum(-1)}
+        row |= {"image fits input": (image * wanted).sum(-1), "caption fits input": (text * wanted).sum(-1)}
     return measured({name: value.double().numpy() for name, value in row.items()})
 
 
 def named(judge: PictureJudge, pairs: Pairs, labels: Mapping[str, str]) -> np.ndarray:
-    """Whether each caption names one of the five concepts that the judge finds the likeliest."""
+    """Whether each caption names one of the judge's top-5 concepts."""
     pictures, captions, _ = pairs
     with torch.no_grad():
         found = judge(pixels(fitted(pictures, SIDE), judge.device)).concept.topk(5).indices.tolist()
@@ -99,14 +99,14 @@ def main(
     json: Annotated[Path | None, typer.Option(help="File for all numbers.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Page with a place for the table.")] = None,
 ) -> None:
-    """Compare three ways to a picture with a caption."""
+    """Compare three ways to generate an image with a caption."""
     pipe, emoji = VersatileDiffusionPipeline.from_pretrained(model), EmojiSet.load(data, split)
     pipe.set_progress_bar_config(disable=True)
-    items, exchange = Items.of(emoji, count), Exchange(weight, weight, every, after)
+    items, exchange = items_of(emoji, count), Exchange(weight, weight, every, after)
     own = load_judge(str(judge), torch.device("cpu"))
     labels = dict(zip(emoji.concept_keys, emoji.concept_names, strict=True))
     table: dict[str, dict[str, Any]] = {}
-    for kind, modality in (("nothing", None), ("a text", "text"), ("a picture", "image")):
+    for kind, modality in (("noise", None), ("a text", "text"), ("an image", "image")):
         values = [] if modality is None else items.given[modality]
         given = [] if modality is None else [Condition(modality, values)]
         options = {"num_inference_steps": steps, "seed": list(range(count))} | ({} if given else {"num_outputs": count})
@@ -118,7 +118,7 @@ def main(
             table[f"from {kind}, {name}"] = {**row, "passes": cost.passes, "context blocks": cost.context_blocks}
     settings = {"model": model, "split": split, "count": count, "steps": steps, "every": every, "after": after}
     told = f"{count} pairs of each kind, {split}, {steps} steps, exchange every {every} from {after:g} on"
-    write_table("joint", table, "made", told, markdown)
+    write_table("joint", table, "generated", told, markdown)
     if json is not None:
         write_json(json, settings | {"weight": weight}, table)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.data.emoji import EmojiSet
 from versatile_diffusion.evaluation.intervals import Measured, bootstrap
+from versatile_diffusion.evaluation.items import Classes, Items
+from versatile_diffusion.evaluation.judge_network import PictureJudge
 from versatile_diffusion.evaluation.networks import fitted, load_judge, pixels
-from versatile_diffusion.evaluation.recognition import EncoderJudge, Hits, Items, judged, vectors
-from versatile_diffusion.training.judge import PictureJudge
+from versatile_diffusion.evaluation.recognition import EncoderJudge, Hits, judged, vectors
+from versatile_diffusion.recipes.emoji.data import EmojiSet
+from versatile_diffusion.recipes.emoji.held_out import vocabulary_of
 from versatile_diffusion.version import __version__
 
 SIDE = 64
@@ -37,28 +39,28 @@ class Judges:
     def of(cls, pipe: VersatileDiffusionPipeline, data: EmojiSet, folder: Path) -> Judges:
         """The judge in `folder`, if there is one, and the encoders of a model."""
         own = load_judge(str(folder), torch.device("cpu")) if (folder / "config.json").is_file() else None
-        return cls(own, EncoderJudge.of(dict(pipe.bank.encoders.items()), data))
+        return cls(own, EncoderJudge.of(dict(pipe.bank.encoders.items()), vocabulary_of(data)))
 
-    def standings(self, pictures: Sequence[Image.Image], items: Items) -> Hits:
+    def standings(self, pictures: Sequence[Image.Image], classes: Classes) -> Hits:
         """Share of the other concepts that each judge finds less likely than the item's, picture by picture: a half by
         chance, 1 where the concept is found. It tells apart what top-5 does not."""
         encoders, place = self.encoders, {number: row for row, number in enumerate(self.encoders.known.tolist())}
         seen, _ = vectors(encoders.encoders["image"], pictures)
-        rows = torch.tensor([place[number] for number in items.concepts.tolist()])
+        rows = torch.tensor([place[number] for number in classes.concepts.tolist()])
         found = {"encoders/standing": _standing((seen @ encoders.concepts.T).cpu(), rows)}
         if self.own is None:
             return found
         with torch.no_grad():
             scores = self.own(pixels(fitted(pictures, SIDE), self.own.device)).concept.cpu()
         known = {name: row for row, name in enumerate(self.own.config.concepts)}
-        rows = torch.tensor([known.get(name, -1) for name in items.concept_keys])
+        rows = torch.tensor([known.get(name, -1) for name in classes.concept_keys])
         return {"judge/standing": _standing(scores, rows)} | found
 
-    def hits(self, pictures: Sequence[Image.Image], items: Items) -> Hits:
+    def hits(self, pictures: Sequence[Image.Image], classes: Classes) -> Hits:
         """What is recognised, picture by picture."""
         pictures = fitted(pictures, SIDE)
-        mine = {} if self.own is None else judged(self.own, pictures, items)
-        return mine | self.encoders.hits("image", pictures, items)
+        mine = {} if self.own is None else judged(self.own, pictures, classes)
+        return mine | self.encoders.hits("image", pictures, classes)
 
 
 def _standing(scores: Float[Tensor, "n k"], rows: Int[Tensor, " n"]) -> Float[np.ndarray, " n"]:
@@ -67,21 +69,10 @@ def _standing(scores: Float[Tensor, "n k"], rows: Int[Tensor, " n"]) -> Float[np
     return np.where(rows < 0, np.nan, below)
 
 
-def reordered(items: Items, order: Sequence[int]) -> Items:
-    """The items at these places."""
-    place = torch.as_tensor(order)
-    return replace(
-        items,
-        labels=[items.labels[k] for k in order],
-        concepts=items.concepts[place],
-        styles=items.styles[place],
-        concept_keys=[items.concept_keys[k] for k in order],
-        style_names=[items.style_names[k] for k in order],
-        given={modality: [values[k] for k in order] for modality, values in items.given.items()},
-        references=[items.references[k] for k in order],
-        synonyms=[items.synonyms[k] for k in order],
-        groups={name: rows[place] for name, rows in items.groups.items()},
-    )
+def known_classes(items: Items) -> Classes:
+    """What the items of the emoji set show."""
+    assert items.classes is not None, "the emoji set names what its items show"
+    return items.classes
 
 
 def measured(hits: Hits) -> Row:
@@ -119,7 +110,7 @@ def write_table(name: str, table: Mapping[str, Mapping[str, Any]], first: str, c
 
 def _cell(value: Any) -> str:
     if isinstance(value, Measured):
-        return f"{value.value:.1f} ({value.low:.0f} to {value.high:.0f})"
+        return f"{value.value:.1f} ({value.low:.0f} to {value.high:.0f})" if value.low is not None else value.brief
     return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

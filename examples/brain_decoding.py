@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor
 
 from versatile_diffusion import Condition, VersatileDiffusionPipeline, load_embeddings, save_embeddings
-from versatile_diffusion.cli.files import grid
-from versatile_diffusion.data.emoji import EmojiSet
-from versatile_diffusion.sampling.output import fingerprint
+from versatile_diffusion.cli.io.files import grid
+from versatile_diffusion.recipes.emoji.data import EmojiSet
+from versatile_diffusion.records.record import fingerprint
 from versatile_diffusion.tokens import match_statistics
 
 TARGETS = {"image tokens": ("context", "image"), "text tokens": ("context", "text"), "latent": ("latent", "image")}
@@ -99,8 +99,8 @@ class Ridge:
         inverse: (X'X + penalty)^-1 X' of the standardised signals X that were fitted.
     """
 
-    mean: Float[Tensor, "voxels"]
-    std: Float[Tensor, "voxels"]
+    mean: Float[Tensor, " voxels"]
+    std: Float[Tensor, " voxels"]
     inverse: Float[Tensor, "voxels n"]
 
     @classmethod

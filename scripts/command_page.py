@@ -1,4 +1,4 @@
-"""The generated half of docs/command_line.md: every verb's help, as a terminal of 100 columns shows it.
+"""The generated half of docs/guides/command_line.md: every verb's help, as a terminal of 100 columns shows it.
 
     .venv/bin/python scripts/command_page.py
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from versatile_diffusion.cli.app import HELP_NAMES
-from versatile_diffusion.cli.verbs import Verb, command, every_verb
+from versatile_diffusion.cli.table import Verb, command, every_verb
 
-PAGE = Path(__file__).parents[1] / "docs" / "command_line.md"
+PAGE = Path(__file__).parents[1] / "docs" / "guides" / "command_line.md"
 MARK = "<!-- Below: written by scripts/command_page.py from the help texts. -->\n"
 WIDTH = 100
 

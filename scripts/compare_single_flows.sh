@@ -6,13 +6,13 @@
 # step; COUNT and SPLIT shorten the evaluation.
 #   SIZE=tiny STEPS=1400 COUNT=32 SPLIT=pair-test scripts/compare_single_flows.sh
 set -euo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/paths.sh" DATA RUNS PAGE
 versatile=${VERSATILE:-versatile}
 python=${PYTHON:-$(dirname "$(command -v "$versatile")")/python}
 data=${DATA:-data/emoji}
 runs=${RUNS:-runs/emoji}
 count=${COUNT:-96}
-page=${PAGE:-docs/single_flows.md}
+page=${PAGE:-docs/reports/single_flows.md}
 steps=${STEPS:-7000}
 
 train() { # WHAT IT DOES, STEPS (the learning rate rises in the first tenth of them, and falls to zero)
@@ -26,7 +26,7 @@ train four-flows "$steps"
 flows=(text-to-image image-variation image-to-text text-variation)
 shares=$("$python" -c "
 import sys
-from versatile_diffusion.training.settings import steps_of
+from versatile_diffusion.recipes.emoji.settings import steps_of
 print(*(steps_of(flow, $steps) for flow in sys.argv[1:]))" "${flows[@]}")
 against=() single=()
 for share in $shares; do
@@ -36,4 +36,4 @@ for share in $shares; do
 done
 "$versatile" evaluate --model "$runs/four-flows/export" "${against[@]}" --data "$data" --judge "$runs/judge/export" \
     --count "$count" ${SPLIT:+--split "$SPLIT"} --out "$runs/four-flows/evaluation" --page "$page"
-"$python" -m versatile_diffusion.evaluation.single_flows "$runs/four-flows" "${single[@]}" --page "$page"
+"$python" -m versatile_diffusion.recipes.emoji.single_flows "$runs/four-flows" "${single[@]}" --page "$page"

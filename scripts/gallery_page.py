@@ -1,4 +1,4 @@
-"""Parts of the gallery's page: what one is, and how it is written."""
+"""Entries of the gallery page, and how they are written."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from PIL import Image
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.cli.sheet import labelled
+from versatile_diffusion.cli.io.sheet import labelled
 
-Pictures = Mapping[str, Any]
-"""Raw pictures by name."""
+Samples = Mapping[str, Any]
+"""Images by name."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What came of a part: pictures (or none) row by row, labels of columns and rows, and lines of text below them."""
+    """Result of an entry: images (or none) row by row, labels of columns and rows, and the lines of text below."""
 
     images: Sequence[Image.Image]
     columns: Sequence[Any]
@@ -28,26 +28,26 @@ class Shown:
     text: Sequence[str] = ()
 
     def sheet(self) -> Image.Image:
-        """All on one sheet; pictures smaller than the largest stand on white."""
+        """All images on one sheet; smaller ones are centred on white."""
         if len(self.images) != len(self.rows) * len(self.columns):
-            raise ValueError(f"{len(self.images)} pictures for {len(self.rows)} x {len(self.columns)} labels")
+            raise ValueError(f"{len(self.images)} images for {len(self.rows)} x {len(self.columns)} labels")
         size = max(image.width for image in self.images), max(image.height for image in self.images)
         rows, columns = list(map(str, self.rows)), list(map(str, self.columns))
         return labelled([_on_white(image, size) for image in self.images], rows, columns)
 
 
-Run = Callable[[VersatileDiffusionPipeline, Pictures], Shown]
+Run = Callable[[VersatileDiffusionPipeline, Samples], Shown]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One part of the page.
+    """One section of the page.
 
     Args:
-        title: of the part.
-        run: makes it; its docstring says what it is, its body is shown.
-        command: that does the same, or a part of it.
-        held_out: whether it takes held-out pictures in place of the samples.
+        title: heading of the section.
+        run: function that makes it; the page shows its docstring and its body.
+        command: command that does the same, or a part of it.
+        held_out: whether it uses held-out images instead of the samples.
     """
 
     title: str
@@ -60,25 +60,25 @@ class Entry:
         return self.run.__name__.replace("_", "-")
 
     def code(self) -> str:
-        """The body of the function without its docstring and the layout of the sheet."""
+        """Body of the function without its docstring and its last statement, the layout of the sheet."""
         source = textwrap.dedent(inspect.getsource(self.run))
         function = ast.parse(source).body[0]
         assert isinstance(function, ast.FunctionDef)
         first, last = function.body[1], function.body[-1]
         return textwrap.dedent("\n".join(source.splitlines()[first.lineno - 1 : last.lineno - 1]))
 
-    def markdown(self, shown: Shown, picture: str) -> str:
-        """The part of the page; `picture` is where its sheet lies, if there is one."""
+    def markdown(self, shown: Shown, sheet: str) -> str:
+        """The section in Markdown; `sheet` is the path of its sheet, if there is one."""
         words = " ".join((inspect.getdoc(self.run) or "").split())
         blocks = [f"## {self.title}", words, f"```python\n{self.code()}\n```"]
         blocks += [f"```\n{self.command}\n```"] if self.command else []
-        blocks += [f"![{self.title}]({picture})"] if shown.images else []
+        blocks += [f"![{self.title}]({sheet})"] if shown.images else []
         blocks += ["\n".join(f"* {line}" for line in shown.text)] if shown.text else []
         return "\n\n".join(blocks) + "\n"
 
 
 def entry(entries: list[Entry], title: str, command: str = "", held_out: bool = False) -> Callable[[Run], Run]:
-    """Adds a function to the entries; see `Entry`."""
+    """Add a function to the entries; see `Entry`."""
 
     def put(run: Run) -> Run:
         entries.append(Entry(title, run, command, held_out))
@@ -88,7 +88,7 @@ def entry(entries: list[Entry], title: str, command: str = "", held_out: bool = 
 
 
 def _on_white(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A picture in the middle of a white one of `size`."""
+    """Centre an image on a white canvas of `size`."""
     if image.size == size:
         return image
     canvas = Image.new("RGB", size, "white")

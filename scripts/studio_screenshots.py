@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from studio_visitor import Visitor, browser_program, launched  # noqa: E402
 
-from versatile_diffusion.cli.model import load  # noqa: E402
+from versatile_diffusion.cli.io.model import load  # noqa: E402
 from versatile_diffusion.ui.serve import running  # noqa: E402
 
 OUT = ROOT / "docs" / "images" / "studio"

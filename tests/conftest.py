@@ -37,6 +37,16 @@ def manifest(reference: Path) -> dict[str, Any]:
     return json.loads((reference / "manifest-official.json").read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model of random weights."""
+    from tiny import build_tiny_pipeline
+
+    folder = tmp_path_factory.mktemp("model")
+    build_tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_pipeline() -> VersatileDiffusionPipeline:
     """A whole model of random weights that does every task; shared, so leave it as it is."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from versatile_diffusion.data.emoji.build import Source
-from versatile_diffusion.data.emoji.concepts import Concept
-from versatile_diffusion.data.emoji.drawings import Drawing
-from versatile_diffusion.data.emoji.sources import STYLES
+from versatile_diffusion.recipes.emoji.data.build import RenderSource
+from versatile_diffusion.recipes.emoji.data.concepts import Concept
+from versatile_diffusion.recipes.emoji.data.drawings import Drawing
+from versatile_diffusion.recipes.emoji.data.sources import STYLES
 
 STYLE_IDS = ("noto", "twemoji", "openmoji", "openmoji-black", "fluent-flat", "fxemoji")
 CHOSEN = tuple(style for style in STYLES if style.id in STYLE_IDS)
@@ -17,7 +17,7 @@ def svg(index: int, style: int) -> bytes:
     return f'<svg xmlns="http://www.w3.org/2000/svg" width="32" height="32" viewBox="0 0 32 32">{shape}</svg>'.encode()
 
 
-def tiny_source(concepts: int = 20) -> Source:
+def tiny_source(concepts: int = 20) -> RenderSource:
     """Concepts in two groups, drawn in six styles; one drawing is blank, one concept has two drawings in a style."""
     table = tuple(
         Concept(
@@ -39,4 +39,4 @@ def tiny_source(concepts: int = 20) -> Source:
     blank = b'<svg xmlns="http://www.w3.org/2000/svg" width="32" height="32" viewBox="0 0 32 32"/>'
     drawings["fxemoji"][0] = Drawing(table[0].key, 1, "svg", blank)
     drawings["noto"].append(Drawing(table[1].key, 2, "svg", svg(77, 5)))
-    return Source(table, CHOSEN, {name: sorted(row) for name, row in drawings.items()})
+    return RenderSource(table, CHOSEN, {name: sorted(row) for name, row in drawings.items()})

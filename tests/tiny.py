@@ -7,10 +7,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.modalities.bank import ModalityBank
-from versatile_diffusion.modalities.dual_encoder import DualImageEncoder, DualTextEncoder
-from versatile_diffusion.modalities.lite_vae import LiteVAE
-from versatile_diffusion.modalities.optimus import Optimus
-from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.modalities.encoders.dual import DualImageEncoder, DualTextEncoder
+from versatile_diffusion.modalities.image.lite_vae import LiteVAE
+from versatile_diffusion.modalities.text.optimus import Optimus
+from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 
 SIDE = 16  # pixels of a picture

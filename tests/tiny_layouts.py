@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_official import CONFIG, LEVELS, WIDTH
 
-from versatile_diffusion.interop.autokl import autokl_rules
-from versatile_diffusion.interop.keymap import find_official, to_ours
+from versatile_diffusion.interop.names.autokl import autokl_rules
+from versatile_diffusion.interop.names.keymap import find_official, to_ours
+from versatile_diffusion.interop.names.unet import DIFFUSERS, UNet, diffusers_rules, original_rules
 from versatile_diffusion.interop.official import diffuser_plan
-from versatile_diffusion.interop.unet_names import DIFFUSERS, UNet, diffusers_rules, original_rules
 
 State = dict[str, torch.Tensor]
 

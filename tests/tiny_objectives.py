@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from versatile_diffusion.training.config import LoopSettings
-from versatile_diffusion.training.contract import Objective
+from versatile_diffusion.training.engine.config import LoopSettings
+from versatile_diffusion.training.engine.contract import Objective
 
 SHORT = LoopSettings(steps=12, warmup=3, log_every=2, eval_minutes=None, sample_minutes=None)
 

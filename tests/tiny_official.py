@@ -12,12 +12,12 @@ from diffusers import AutoencoderKL
 from transformers import CLIPConfig, CLIPModel
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
-from versatile_diffusion.interop.autokl import autokl_config, autokl_rules
-from versatile_diffusion.interop.keymap import to_official
+from versatile_diffusion.interop.names.autokl import autokl_config, autokl_rules
+from versatile_diffusion.interop.names.keymap import to_official
 from versatile_diffusion.interop.official import diffuser_config
-from versatile_diffusion.interop.official_optimus import optimus_config
-from versatile_diffusion.interop.official_optimus import to_official as optimus_to_official
-from versatile_diffusion.modalities.optimus import Optimus
+from versatile_diffusion.interop.read.official_optimus import optimus_config
+from versatile_diffusion.interop.read.official_optimus import to_official as optimus_to_official
+from versatile_diffusion.modalities.text.optimus import Optimus
 
 WIDTH = 32  # of contexts and of text latents
 LEVELS = 2  # of the image codec

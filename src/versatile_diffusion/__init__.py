@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from versatile_diffusion.on_demand import defer
 from versatile_diffusion.version import __version__
 
 if TYPE_CHECKING:
@@ -14,27 +15,30 @@ if TYPE_CHECKING:
     from versatile_diffusion.diffuser.unet import MultiFlowUNet
     from versatile_diffusion.flow import Condition, Flow
     from versatile_diffusion.modalities.bank import ModalityBank
-    from versatile_diffusion.sampling.embeddings import Embeddings, load_embeddings, save_embeddings
-    from versatile_diffusion.sampling.output import Output
-    from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+    from versatile_diffusion.pipeline.output import Output
+    from versatile_diffusion.pipeline.pipeline import MultiFlowPipeline, VersatileDiffusionPipeline
+    from versatile_diffusion.records.embeddings import Embeddings, load_embeddings, save_embeddings
     from versatile_diffusion.sampling.schedulers import OfficialDDIMScheduler
 
-# Imported when first asked for, so that the command line starts quickly. diffusers looks up the classes named in a
-# model's files here, and their base classes beside them.
+defer()
+
+# Imported on first access, so that the command line starts fast. diffusers looks up the classes named in a model's
+# files here, with their base classes.
 _HOMES = {
     "Condition": "versatile_diffusion.flow",
     "Context": "versatile_diffusion.diffuser.context",
-    "Embeddings": "versatile_diffusion.sampling.embeddings",
+    "Embeddings": "versatile_diffusion.records.embeddings",
     "Flow": "versatile_diffusion.flow",
     "ModalityBank": "versatile_diffusion.modalities.bank",
     "ModelMixin": "diffusers",
+    "MultiFlowPipeline": "versatile_diffusion.pipeline.pipeline",
     "MultiFlowUNet": "versatile_diffusion.diffuser.unet",
     "OfficialDDIMScheduler": "versatile_diffusion.sampling.schedulers",
-    "Output": "versatile_diffusion.sampling.output",
+    "Output": "versatile_diffusion.pipeline.output",
     "SchedulerMixin": "diffusers",
-    "VersatileDiffusionPipeline": "versatile_diffusion.sampling.pipeline",
-    "load_embeddings": "versatile_diffusion.sampling.embeddings",
-    "save_embeddings": "versatile_diffusion.sampling.embeddings",
+    "VersatileDiffusionPipeline": "versatile_diffusion.pipeline.pipeline",
+    "load_embeddings": "versatile_diffusion.records.embeddings",
+    "save_embeddings": "versatile_diffusion.records.embeddings",
 }
 
 __all__ = [
@@ -44,6 +48,7 @@ __all__ = [
     "Flow",
     "ModalityBank",
     "ModelMixin",
+    "MultiFlowPipeline",
     "MultiFlowUNet",
     "OfficialDDIMScheduler",
     "Output",

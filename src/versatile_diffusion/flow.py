@@ -1,14 +1,15 @@
-"""What is generated from what: flows, and the conditions a user gives."""
+"""Flows (what is generated from what), and conditions."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from versatile_diffusion.numeric import is_number, number, plain, settle
+from versatile_diffusion.printable import shown
 from versatile_diffusion.tokens import normalised
 
-if TYPE_CHECKING:  # the command line reads the table of tasks, and must not wait for torch
+if TYPE_CHECKING:  # the command line reads the task table, and must not import torch
     import torch
 
     from versatile_diffusion.sampling.focus import Focus
@@ -18,7 +19,7 @@ MOST_GUIDANCE = 1000
 
 @dataclass(frozen=True)
 class Flow:
-    """One way through the model (paper section 3.2): the modality generated and the modalities that guide it."""
+    """A flow of the model (paper section 3.2): the generated modality and the conditioning modalities."""
 
     data: str
     contexts: tuple[str, ...]
@@ -29,25 +30,24 @@ class Flow:
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing that guides a generation: a raw value, or context tokens made elsewhere.
+    """A condition: a raw value, or precomputed context tokens.
 
     Args:
-        modality: which context stream reads it, e.g. `"text"`.
-        value: the raw value (a string, a picture); leave out when `tokens` is given.
-        tokens: context tokens (L, D) or (B, L, D), used in place of `value`.
-        weight: share of this condition among all; shares are normalised to one, and 0 leaves it out.
-        mask: which part of the value counts (images: a path, an "L" picture or an (H, W) array of any size, white
-            keeps, grey counts in part); one for all values, or a list.
-        guidance_scale: how closely to follow this condition; that of the whole run where left out.
-        negative: what to keep away from in place of the task's null context: a raw value, one per prompt, or tokens.
-        focus: what of it counts, semantics or style: a position of the dial (0 semantics, 0.5 as it is, 1 style), or a
-            `sampling.focus.Focus`.
-        start, end: shares of the trajectory, 0 (noise) to 1 (done), between which it acts.
-        region: where it acts on the canvas of what is generated: a mask as above, or a box (left, top, right, bottom)
-            in shares of the canvas.
+        modality: context stream that reads it, e.g. `"text"`.
+        value: raw value (string, image); omit if `tokens` is given.
+        tokens: context tokens (L, D) or (B, L, D) instead of `value`; arrays are accepted.
+        weight: weight relative to the other conditions; 0 drops it.
+        mask: part of the value to use (for images a path, an "L" image or an (H, W) array of any size; white keeps,
+            grey keeps in part); one for all values, or a list.
+        guidance_scale: guidance scale of this condition; None uses the run's.
+        negative: negative value instead of the task's null context: a raw value, one per prompt, or tokens.
+        focus: focus on semantics or style: a level (0 semantics, 0.5 unchanged, 1 style), or a `sampling.focus.Focus`.
+        start, end: active part of the trajectory, 0 (noise) to 1 (done).
+        region: where it applies on the canvas: a mask as above, or a box (left, top, right, bottom) as fractions of the
+            canvas.
 
     Raises:
-        ValueError: a number is out of its range, or not exactly one of value and tokens is given.
+        ValueError: a value out of range, or not exactly one of value and tokens.
     """
 
     modality: str
@@ -63,16 +63,19 @@ class Condition:
     region: Any = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.modality, str):
+            raise ValueError(f"the modality of a condition is {shown(self.modality)}; it must be a name such as 'text'")
         if (self.value is None) == (self.tokens is None):
-            raise ValueError(f"a {self.modality} condition takes either value or tokens, exactly one of the two")
+            raise ValueError(f"a {self.modality} condition needs exactly one of value and tokens")
         mine = f"of a {self.modality} condition"
-        if not 0 <= self.weight < math.inf:
-            raise ValueError(f"weight {mine} is {self.weight}; it must be a number of 0 or more")
-        if self.guidance_scale is not None and not 0 <= self.guidance_scale <= MOST_GUIDANCE:
-            raise ValueError(f"guidance_scale {mine} is {self.guidance_scale}; it must be from 0 to {MOST_GUIDANCE}")
-        if not 0 <= self.start < self.end <= 1:
+        settled = {"weight": number(f"weight {mine}", self.weight), "start": plain(self.start), "end": plain(self.end)}
+        if self.guidance_scale is not None:
+            settled["guidance_scale"] = number(f"guidance_scale {mine}", self.guidance_scale, most=MOST_GUIDANCE)
+        settle(self, **settled)
+        if not (is_number(self.start) and is_number(self.end) and 0 <= self.start < self.end <= 1):
             raise ValueError(
-                f"start and end {mine} are {self.start} and {self.end}; they must be 0 <= start < end <= 1"
+                f"start and end {mine} are {shown(self.start)} and {shown(self.end)}; they must be "
+                f"0 <= start < end <= 1"
             )
 
     @classmethod
@@ -85,15 +88,15 @@ class Condition:
         reference: torch.Tensor | None = None,
         **options: Any,
     ) -> Condition:
-        """A condition of context tokens made elsewhere, such as those predicted from brain signals.
+        """Create a condition from external context tokens, e.g. predicted from brain signals.
 
         Args:
-            modality: which context stream reads them.
-            tokens: (L, D) or (B, L, D) of any scale; arrays are taken, too.
-            normalise: `"global"` divides by the norm of token 0 as the paper does, `"tokens"` gives each token its
-                typical norm, `"statistics"` gives each entry its typical mean and standard deviation over the batch.
-            reference: tokens (N, L, D) of the encoder that say what is typical; `"global"` does without.
-            options: the other fields, such as `weight`.
+            modality: context stream that reads them.
+            tokens: (L, D) or (B, L, D) at any scale; arrays are accepted.
+            normalise: `"global"` divides by the norm of token 0 as in the paper, `"tokens"` scales each token to its
+                reference norm, `"statistics"` matches each entry's mean and standard deviation over the batch.
+            reference: tokens (N, L, D) of the encoder as reference; not needed for `"global"`.
+            options: other fields, e.g. `weight`.
 
         Raises:
             ValueError: see `versatile_diffusion.tokens.normalised`.

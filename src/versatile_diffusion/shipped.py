@@ -1,34 +1,119 @@
-"""Models that are installed, and what can be said of them without loading one."""
+"""Installed models, without loading them."""
 
 from __future__ import annotations
 
 import json
-from importlib.metadata import entry_points
+import os
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from importlib.metadata import EntryPoint, entry_points
+from os import PathLike
 from pathlib import Path
+
+from versatile_diffusion.choices import unknown
 
 MODELS_GROUP = "versatile_diffusion.models"
 INDEX = "model_index.json"
-CHECKOUT = Path(__file__).parents[2] / "models"
+SOURCE = Path(__file__).parents[1]
+CHECKOUT = SOURCE.parent / "models" if SOURCE.name == "src" else None
+"""Folder of models in a checkout; None for an installed package."""
+OWN: Mapping[str, str] = {"emoji": "pip install ./models/emoji"}
+"""Models of this project, and how to install each in a checkout. They are separate distributions."""
+DIGESTS: Mapping[str, str] = {"emoji": "9189c9dc30356ca37e1babc606e28e64f9c7bb3076f82b7ad49304890d8527f0"}
+"""`digest_of` of each model's folder; `python scripts/model_digests.py` writes it here."""
+RELEASES: Mapping[str, str] = {}
+"""Address of the wheel of each model's release, used by `versatile fetch`; see docs/release.md."""
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
+CACHE_VARIABLE = "VERSATILE_CACHE"
+
+
+def cache() -> Path:
+    """Return the folder of fetched models: `VERSATILE_CACHE`, else the system's cache folder."""
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
+    usual = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
+    return (Path(usual) if usual else Path.home() / ".cache") / "versatile-diffusion"
+
+
+def fetched_folder(name: str) -> Path:
+    """Return the folder into which `versatile fetch` puts a model."""
+    return cache() / "models" / name
+
+
+def digest_of(folder: Path) -> str:
+    """Return the SHA-256 of the names and hashes of all files of a model, sorted by name."""
+    total = sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = sha256(file.read_bytes()).hexdigest()
+        total.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
+    return total.hexdigest()
 
 
 def shipped_models() -> dict[str, Path]:
-    """Folders of the models that are installed, by name.
+    """Return the folders of installed models by name.
 
-    A distribution brings one through the entry point group `versatile_diffusion.models`: its name, and an object that
-    is the folder (or a function that returns it). In a checkout, `models/NAME/` counts too.
+    A distribution provides one through the entry point group `versatile_diffusion.models`: its name, and the folder
+    (or a function that returns it). In a checkout, `models/NAME/` counts, too, and so does what `versatile fetch`
+    downloaded. Models whose files are missing are omitted.
     """
-    indexes = sorted(CHECKOUT.glob(f"*/**/{INDEX}")) if CHECKOUT.is_dir() else []
-    found = {index.relative_to(CHECKOUT).parts[0]: index.parent for index in indexes}
-    for point in entry_points(group=MODELS_GROUP):
+    indexes = sorted(CHECKOUT.glob(f"*/**/{INDEX}")) if CHECKOUT else []
+    kept = {name: fetched_folder(name) for name in OWN if (fetched_folder(name) / INDEX).is_file()}
+    found = kept | {index.relative_to(str(CHECKOUT)).parts[0]: index.parent for index in indexes}
+    return found | {point.name: folder for point in entry_points(group=MODELS_GROUP) if (folder := _folder(point))}
+
+
+def _folder(point: EntryPoint) -> Path | None:
+    try:
         where = point.load()
-        found[point.name] = Path(where() if callable(where) else where)
-    return found
+    except (ImportError, AttributeError):
+        return None
+    folder = Path(where() if callable(where) else where)
+    return folder if (folder / INDEX).is_file() else None
+
+
+def damaged_models() -> list[str]:
+    """Return the names of installed models whose files are missing."""
+    return sorted(point.name for point in entry_points(group=MODELS_GROUP) if _folder(point) is None)
+
+
+def not_installed(name: str) -> str:
+    """Return the message for a model of this project that is not installed."""
+    return (
+        f"the {name} model is not installed: get it by `versatile fetch {name}`, pip install "
+        f"'versatile-diffusion[{name}]' or, in a clone, `{OWN[name]}`; other models work by folder or hub id"
+    )
 
 
 def styles_of(name: str) -> list[str]:
-    """Styles of a shipped model or a folder; none where that cannot be told."""
+    """Return the styles of a shipped model or a folder; empty if unknown."""
     index = shipped_models().get(name, Path(name)) / INDEX
     try:
         return list(json.loads(index.read_text(encoding="utf-8"))["styles"])
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def find_model(name: str | PathLike[str]) -> str:
+    """The folder of a shipped model; a folder, a checkpoint or a hub id (`owner/name`, or `owner/name@revision`) as
+    given.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    shipped = shipped_models()
+    if str(name) in shipped:
+        return str(shipped[str(name)])
+    if str(name) in OWN and not is_ours(name):
+        raise ValueError(not_installed(str(name)))
+    if Path(name).exists():
+        return str(name)
+    if HUB_ID.fullmatch(str(name)):
+        return str(name)
+    others = "; else a folder, a checkpoint, or a hub id as owner/name or owner/name@revision"
+    raise ValueError(unknown("model", str(name), sorted(shipped), others))
+
+
+def is_ours(path: str | PathLike[str]) -> bool:
+    """Whether a path is a folder in our layout."""
+    return Path(path, INDEX).is_file() and Path(path, "bank").is_dir()

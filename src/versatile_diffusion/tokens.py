@@ -1,58 +1,58 @@
-"""Context tokens made elsewhere (predicted from brain signals, for one), brought to the scale of an encoder's own."""
+"""Normalisation of external context tokens (e.g. predicted from brain signals) to an encoder's scale."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from versatile_diffusion.choices import unknown
+from versatile_diffusion.choices import chosen
+from versatile_diffusion.numeric import LEAST_NORM, as_tensor, check_finite, widened
+from versatile_diffusion.printable import shown
 
-if TYPE_CHECKING:  # as in flow.py: the command line must not wait for torch
+if TYPE_CHECKING:  # as in flow.py: the command line must not import torch
     from jaxtyping import Float
     from torch import Tensor
 
-LEAST = 1e-12
-
 
 def divide_by_global(tokens: Float[Tensor, "b l d"], reference: Float[Tensor, "n l d"] | None) -> Tensor:
-    """All tokens divided by the norm of token 0, the global one, as the paper's image contexts are (section 3.3).
+    """Divide all tokens by the norm of the global token 0, as for the paper's image contexts (section 3.3).
 
-    With a reference, token 0 gets the mean norm that it has there. That is needed for texts, where the official model
-    divides by the norm of the pooled token, whose place depends on the text.
+    With a reference, token 0 gets its mean norm in the reference. Texts need it, since the official model divides by
+    the norm of the pooled token, whose position depends on the text.
     """
     norm = tokens[:, :1].norm(dim=-1, keepdim=True)
-    if bool((norm < LEAST).any()):
-        raise ValueError("token 0 is zero, so nothing can be divided by its norm; normalise by 'tokens' instead")
+    if bool((norm < LEAST_NORM).any()):
+        raise ValueError("token 0 is zero, so tokens cannot be divided by its norm; normalise by 'tokens' instead")
     target = 1.0 if reference is None else reference[:, 0].norm(dim=-1).mean().to(tokens)
     return tokens / norm * target
 
 
 def scale_each_token(tokens: Float[Tensor, "b l d"], reference: Float[Tensor, "n l d"] | None) -> Tensor:
-    """Each token scaled to the mean norm that the reference has in its place; zero tokens stay zero."""
+    """Scale each token to its mean norm in the reference; zero tokens stay zero."""
     if reference is None:
-        raise ValueError("to normalise by 'tokens', give a reference (N, L, D): it says what norm is typical")
+        raise ValueError("to normalise by 'tokens', give a reference (N, L, D) with the target norms")
     typical = reference.norm(dim=-1, keepdim=True).mean(dim=0).to(tokens)
-    return tokens / tokens.norm(dim=-1, keepdim=True).clamp_min(LEAST) * typical
+    return tokens / tokens.norm(dim=-1, keepdim=True).clamp_min(LEAST_NORM) * typical
 
 
 def match_statistics(values: Float[Tensor, "b ..."], reference: Float[Tensor, "n ..."] | None) -> Tensor:
-    """Each entry standardised over the batch, then given the mean and standard deviation that it has in the reference.
+    """Match each entry's mean and standard deviation over the batch to the reference.
 
-    It undoes the shrinking of regressions, as in brain decoding (Ozcelik & VanRullen 2023). It serves latents, too.
+    This undoes the shrinkage of regression, e.g. in brain decoding (Ozcelik & VanRullen 2023). Also applies to latents.
 
     Args:
-        values: (B, ...) with B of 2 or more.
-        reference: (N, ...) of the same form, such as what the regression was trained to predict.
+        values: (B, ...) with B at least 2.
+        reference: (N, ...) of the same shape, e.g. the regression's training targets.
 
     Raises:
-        ValueError: no reference, one of another form, or a batch of one.
+        ValueError: a missing reference, one of another shape, or a batch of one.
     """
     if reference is None:
-        raise ValueError("to normalise by 'statistics', give a reference (N, ...): it says what mean and std to have")
+        raise ValueError("to normalise by 'statistics', give a reference (N, ...) with the target mean and std")
     _check_form(values, reference)
     if len(values) < 2:
-        raise ValueError("statistics of a batch of 1 say nothing; normalise all predictions together")
-    mean, std = values.mean(dim=0), values.std(dim=0, correction=0).clamp_min(LEAST)
+        raise ValueError("statistics need a batch of at least 2; normalise all predictions together")
+    mean, std = values.mean(dim=0), values.std(dim=0, correction=0).clamp_min(LEAST_NORM)
     return (values - mean) / std * reference.std(dim=0, correction=0).to(values) + reference.mean(dim=0).to(values)
 
 
@@ -62,45 +62,39 @@ NORMALISATIONS: dict[str, Normalisation] = {
     "tokens": scale_each_token,
     "statistics": match_statistics,
 }
-"""Ways to bring context tokens (B, L, D) of any scale to that of an encoder."""
+"""Normalisations of context tokens (B, L, D) to an encoder's scale."""
 
 
 def normalised(
     tokens: Float[Tensor, "*b l d"], how: str | None, reference: Float[Tensor, "n l d"] | None = None
 ) -> Float[Tensor, "*b l d"]:
-    """Context tokens at the scale of an encoder's own.
+    """Normalise context tokens to an encoder's scale.
 
     Args:
-        tokens: (L, D) or (B, L, D) of any scale; arrays are taken, too.
-        how: a key of `NORMALISATIONS`, or None to leave them as they are.
-        reference: tokens (N, L, D) that the encoder gave for other values.
+        tokens: (L, D) or (B, L, D) at any scale; arrays are accepted.
+        how: key of `NORMALISATIONS`, or None to leave them unchanged.
+        reference: tokens (N, L, D) of the encoder for other values.
 
     Raises:
-        ValueError: tokens of another rank or with NaN or infinite entries, an unknown name, or a missing reference.
+        ValueError: a wrong rank, NaN or infinite tokens, an unknown name, or a missing reference.
     """
-    tokens = _as_tensor(tokens)
+    tokens = as_tensor(tokens, "tokens")
     if tokens.ndim not in (2, 3):
-        raise ValueError(f"tokens are (L, D) or (B, L, D), not {tuple(tokens.shape)}")
-    if not bool(tokens.isfinite().all()):
-        raise ValueError("the tokens have NaN or infinite entries")
+        raise ValueError(f"tokens are {tuple(tokens.shape)}; they must be (L, D) or (B, L, D)")
+    check_finite(tokens, "the tokens")
     if how is None:
         return tokens
-    if how not in NORMALISATIONS:
-        raise ValueError(unknown("normalisation", how, NORMALISATIONS))
-    batch = tokens if tokens.ndim == 3 else tokens[None]
+    chosen("normalisation", how, NORMALISATIONS)
+    batch = widened(tokens if tokens.ndim == 3 else tokens[None])
     if reference is not None:
-        reference = _as_tensor(reference)
+        reference = widened(check_finite(as_tensor(reference, "the reference"), "the tokens of the reference"))
         _check_form(batch, reference)
-    return NORMALISATIONS[how](batch, reference).reshape(tokens.shape)
-
-
-def _as_tensor(values: Any) -> Tensor:
-    """A tensor as it is, an array as a tensor of 32 bits."""
-    import torch
-
-    return values if isinstance(values, torch.Tensor) else torch.as_tensor(values, dtype=torch.float32)
+    found = NORMALISATIONS[how](batch, reference).reshape(tokens.shape).to(tokens.dtype)
+    return check_finite(found, f"the tokens normalised by {shown(how)} in {tokens.dtype}")
 
 
 def _check_form(values: Tensor, reference: Tensor) -> None:
     if reference.ndim != values.ndim or reference.shape[1:] != values.shape[1:]:
-        raise ValueError(f"the reference is {tuple(reference.shape)}; it must be like the values {tuple(values.shape)}")
+        raise ValueError(
+            f"the reference is {tuple(reference.shape)}; it must have the values' shape {tuple(values.shape)}"
+        )

@@ -106,7 +106,7 @@ def test_exchanges_that_are_refused(arguments: dict[str, Any], message: str) -> 
 
 
 def test_what_is_refused(tiny_pipeline: VersatileDiffusionPipeline) -> None:
-    with pytest.raises(ValueError, match="candidates: picture and caption belong together"):
+    with pytest.raises(ValueError, match="candidates: not supported in joint generation"):
         joint(tiny_pipeline, candidates=3)
     with pytest.raises(ValueError, match="all conditions have weight 0"):
         joint(tiny_pipeline, exchange=Exchange(caption_weight=0))

@@ -9,6 +9,7 @@ from PIL import Image
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
 from versatile_diffusion.applications.blend import Picture, app_contexts
 from versatile_diffusion.applications.round_trip import REDUCED, describe, edit, steer
+from versatile_diffusion.diffuser.context import Context
 
 FEW = {"num_inference_steps": 2, "guidance_scale": 2.0}
 PASS = FEW | {"captioning": FEW}
@@ -63,7 +64,7 @@ def test_own_words(tiny_pipeline: VersatileDiffusionPipeline, picture: Image.Ima
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "nothing to change"),
+        ({}, "nothing to edit"),
         ({"caption": "a", "add": "b"}, "not both"),
         ({"add": "b", "image_weight": 1.5}, "image_weight is 1.5"),
     ],
@@ -77,7 +78,23 @@ def test_contexts_of_the_app() -> None:
     text, image = torch.randn(1, 5, 8), torch.randn(1, 9, 8)
     with pytest.raises(ValueError, match="text_strength is 2"):
         app_contexts(text, [Picture(image)], 2)
-    with pytest.raises(ValueError, match="neither"):
+    with pytest.raises(ValueError, match="no context"):
         app_contexts(None, [])
-    assert [c.stream for c in app_contexts(text, [Picture(image)], 1.0)] == ["text"]
-    assert [c.stream for c in app_contexts(text, [Picture(image)], 0.0)] == ["image"]
+    given = {strength: app_contexts(text, [Picture(image)], strength) for strength in (0, 0.25, 1.0, 1)}
+    assert [(c.stream, c.weight) for c in given[0]] == [("image", 1)]  # as the app does: a text of no strength goes,
+    assert [(c.stream, c.weight) for c in given[0.25]] == [("text", 0.25), ("image", 0.75)]
+    assert [(c.stream, c.weight) for c in given[1]] == [("text", 1), ("image", 0)]  # and pictures of no share stay
+
+
+@torch.no_grad()
+def test_pictures_of_no_share_change_nothing(tiny_pipeline: VersatileDiffusionPipeline, picture: Image.Image) -> None:
+    unet, latent = tiny_pipeline.unet, torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    text, image = tiny_pipeline.encode_context(["a cat"]), tiny_pipeline.encode_context([picture])
+    both = app_contexts(text, [Picture(image)], 1)
+    alone = unet(latent, 500, [Context("text", text)], data="image")
+    assert torch.equal(unet(latent, 500, both, data="image"), alone)
+    assert torch.equal(unet(latent, 500, unet.project(both), data="image"), alone)
+    options = {"num_inference_steps": 2, "seed": 0, "guidance_scale": 3.0}
+    one = {1: tiny_pipeline.text_to_image("a cat", **options), 0: tiny_pipeline.image_variation(picture, **options)}
+    for strength, same in one.items():
+        assert torch.equal(tiny_pipeline.dual_guided("a cat", picture, strength, **options).latents, same.latents)

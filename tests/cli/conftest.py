@@ -13,7 +13,7 @@ from PIL import Image
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.cli import main
-from versatile_diffusion.sampling import models
+from versatile_diffusion.pipeline import models
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,20 @@ LOADED: dict[Any, VersatileDiffusionPipeline] = {}
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that name the same files share the model: reading it would be most of what these tests do."""
-    from versatile_diffusion.cli import model
+    from versatile_diffusion.cli.io import model
 
     read = model.load
 
-    def load(name: str, device: str | None = None) -> VersatileDiffusionPipeline:
+    def load(name: str, device: str | None = None, dtype: Any = "auto") -> VersatileDiffusionPipeline:
         folder = Path(models.shipped_models().get(name, name)).resolve()
         states = {file: file.stat() for file in folder.glob("**/*.*")}
-        key = (device, *((file, state.st_mtime_ns, state.st_size) for file, state in sorted(states.items())))
+        key = (
+            device,
+            str(dtype),
+            *((file, state.st_mtime_ns, state.st_size) for file, state in sorted(states.items())),
+        )
         if not states or key not in LOADED:
-            LOADED[key] = read(name, device)
+            LOADED[key] = read(name, device, dtype)
         return LOADED[key]
 
     monkeypatch.setattr(model, "load", load)

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from unittest import mock
 
-from versatile_diffusion.cli import console, main
+from versatile_diffusion.cli import main
+from versatile_diffusion.cli.io import console
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ def versatile(arguments: list[str], stdin: bytes) -> Done:
 
 def jq(arguments: list[str], stdin: bytes) -> Done:
     """Of jq no more than its documents: each must have what is asked for first."""
-    key = arguments[-1].lstrip(".").partition("[")[0]
-    values = [document[key] for document in documents(stdin.decode())]
+    keys = arguments[-1].lstrip(".").partition("[")[0].split(".")
+    values = [reduce(lambda value, key: value[key], keys, document) for document in documents(stdin.decode())]
     return Done(0, json.dumps(values).encode(), "")
 
 

@@ -49,8 +49,8 @@ def is_one_line(answer: object, *words: str) -> bool:
     ("file", "words"),
     [
         ("missing.png", ("missing.png", "no such")),
-        ("words.png", ("words.png", "not a picture")),
-        ("empty.png", ("empty.png", "not a picture")),
+        ("words.png", ("words.png", "not an image")),
+        ("empty.png", ("empty.png", "not an image")),
         ("cut.png", ("cut.png",)),
         ("huge.png", ("huge.png", "too large", "64,000,000")),
         ("large.png", ("large.png", "too large", "64,000,000")),
@@ -121,14 +121,14 @@ def test_a_verb_with_others_below_it_shows_them(versatile: Command) -> None:
 
 def test_a_folder_that_cannot_be_written_to(versatile: Command, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda place, mode: False)
-    assert is_one_line(versatile("text-to-image", "a", "--model", model, "--out", "new/one"), "nothing can be written")
+    assert is_one_line(versatile("text-to-image", "a", "--model", model, "--out", "new/one"), "is not writable")
 
 
 def test_errors_of_the_system_are_told_in_words(versatile: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*given: object) -> None:
         raise OSError(28, "No space left on device", "out/picture.png")
 
-    monkeypatch.setattr("versatile_diffusion.cli.doctor.software", full)
+    monkeypatch.setattr("versatile_diffusion.cli.verbs.doctor.software", full)
     assert is_one_line(versatile("doctor"), "out/picture.png: No space left on device")
 
 
@@ -136,7 +136,7 @@ def test_an_interruption_is_told(versatile: Command, monkeypatch: pytest.MonkeyP
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("versatile_diffusion.cli.doctor.software", interrupted)
+    monkeypatch.setattr("versatile_diffusion.cli.verbs.doctor.software", interrupted)
     answer = versatile("doctor")
     assert (answer.code, answer.out, answer.err) == (130, "", "interrupted\n")
 

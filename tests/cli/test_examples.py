@@ -6,19 +6,22 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import laion
 import pytest
 import torch
 from PIL import Image
 from tiny import build_tiny_pipeline
 
 from tests.cli import shell
-from versatile_diffusion.cli.verbs import every_verb
-from versatile_diffusion.data.emoji import Manifest
-from versatile_diffusion.sampling import models
+from versatile_diffusion.cli.table import every_verb
+from versatile_diffusion.pipeline import models
+from versatile_diffusion.recipes.emoji.data import Manifest
 from versatile_diffusion.tasks import TASKS
 
-DATA = Path(__file__).parents[1] / "data" / "emoji"
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data" / "emoji"
 VERBS = dict(every_verb())
 FEWER = {
     "versatile train": ("--steps", "1"),
@@ -47,17 +50,27 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emoji: Path) -> Path:
         target = f"{module}.shipped_models" if isinstance(module, str) else (module, "shipped_models")
         names = lambda: {"emoji": emoji}  # noqa: E731
         monkeypatch.setattr(target, names) if isinstance(target, str) else monkeypatch.setattr(*target, names)
-    monkeypatch.setattr("versatile_diffusion.data.emoji.build_emoji", lambda out, **_: Manifest.read(DATA))
-    for folder in ("photos", "pictures", "data"):
+    monkeypatch.setattr("versatile_diffusion.recipes.emoji.data.build_emoji", lambda out, **_: Manifest.read(DATA))
+    for folder in ("photos", "pictures", "data", "models"):
         Path(folder).mkdir()
     Path("data/emoji").symlink_to(DATA)
+    Path("models/emoji").symlink_to(ROOT / "models" / "emoji")
+    monkeypatch.setenv("VERSATILE_CACHE", str(tmp_path / "cache"))
     for k, (name, colour) in enumerate({"apple": "red", "car": "blue"}.items()):
         Image.new("RGB", (24, 24), colour).save(f"{name}.png")
         Image.new("RGB", (24, 24), colour).save(f"photos/{name}.png")
         Image.new("RGB", (16, 16), colour).save(f"pictures/{k}.png")
         Path(f"pictures/{k}.txt").write_text(f"a {colour} {name}")
     Path("prompts.txt").write_text("a red apple\na blue car\n")
+    Path("logins.txt").write_text("ada:secret\n")
+    Path("keys.txt").write_text("a-key-of-some-length\n")
+    laion.write(Path("laion"), 2, 50, url="http://127.0.0.1/image.jpg")
     return tmp_path
+
+
+def ended(api: Any, host: str, port: int) -> None:
+    """In place of serving until SIGTERM: the service ends at once."""
+    api.state.service.engine.close()
 
 
 @pytest.mark.parametrize("words", VERBS)
@@ -66,7 +79,10 @@ def test_examples_work(here: Path, words: str, monkeypatch: pytest.MonkeyPatch) 
     if words == "versatile ui":
         pytest.importorskip("gradio")
         at_once = SimpleNamespace(Event=lambda: SimpleNamespace(wait=lambda: None))  # it would serve until Ctrl-C
-        monkeypatch.setattr("versatile_diffusion.cli.ui.threading", at_once)
+        monkeypatch.setattr("versatile_diffusion.cli.verbs.ui.threading", at_once)
+    if words == "versatile serve":
+        pytest.importorskip("fastapi")
+        monkeypatch.setattr("versatile_diffusion.serving.server.serve", ended)
     threads = torch.get_num_threads()
     for line in VERBS[words].examples:
         call = next(call for call in sorted(VERBS, key=len, reverse=True) if line.startswith(call))

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from versatile_diffusion.data.buckets import Buckets, cut
-from versatile_diffusion.data.sources import Item
 
 
 @given(st.integers(1, 12), st.sampled_from([1, 8, 64]), st.floats(1, 9))
@@ -41,16 +40,6 @@ def test_pictures_go_to_the_nearest_shape_and_lose_little() -> None:
     middle = cut(picture, (48, 80))
     assert middle.size == (150, 90)
     assert middle.getextrema() == ((255, 255), (0, 0), (0, 0))
-
-
-def test_items_keep_their_order_within_a_shape() -> None:
-    sizes = ((30, 10), (10, 10), (31, 10), (10, 11))
-    items = [Item(str(n), {"image": [Image.new("RGB", size)]}) for n, size in enumerate(sizes)]
-    parted = Buckets.of(32, 8, 4).parted(items)
-    assert {shape: [item.key for item in some] for shape, some in parted.items()} == {
-        (16, 64): ["0", "2"],
-        (32, 32): ["1", "3"],
-    }
 
 
 @pytest.mark.parametrize(("arguments", "told"), [((60, 16, 2), "no multiple of 16"), ((64, 16, 0.5), "from 1 up")])

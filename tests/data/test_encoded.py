@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from tiny import build_tiny_pipeline
 
 from versatile_diffusion.data import encoded as module
 from versatile_diffusion.data.encoded import LATENTS, TOKENS, EncodedSet, encode_set, rank
-from versatile_diffusion.data.sources import open_source
+from versatile_diffusion.data.looks import Looks
+from versatile_diffusion.data.sources import Report, open_source
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "white")
 CPU = torch.device("cpu")
@@ -80,7 +82,7 @@ def test_an_interrupted_encoding_goes_on_to_the_same_files(bank, folder: Path, t
     assert again.index == whole.index
     for part in whole.index["parts"]:
         assert (again.folder / part["file"]).read_bytes() == (whole.folder / part["file"]).read_bytes()
-    monkeypatch.setattr(module, "_tensors", None)  # encoding again would fail now
+    monkeypatch.setattr(bank.codecs["image"], "encode", None)  # encoding again would fail now
     assert len(encode_set(open_source(folder), bank, tmp_path / "broken", part=3)) == 7
 
 
@@ -101,7 +103,9 @@ def test_some_items_are_kept_as_they_were(bank, folder: Path, tmp_path: Path, pa
         path.rename(path.with_name(f"{number:02d}.png"))
     assert len(made.looks(first[:2])) == 4
     read = [item for item, _ in open_source(folder).read()]
-    module._write_looks(read[:3], 4, made.folder / "looks")  # goes on with this version
+    kept = Looks(made.folder / "looks", 4)
+    for item in read[:3]:  # goes on with this version
+        kept.keep(item)
     there = {path.name for path in (made.folder / "looks").iterdir()}
     assert there == {f"{rank(item.key)}.{kind}" for item in read[:3] for kind in ("png", "txt")}
 
@@ -154,9 +158,8 @@ def test_another_model_and_another_source_are_refused(bank, folder: Path, tmp_pa
         encode_set(open_source(folder), other, tmp_path / "out")
     with pytest.raises(ValueError, match="another source"):
         encode_set(open_source(made.folder / "looks"), bank, tmp_path / "out")
-    (folder / "new.png").write_bytes(next(folder.glob("*.png")).read_bytes())
-    with pytest.raises(ValueError, match="with other files"):
-        encode_set(open_source(folder), bank, tmp_path / "out")
+    with pytest.raises(ValueError, match="another --long"):
+        encode_set(open_source(folder), bank, tmp_path / "out", long="skip")
 
 
 def test_nothing_there(bank, folder: Path, tmp_path: Path) -> None:
@@ -169,3 +172,157 @@ def test_nothing_there(bank, folder: Path, tmp_path: Path) -> None:
     made = EncodedSet(tmp_path, {"made_by": {"latents.image": "x"}, "parts": []})
     with pytest.raises(ValueError, match=r"no tokens\.audio; it has latents\.image"):
         made.rows(TOKENS, "audio", CPU)
+
+
+def drawn(encoded: EncodedSet, kind: str, modality: str) -> dict[str, torch.Tensor]:
+    """The first row of each item, by its name."""
+    rows = encoded.rows(kind, modality, CPU).draw(torch.arange(len(encoded)), torch.Generator().manual_seed(0))
+    return dict(zip(encoded.keys, rows, strict=True))
+
+
+class Counted:
+    """Counts what an encoder is asked for."""
+
+    def __init__(self, encode):
+        self.encode, self.values = encode, 0
+
+    def __call__(self, values, **options):
+        self.values += len(values)
+        return self.encode(values, **options)
+
+
+@pytest.fixture
+def counted(bank, monkeypatch) -> Counted:
+    counter = Counted(bank.encoders["image"].encode)
+    monkeypatch.setattr(bank.encoders["image"], "encode", counter)
+    return counter
+
+
+def test_a_set_is_renewed_by_the_difference(bank, folder: Path, tmp_path: Path, counted: Counted) -> None:
+    made = encode_set(open_source(folder), bank, tmp_path / "out", part=3)
+    before, files = drawn(made, TOKENS, "text"), {file.name for file in made.folder.glob("part-*")}
+    assert made.outdated == ""
+    counted.values = 0
+    (folder / "1.txt").write_text("a blue  dog")  # as long as before
+    os.utime(folder / "2.txt", (1, 1))
+    (folder / "6.png").unlink()
+    Image.new("RGB", (16, 16), "pink").save(folder / "8.png")
+    (folder / "8.txt").write_text("a pink dog")
+    assert "has changed since" in made.outdated
+    with pytest.warns(UserWarning, match="mine has changed"):
+        again = encode_set(open_source(folder), bank, tmp_path / "out", part=3)
+    assert counted.values <= 3 + 4  # and those that are looked at anew, the first by a hash of their names
+    after = drawn(again, TOKENS, "text")
+    assert set(after) == {*before} - {"6.png"} | {"8.png"}
+    assert all(torch.equal(after[key], before[key]) for key in ("0.png", "2.png", "4.png", "5.png"))
+    assert not torch.equal(after["1.png"], before["1.png"])
+    fresh = drawn(encode_set(open_source(folder), bank, tmp_path / "fresh", part=3), TOKENS, "text")
+    assert all(torch.allclose(after[key], fresh[key], atol=2e-3) for key in fresh)
+    looks = {text.read_text() for text in (again.folder / "looks").glob("*.txt")}
+    assert {"a blue  dog\n", "a pink dog\n"} <= looks
+    assert "a white dog\n" not in looks
+    assert {file.name for file in again.folder.glob("part-*")} == {part["file"] for part in again.index["parts"]}
+    assert files - {file.name for file in again.folder.glob("part-*")}
+
+
+def test_a_renewal_that_is_interrupted_goes_on(bank, folder: Path, tmp_path: Path, counted: Counted) -> None:
+    made = encode_set(open_source(folder), bank, tmp_path / "out", part=2, looks=0)
+    (folder / "0.txt").write_text("another dog")
+    (folder / "6.txt").write_text("another house")
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    counted.values = 0
+    with pytest.warns(UserWarning, match="has changed"), pytest.raises(KeyboardInterrupt):
+        encode_set(open_source(folder), bank, tmp_path / "out", part=2, looks=0, progress=stop)
+    again = encode_set(open_source(folder), bank, tmp_path / "out", part=2, looks=0)
+    assert counted.values == 2
+    assert again.keys == made.keys
+    kept = [part["file"] for part in again.index["parts"] if part in made.index["parts"]]
+    assert len(kept) == 2, "files of which nothing has changed stay"
+
+
+@pytest.mark.parametrize("how", ["cut", "gone", "index"])
+def test_what_is_damaged_is_named_and_encoded_anew(
+    bank, folder: Path, tmp_path: Path, counted: Counted, how: str
+) -> None:
+    made = encode_set(open_source(folder), bank, tmp_path / "out", part=3, looks=0)
+    before = drawn(made, LATENTS, "image")
+    file = made.folder / ("encoded.json" if how == "index" else "part-00001.safetensors")
+    file.unlink() if how == "gone" else os.truncate(file, 1000)
+    with pytest.raises(ValueError, match=rf"{file.name} is damaged"):
+        EncodedSet.open(made.folder)
+    counted.values = 0
+    with pytest.warns(UserWarning, match=rf"{file.name} is damaged"):
+        again = encode_set(open_source(folder), bank, tmp_path / "out", part=3, looks=0)
+    assert counted.values == (7 if how == "index" else 3)
+    after = drawn(again, LATENTS, "image")
+    assert all(torch.allclose(after[key], before[key], atol=2e-3) for key in before)
+
+
+@pytest.mark.parametrize("file", ["../part-00000.safetensors", "/etc/passwd", 5])
+def test_an_index_names_no_files_elsewhere(bank, folder: Path, tmp_path: Path, file: object) -> None:
+    made = encode_set(open_source(folder), bank, tmp_path / "out", looks=0)
+    index = json.loads((made.folder / "encoded.json").read_text())
+    index["parts"][0]["file"] = file
+    (made.folder / "encoded.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"encoded\.json is damaged"):
+        EncodedSet.open(made.folder)
+
+
+LONG = "a big red house and a small green cat " * 3
+
+
+def test_captions_that_are_too_long(bank, folder: Path, tmp_path: Path) -> None:
+    (folder / "3.txt").write_text(f"a house\n{LONG}")
+    (folder / "4.txt").write_text(LONG)
+    (folder / "5.txt").write_text("x" * 500)  # one word
+    made = encode_set(open_source(folder), bank, tmp_path / "cut")
+    assert len(made) == 7
+    assert made.index["report"]["captions"] == {"captions cut to what the encoder reads": 3}
+    cut = {item.values["text"][-1] for item in made.looks(made.keys)}
+    assert any(LONG.startswith(text) and len(text) > 20 for text in cut)
+    assert any(set(text) == {"x"} for text in cut)
+    skipped = encode_set(open_source(folder), bank, tmp_path / "skip", long="skip")
+    assert {"4.png", "5.png"}.isdisjoint(skipped.keys)
+    report = skipped.index["report"]
+    assert (report["bad"], report["captions"]) == (
+        {"bad pictures": 1, "captions too long": 2},
+        {"captions too long": 1},
+    )
+    assert any(example.startswith("captions too long: 4.png: the caption 'a big red") for example in report["examples"])
+    with pytest.raises(ValueError, match=r"3\.png: the caption .* is longer than the encoder reads; --long cut"):
+        encode_set(open_source(folder), bank, tmp_path / "refuse", long="refuse")
+    with pytest.raises(ValueError, match="unknown --long 'chop'"):
+        encode_set(open_source(folder), bank, tmp_path / "other", long="chop")
+
+
+def test_an_item_that_cannot_be_encoded_is_a_bad_one(bank, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """Whatever a codec or an encoder raises, and what is not finite."""
+    codec, encoder = bank.codecs["image"].encode, bank.encoders["text"].encode
+
+    def encode(values, *rest, **size):
+        if any(value.getpixel((0, 0)) == (0, 128, 0) for value in values):
+            raise RuntimeError("no green")
+        rows = codec(values, *rest, **size)
+        rows[[value.getpixel((0, 0)) == (255, 0, 0) for value in values]] = 1e6
+        return rows
+
+    def read(values, *rest):
+        if any("orange house" in value and "a" not in value.split() for value in values):
+            raise TypeError("not this one")
+        return encoder(values, *rest)
+
+    monkeypatch.setattr(bank.codecs["image"], "encode", encode)
+    monkeypatch.setattr(bank.encoders["text"], "encode", read)
+    report = Report()
+    made = encode_set(open_source(folder), bank, tmp_path / "out", report=report)
+    assert made.keys == [f"{number}.png" for number in range(2, 7)]
+    told = made.index["report"]
+    assert told["bad"] == {"bad pictures": 1, "samples that cannot be encoded": 2}
+    assert told["captions"] == {"values of text that cannot be encoded": 1}
+    assert told["good"] == 5
+    assert {"1.png: no green", "0.png: what it gives is not finite in half precision"} == {
+        example.partition(": ")[2] for example in told["examples"] if "encoded" in example
+    }

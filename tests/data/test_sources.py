@@ -8,6 +8,7 @@ import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -156,8 +157,8 @@ def test_parquet(tmp_path: Path) -> None:
 def test_parquet_without_the_columns(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pyarrow.table({"jpg": [b""], "text": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match=r"a\.parquet has the columns jpg, text; needed are image"):
+    parquet.write_table(pyarrow.table({"photo": [b""], "text": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet has the columns photo, text; needed are one of image"):
         list(open_source(tmp_path).read())
     parquet.write_table(pyarrow.table({"image": ["a.jpg"], "text": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"column image holds str; needed are the bytes"):
@@ -175,7 +176,7 @@ def test_parquet_says_what_it_needs(tmp_path: Path, monkeypatch) -> None:
 def test_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     for path in (tmp_path, tmp_path / "notes.txt", tmp_path / "*.tar"):
-        with pytest.raises(ValueError, match="no pictures with captions; allowed: a folder"):
+        with pytest.raises(ValueError, match="no images with captions; allowed: a folder"):
             open_source(path)
     with pytest.raises(ValueError, match="missing: there is no such folder or file"):
         open_source(tmp_path / "missing")
@@ -186,18 +187,126 @@ def test_what_lacks_is_told(tmp_path: Path) -> None:
         (tmp_path / f"{number:02d}.png").write_bytes(picture("red"))
     with pytest.raises(ValueError, match=r"11 without a caption; the last is 10\.png.*lines of a \.txt"):
         list(open_source(tmp_path).read())
-    (tmp_path / "metadata.jsonl").write_text('{"file": "00.png", "text": "red"}\n' * 11)
-    with pytest.raises(ValueError, match=r"11 without a picture; the last is line 10.*`file_name`"):
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "", "text": "red"}\n' * 11)
+    with pytest.raises(ValueError, match=r"11 without a picture.*the last is metadata.jsonl line 11.*file_name, "):
         list(open_source(tmp_path).read())
 
 
+COLUMNS: dict[str, dict[str, Any]] = {
+    "image and prompt": {"image": "a.png", "prompt": "a cat"},
+    "filename and caption_0": {"filename": "a.png", "caption_0": "a cat", "caption_1": " "},
+    "capitals": {"File_Name": "a.png", "TEXT": "a cat"},
+    "a name before": {"id": 3, "left_file_name": "a.png", "description": "a cat"},
+    "a list of one": {"file_names": ["a.png"], "text": "a cat"},
+    "the plain name first": {"image": "not this", "file_name": "a.png", "caption": "a cat"},
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "tar", "tar of csv"])
+def test_tables_have_columns_of_many_names(tmp_path: Path, name: str, kind: str) -> None:
+    row = COLUMNS[name]
+    if kind.endswith("csv") and "file_names" in row:
+        pytest.skip("a cell holds no list")
+    lines = [",".join(map(str, part)) for part in (row, row.values())]
+    text = "\n".join(lines) if kind.endswith("csv") else json.dumps(row)
+    table = "metadata.csv" if kind.endswith("csv") else "metadata.jsonl"
+    if "tar" in kind:
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            for member, data in ((f"x/{table}", text.encode()), ("x/a.png", picture("red"))):
+                add(archive, member, data)
+    else:
+        (tmp_path / "a.png").write_bytes(picture("red"))
+        (tmp_path / table).write_text(text)
+    report = Report()
+    (item,) = [item for item, _ in open_source(tmp_path).read(report=report)]
+    assert (item.values["text"], report.bad) == (["a cat"], {})
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_table_without_the_columns_says_which_it_has(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.png").write_bytes(picture("red"))
+    rows = {"jsonl": '{"id": 1, "label": "cat"}', "csv": "id,label\n1,cat"}
+    (tmp_path / f"metadata.{kind}").write_text(rows[kind])
+    needed = "has the columns id, label; needed are one of file_name.* and one of captions, caption"
+    with pytest.raises(ValueError, match=rf"metadata\.{kind} {needed}"):
+        list(open_source(tmp_path).read())
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "a.png", picture("red"))
+        add(archive, f"metadata.{kind}", rows[kind].encode())
+    report = Report()
+    assert list(open_source(tmp_path / "a.tar").read(report=report)) == []
+    assert "has the columns id, label; needed are" in report.last
+
+
+def test_a_list_of_names_is_refused_by_name(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(picture("red"))
+    (tmp_path / "metadata.jsonl").write_text('{"file_names": ["a.png", "b.png"], "text": "two"}')
+    report = Report()
+    assert list(open_source(tmp_path).read(report=report)) == []
+    assert "file_names has 2 names" in report.last
+
+
+def test_a_table_of_something_else_hides_no_pairs(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture("red"))
+    (tmp_path / "a.txt").write_text("a cat")
+    (tmp_path / "metadata.csv").write_text("file_name,label\na.png,3\n")
+    source = open_source(tmp_path)
+    assert [item.values["text"] for item, _ in source.read()] == [["a cat"]]
+    assert "metadata.csv" in source.left_out["tables"]
+
+
+def test_parquet_with_other_names(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = {"Image": [picture("red")], "caption_0": ["a cat"], "caption_1": ["a red cat"]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+    assert [item.values["text"] for item, _ in open_source(tmp_path).read()] == [["a cat", "a red cat"]]
+    (tmp_path / "a.parquet").unlink()
+    (tmp_path / "a.png").write_bytes(picture("red"))
+    parquet.write_table(pyarrow.table({"image": ["a.png"], "prompt": ["a cat"]}), tmp_path / "metadata.parquet")
+    assert [item.values["text"] for item, _ in open_source(tmp_path).read()] == [["a cat"]]
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "tar", "tar with a table", "parquet"])
+def test_the_encoding_of_captions_can_be_named(tmp_path: Path, kind: str) -> None:
+    """Of one that cannot be told the guesses are in the message, and what to do; with its name, it is read."""
+    word = "kočka".encode("cp1250")
+    rows = {"jsonl": b'{"file_name": "a.png", "text": "%s"}' % word, "csv": b"file_name,text\na.png,%s\n" % word}
+    if kind == "parquet":
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.table({"image": [picture("red")], "text": [word]}), tmp_path / "a.parquet")
+    elif kind.startswith("tar"):
+        name, data = ("a.txt", word) if kind == "tar" else ("metadata.jsonl", rows["jsonl"])
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            add(archive, "a.png", picture("red"))
+            add(archive, name, data)
+    else:
+        (tmp_path / "a.png").write_bytes(picture("red"))
+        (tmp_path / ("a.txt" if kind == "txt" else f"metadata.{kind}")).write_bytes(rows.get(kind, word))
+    with pytest.raises(ValueError, match=r"captions in an unknown encoding.*'kočka' in cp1250.*--encoding"):
+        list(open_source(tmp_path).read(report=Report(few=0)))
+    source = open_source(tmp_path, "windows-1250")
+    assert [item.values["text"] for item, _ in source.read()] == [["kočka"]]
+    assert len({open_source(tmp_path, name).content for name in (None, "cp1250", "cp1252")}) == 3
+    with pytest.raises(ValueError, match="unknown encoding 'cp1259'"):
+        open_source(tmp_path, "cp1259")
+
+
 def test_another_set_in_the_same_place_is_known(shards: Path, tmp_path: Path, monkeypatch) -> None:
-    listing = open_source(shards / "train-*.tar").listing
+    content = open_source(shards / "train-*.tar").content
     monkeypatch.chdir(tmp_path)
-    assert open_source("train-*.tar").listing == listing
-    assert open_source("*.tar").listing != listing
+    assert open_source("train-*.tar").content == content
+    assert open_source("*.tar").content != content
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.png").write_bytes(picture("red"))
-    before = open_source("folder").listing
-    (tmp_path / "folder" / "a.txt").write_text("red")
-    assert open_source("folder").listing != before
+    seen = {open_source("folder").content}
+    for text in ("red", "dog"):  # of one size
+        (tmp_path / "folder" / "a.txt").write_text(text)
+        seen.add(open_source("folder").content)
+    (tmp_path / "folder" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "red"}')
+    seen.add(open_source("folder").content)
+    (tmp_path / "folder" / "a.png").write_bytes(picture("blue"))
+    seen.add(open_source("folder").content)
+    assert len(seen) == 5

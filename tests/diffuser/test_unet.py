@@ -117,11 +117,11 @@ def test_mistakes_are_named(unet, latent, context):
         unet(latent("image"), 0, [], data="image")
     with pytest.raises(ValueError, match="at least one of them above 0"):
         unet(latent("image"), 0, [context("text", 0.0), context("image", 0.0)], data="image")
-    with pytest.raises(ValueError, match="2 latents and text tokens of 3 items"):
+    with pytest.raises(ValueError, match="2 latents for text tokens of 3 items"):
         unet(latent("image"), 0, [context("text", batch=3)], data="image")
     with pytest.raises(ValueError, match="height and width must be even"):
         unet(torch.zeros(1, 4, 7, 8), 0, [context("text", batch=1)], data="image")
-    with pytest.raises(ValueError, match="'audio' has no data stream; these have one: image, text"):
+    with pytest.raises(ValueError, match="'audio' has no data stream; available: image, text"):
         tiny(data_streams={"audio": {}})
     with pytest.raises(ValueError, match="has no context stream"):
         tiny(context_streams={"audio": {}})

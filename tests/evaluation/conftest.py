@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from versatile_diffusion.data.emoji.reader import EmojiSet
+from versatile_diffusion.evaluation.judge_network import PictureJudge
 from versatile_diffusion.evaluation.networks import Networks, load_networks
 from versatile_diffusion.evaluation.protocol import Protocol
 from versatile_diffusion.evaluation.subjects import OwnModel
-from versatile_diffusion.training.judge import PictureJudge
+from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
 
 FIXTURE = Path(__file__).parents[1] / "data" / "emoji"
 
@@ -29,7 +29,7 @@ def judge_folder(data: EmojiSet, tmp_path_factory: pytest.TempPathFactory) -> st
     known = [key for key, part in zip(data.concept_keys, data.concept_parts, strict=True) if part == "train"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        judge = PictureJudge(known, data.style_names, widths=(8, 8, 16))
+        judge = PictureJudge(known, data.style_names, stages=((8, 1, 3, 2, 1), (16, 1, 3, 2, 2)), width=16, side=32)
     folder = tmp_path_factory.mktemp("judge")
     judge.save_pretrained(folder)
     return str(folder)

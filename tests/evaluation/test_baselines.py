@@ -34,8 +34,10 @@ from transformers import (
 from versatile_diffusion.cli import main
 from versatile_diffusion.evaluation.baselines import DiffusersBaseline, find_subject
 from versatile_diffusion.evaluation.evaluate import evaluate
+from versatile_diffusion.recipes.emoji.held_out import EmojiHeldOut
 
 FIXTURE = Path(__file__).parents[1] / "data" / "emoji"
+HELD_OUT = EmojiHeldOut(FIXTURE)
 LAYER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 WORDS = ["<pad>", "<unk>", "<s>", "</s>", "a", "red", "apple", "style"]
 
@@ -114,15 +116,26 @@ def test_a_baseline_is_measured_as_ours(name, task, metric, protocol, subject, t
     subject.encoders["image"].save_pretrained(tmp_path / "encoder-image")
     subject.pipe.bank.save_pretrained(tmp_path)
     protocol = replace(protocol, encoders=str(tmp_path))
-    theirs, samples = evaluate(find_subject(folder), FIXTURE, protocol)
+    theirs, samples = evaluate(find_subject(folder), HELD_OUT, protocol)
     assert set(theirs.tables["pair-test"]) == {"given image", "given text", task}
     row = theirs.tables["pair-test"][task]
     assert metric in row
     assert "agreement/text" in row
-    ours, _ = evaluate(subject, FIXTURE, protocol, tasks=[task])
+    ours, _ = evaluate(subject, HELD_OUT, protocol, tasks=[task])
     assert ours.protocol.differences(theirs.protocol) == []
     made = next(sample.made for sample in samples if sample.way == task)
     assert len(made.values) == 3
+
+
+def test_captions_of_a_baseline_stand_beside_ours(blip, clip_folder, tiny_pipeline, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_pipeline.save_pretrained("mine")
+    options = {"model": "mine", "against": blip, "data": FIXTURE, "split": "pair-test", "count": 2, "steps": 1}
+    words = [word for name, value in (options | {"device": "cpu"}).items() for word in (f"--{name}", str(value))]
+    assert main(["evaluate", *words, "--task", "image-to-text", "--encoders", str(clip_folder)]) == 0
+    report = Path("evaluation/report.html").read_text()
+    assert "image-to-text, side by side" in report
+    assert f"<td>mine</td><td>{Path(blip).name}</td>" in report
 
 
 def test_the_command_measures_a_baseline_by_a_clip(blip, clip_folder, tmp_path, monkeypatch, capsys) -> None:
@@ -166,7 +179,7 @@ def test_seeds_and_sampler_are_the_protocols(stable_diffusion, protocol) -> None
 
 
 def test_a_baseline_cannot_choose_among_candidates(stable_diffusion, protocol) -> None:
-    with pytest.raises(ValueError, match="cannot choose among 4 candidates"):
+    with pytest.raises(ValueError, match="cannot rank 4 candidates"):
         find_subject(stable_diffusion).wanted(replace(protocol, candidates=4))
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -14,15 +15,17 @@ from versatile_diffusion.evaluation.evaluate import evaluate
 from versatile_diffusion.evaluation.intervals import Measured
 from versatile_diffusion.evaluation.markdown import write_page
 from versatile_diffusion.evaluation.networks import called
-from versatile_diffusion.evaluation.report import write_report
+from versatile_diffusion.evaluation.report import looks, write_report
 from versatile_diffusion.evaluation.results import Result
+from versatile_diffusion.recipes.emoji.held_out import EmojiHeldOut
 
 FIXTURE = Path(__file__).parents[1] / "data" / "emoji"
+HELD_OUT = EmojiHeldOut(FIXTURE)
 
 
 @pytest.fixture(scope="module")
 def found(subject, protocol):
-    return evaluate(subject, FIXTURE, protocol, ["text-to-image", "text-variation"])
+    return evaluate(subject, HELD_OUT, protocol, ["text-to-image", "text-variation"])
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +78,12 @@ def test_there_is_no_share_of_nothing(ours, other) -> None:
 
 
 def test_models_of_two_protocols_are_not_compared(ours, other) -> None:
-    with pytest.raises(ValueError, match="two protocols"):
+    with pytest.raises(ValueError, match="different protocols"):
         list(pairs(ours, [replace(other, protocol=replace(other.protocol, steps=9))]))
 
 
 def test_the_report_has_the_comparison(ours, other, found, tmp_path) -> None:
-    page = write_report(tmp_path, [ours], found[1], others=[other]).read_text()
+    page = write_report(tmp_path, [ours], found[1], others=[(other, [])]).read_text()
     assert "<td>0.4 [0.3, 0.5]</td><td>0.2 [0.1, 0.3]</td><td>200 %</td><td>alone</td>" in page
 
 
@@ -88,7 +91,7 @@ def test_a_page_has_every_number_and_small_pictures(ours, other, found, tmp_path
     for _ in range(2):  # again in place of what is there
         (tmp_path / "images" / "mine").mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / "mine" / "old.jpg").write_bytes(b"")
-        text = write_page(tmp_path / "mine.md", [ours], found[1], [other]).read_text()
+        text = write_page(tmp_path / "mine.md", [ours], found[1], [(other, [])]).read_text()
     for table in ours.tables.values():
         for row in table.values():
             assert all(str(value) in text for value in row.values())
@@ -124,3 +127,42 @@ def test_the_page_says_how_it_is_made_again(ours, found, tmp_path) -> None:
 def test_what_a_run_exported_is_called_as_the_run_is(tmp_path) -> None:
     assert called(str(tmp_path / "one-flow" / "export")) == "one-flow"
     assert (called("emoji"), called("CompVis/stable-diffusion-v1-4")) == ("emoji", "stable-diffusion-v1-4")
+
+
+def test_images_and_texts_of_all_models_stand_side_by_side(found, subject, protocol, tmp_path) -> None:
+    """Figure 5 of the paper: the same items by each model; a task that only one of them has stands alone."""
+    result, samples = found
+    theirs, made = evaluate(subject, HELD_OUT, replace(protocol, seed=50), ["text-to-image"])
+    others = [(replace(theirs, protocol=result.protocol, model={**theirs.model, "name": "other"}), made)]
+    (look,) = looks(result, samples, others)
+    assert (look.way, list(look.made)) == ("text-to-image", [result.model["name"], "other"])
+    sheet = np.asarray(look.images(2))
+    assert sheet.shape == (3 * 32, 16 * 32, 3)
+    for line, pictures in enumerate((samples[0].made.values, *(one.values for one in look.made.values()))):
+        for k in range(2):
+            shown = sheet[32 * line : 32 * (line + 1), 32 * k : 32 * (k + 1)]
+            assert np.array_equal(shown, np.asarray(pictures[k].resize((32, 32))))
+    assert not np.array_equal(sheet[32:64], sheet[64:96])
+    report = write_report(tmp_path, [result], samples, others=others).read_text()
+    assert f"Top to bottom: real images, {result.model['name']}, other." in report
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "beside-pair-test-text-to-image.png"))[:, :64], sheet[:, :64]
+    )
+    page = write_page(tmp_path / "mine.md", [result], samples, others).read_text()
+    assert "![pair-test: text-to-image, side by side](images/mine/beside-pair-test-text-to-image.jpg)" in page
+    assert (tmp_path / "images" / "mine" / "beside-pair-test-text-to-image.jpg").is_file()
+
+
+def test_captions_of_all_models_stand_side_by_side(found, subject, tmp_path) -> None:
+    result, samples = found
+    (mine,) = (one for one in samples if one.way == "text-variation")
+    words = [f"caption {k}" for k in range(len(mine.made.values))]
+    others = [(replace(result, model={"name": "blip"}), [replace(mine, made=replace(mine.made, values=words))])]
+    (look,) = looks(result, samples, others)
+    assert look.images(9) is None
+    head, *rows = look.texts(2)
+    assert head == ("input (or the image's label)", result.model["name"], "blip")
+    given = mine.made.items.given["text"]
+    assert rows == [(given[k], mine.made.values[k], words[k]) for k in range(2)]
+    assert f"<td>{words[2]}</td>" in write_report(tmp_path, [result], samples, others=others).read_text()
+    assert f" | {words[2]} |" in write_page(tmp_path / "mine.md", [result], samples, others).read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from versatile_diffusion.evaluation.intervals import bootstrap, jackknife, mean
+from versatile_diffusion.evaluation.intervals import TOO_FEW, Measured, bootstrap, jackknife, mean
 
 
 @pytest.mark.parametrize("interval", [bootstrap, lambda rows: jackknife(rows, mean)])
@@ -24,6 +24,14 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert bootstrap(np.ones(5)).low == bootstrap(np.ones(5)).high == 1
 
 
-def test_the_jackknife_of_a_single_row_is_that_row() -> None:
-    alone = jackknife(np.array([2.0]), mean)
-    assert (alone.low, alone.value, alone.high) == (2, 2, 2)
+@pytest.mark.parametrize("interval", [bootstrap, lambda rows: jackknife(rows, mean)])
+def test_a_single_row_says_nothing_of_how_sure_it_is(interval) -> None:
+    alone = interval(np.array([2.0]))
+    assert (alone.value, alone.low, alone.high, alone.count) == (2, None, None, 1)
+    assert (str(alone), alone.brief) == ("2 (one item)", "2 (one item)")
+
+
+def test_how_a_number_is_written() -> None:
+    assert str(Measured(0.5, 0.25, 0.75, 9)) == "0.5 [0.25, 0.75]"
+    assert str(Measured(0.5, 0.25, 0.75, 9, TOO_FEW)) == "0.5 [0.25, 0.75] (too few)"
+    assert str(Measured(None, None, None, 1, TOO_FEW)) == Measured(None, None, None, 1, TOO_FEW).brief == "too few"

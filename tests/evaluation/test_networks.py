@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 
+from versatile_diffusion import shipped
 from versatile_diffusion.evaluation.networks import called, fitted, load_encoders, load_networks
-from versatile_diffusion.sampling import models
+from versatile_diffusion.pipeline import models
 
 CPU = torch.device("cpu")
 
@@ -30,7 +31,9 @@ def test_features_come_from_files_and_folders(protocol, subject, judge_folder, c
     torch.jit.script(Scripted()).save(str(script))
     subject.encoders["image"].save_pretrained(tmp_path / "dual")
     places = ("judge", "encoders", str(script), str(clip_folder), str(tmp_path / "dual"))
-    found = load_networks(replace(protocol, features=places), subject.encoders, CPU)
+    with pytest.raises(ValueError, match=r"inception\.pt is a TorchScript program.*--trust-features"):
+        load_networks(replace(protocol, features=places), subject.encoders, CPU)
+    found = load_networks(replace(protocol, features=places), subject.encoders, CPU, trust_features=True)
     pictures = fitted([picture, picture.rotate(90)], 32)
     widths = [network(pictures).shape[1] for network in found.features]
     assert widths == [16, 160, 3, 8, 160]
@@ -64,7 +67,8 @@ def test_the_agreement_of_a_clip_is_its_score(clip_folder, picture) -> None:
 
 def test_features_are_of_a_model_by_name_or_from_the_hub(protocol, subject, clip_folder, tmp_path, monkeypatch) -> None:
     subject.pipe.bank.save_pretrained(tmp_path / "bank")
-    monkeypatch.setattr(models, "shipped_models", lambda: {"mine": tmp_path})
+    for module in (models, shipped):
+        monkeypatch.setattr(module, "shipped_models", lambda: {"mine": tmp_path})
     monkeypatch.setattr(models, "snapshot_download", lambda name: str(clip_folder))
     found = load_networks(replace(protocol, features=("mine", "owner/some-clip")), {}, CPU)
     assert [network.name for network in found.features] == ["mine", "some-clip"]
@@ -97,7 +101,7 @@ def test_names_do_not_depend_on_the_order(protocol, judge_folder, clip_folder, t
 def test_a_network_is_measured_once(protocol, clip_folder, tmp_path) -> None:
     (tmp_path / "other").symlink_to(clip_folder)
     for again in (f"{clip_folder}/.", str(tmp_path / "other")):
-        with pytest.raises(ValueError, match=r"are one feature network, with hash .*; name it once"):
+        with pytest.raises(ValueError, match=r"are the same feature network, with hash .*; list it once"):
             load_networks(replace(protocol, features=(str(clip_folder), again)), {}, CPU)
 
 
@@ -114,9 +118,9 @@ def test_a_network_behind_a_link_is_called_as_the_link_is(tmp_path, monkeypatch)
 
 
 def test_what_is_no_network_is_refused(protocol, subject, tmp_path) -> None:
-    with pytest.raises(ValueError, match="holds no judge of pictures"):
+    with pytest.raises(ValueError, match="contains no judge"):
         load_networks(replace(protocol, judge=str(tmp_path)), subject.encoders, CPU)
-    with pytest.raises(ValueError, match="is no feature network"):
+    with pytest.raises(ValueError, match="is not a feature network"):
         load_networks(replace(protocol, features=(str(tmp_path),)), subject.encoders, CPU)
     with pytest.raises(ValueError, match=r"weights/inception.pt: no such file"):
         load_networks(replace(protocol, features=("weights/inception.pt",)), subject.encoders, CPU)
@@ -131,3 +135,14 @@ def test_without_a_judge_there_are_no_features_of_it(protocol, subject) -> None:
     assert found.judge is None
     assert [network.name for network in found.features] == ["encoders"]
     assert load_networks(replace(protocol, judge=""), {}, CPU).features == ()
+
+
+def test_a_damaged_network_is_one_sentence(protocol, judge_folder, clip_folder, tmp_path) -> None:
+    (script := tmp_path / "a.pt").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(ValueError, match=r"a\.pt cannot be read as a TorchScript program"):
+        load_networks(replace(protocol, features=(str(script),)), {}, CPU, trust_features=True)
+    for folder, name in ((judge_folder, "judge"), (clip_folder, "clip")):
+        config = shutil.copytree(folder, tmp_path / name) / "config.json"
+        config.write_text(config.read_text()[:40])
+        with pytest.raises(ValueError, match=r"config\.json is damaged"):
+            load_networks(replace(protocol, features=(str(tmp_path / name),)), {}, CPU)

@@ -24,14 +24,16 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         Protocol.read("quik")
     with pytest.raises(ValueError, match="has no sampels"):
         Protocol.of({"name": "x", "sampels": 3})
-    with pytest.raises(ValueError, match=r"splits has 'test'; allowed: .*pair-test"):
-        Protocol("x", splits=["test"])
+    with pytest.raises(ValueError, match=r"the data set has no split 'test'; it has: pair-val, pair-test"):
+        Protocol("x", splits=["test"]).on((), ("pair-val", "pair-test"))
+    with pytest.raises(ValueError, match=r"protocol x: 3 is not a name"):
+        Protocol("x", splits=[3])
     with pytest.raises(ValueError, match=r"scheduler has 'euler'; allowed: ddim"):
         Protocol("x", scheduler="euler")
     with pytest.raises(ValueError, match="count is 0"):
         Protocol("x", count=0)
     (file := tmp_path / "no.json").write_text("not json")
-    with pytest.raises(ValueError, match="is no JSON file"):
+    with pytest.raises(ValueError, match=r"no\.json is damaged"):
         Protocol.read(str(file))
 
 
@@ -62,5 +64,5 @@ def test_another_network_than_the_one_named_is_refused() -> None:
 def test_what_a_protocol_has_a_hash_of_is_not_missing() -> None:
     protocol = Protocol("old", hashes={"judge": "abc", "export": "def"})
     protocol.check({"judge": "abc"})
-    with pytest.raises(ValueError, match=r"old has the hash of export, but there is only data, judge: name"):
+    with pytest.raises(ValueError, match=r"old has the hash of export, but only data, judge are given: add"):
         protocol.with_hashes({"data": "xyz", "judge": "abc"})

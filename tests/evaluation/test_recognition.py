@@ -8,53 +8,59 @@ import numpy as np
 import pytest
 
 from versatile_diffusion.evaluation.networks import fitted
-from versatile_diffusion.evaluation.recognition import EncoderJudge, Items, judged
+from versatile_diffusion.evaluation.recognition import EncoderJudge, judged
+from versatile_diffusion.recipes.emoji.held_out import items_of, vocabulary_of
 
 
 @pytest.fixture(scope="module")
 def encoder_judge(networks, data) -> EncoderJudge:
-    return EncoderJudge.of(networks.encoders, data)
+    return EncoderJudge.of(networks.encoders, vocabulary_of(data))
 
 
 def test_items_are_spread_over_the_split(data) -> None:
-    items = Items.of(data, 5)
-    assert len(items) == len(items.concepts) == len(items.given["text"]) == len(items.references) == 5
-    assert all(text.startswith(label) for text, label in zip(items.given["text"], items.labels, strict=True))
-    assert len(Items.of(data, 10**6)) == len(data)
+    items = items_of(data, 5)
+    assert len(items) == len(items.classes.concepts) == len(items.given["text"]) == len(items.references) == 5
+    assert all(text.startswith(label) for text, label in zip(items.given["text"], items.classes.labels, strict=True))
+    assert len(items_of(data, 10**6)) == len(data)
 
 
 def test_labels_are_recognised_as_themselves(encoder_judge, data) -> None:
-    items = Items.of(data, 8)
-    own = [data.concept_names[i] for i in items.concepts.tolist()]
-    assert encoder_judge.hits("text", own, items)["encoders/concept top-1"].all()
-    stranger = next(i for i in encoder_judge.known.tolist() if i not in items.concepts)
-    assert not encoder_judge.hits("text", [data.concept_names[stranger]] * 8, items)["encoders/concept top-1"].any()
+    items = items_of(data, 8)
+    own = [data.concept_names[i] for i in items.classes.concepts.tolist()]
+    assert encoder_judge.hits("text", own, items.classes)["encoders/concept top-1"].all()
+    stranger = next(i for i in encoder_judge.known.tolist() if i not in items.classes.concepts)
+    assert not encoder_judge.hits("text", [data.concept_names[stranger]] * 8, items.classes)[
+        "encoders/concept top-1"
+    ].any()
 
 
 def test_several_values_of_an_item_stand_next_to_each_other(encoder_judge, data) -> None:
-    items = Items.of(data, 4)
-    own = [data.concept_names[i] for i in items.concepts.tolist() for _ in range(2)]
-    assert encoder_judge.hits("text", own, items)["encoders/concept top-1"].tolist() == [1] * 8
+    items = items_of(data, 4)
+    own = [data.concept_names[i] for i in items.classes.concepts.tolist() for _ in range(2)]
+    assert encoder_judge.hits("text", own, items.classes)["encoders/concept top-1"].tolist() == [1] * 8
 
 
 def test_a_text_longer_than_the_encoder_reads_is_cut(encoder_judge, data) -> None:
-    items = Items.of(data, 2)
-    long = [f"{data.concept_names[i]} {'and so on ' * 40}" for i in items.concepts.tolist()]
-    assert np.isfinite(encoder_judge.hits("text", long, items)["encoders/style"]).all()
+    items = items_of(data, 2)
+    long = [f"{data.concept_names[i]} {'and so on ' * 40}" for i in items.classes.concepts.tolist()]
+    assert np.isfinite(encoder_judge.hits("text", long, items.classes)["encoders/style"]).all()
 
 
 def test_the_judge_says_what_its_largest_logits_say(networks, data) -> None:
-    items, judge = Items.of(data, 8), networks.judge
+    items, judge = items_of(data, 8), networks.judge
     verdict = judge.judge(data.pictures)
     first = [judge.config.concepts[k] for k in verdict.concept.argmax(1).tolist()]
-    found = judged(judge, fitted(items.given["image"], 64), items)
-    assert found["judge/concept top-1"].tolist() == [a == b for a, b in zip(first, items.concept_keys, strict=True)]
+    found = judged(judge, fitted(items.given["image"], 64), items.classes)
+    assert found["judge/concept top-1"].tolist() == [
+        a == b for a, b in zip(first, items.classes.concept_keys, strict=True)
+    ]
     styles = [judge.config.styles[k] for k in verdict.style.argmax(1).tolist()]
-    assert found["judge/style"].tolist() == [a == b for a, b in zip(styles, items.style_names, strict=True)]
+    assert found["judge/style"].tolist() == [a == b for a, b in zip(styles, items.classes.style_names, strict=True)]
     assert (found["judge/concept top-5"] >= found["judge/concept top-1"]).all()
 
 
 def test_a_concept_that_the_judge_never_saw_has_no_score(networks, data) -> None:
-    items = replace(Items.of(data, 2), concept_keys=["unheard-of", Items.of(data, 2).concept_keys[1]])
-    found = judged(networks.judge, fitted(items.given["image"], 64), items)["judge/concept top-5"]
+    items = items_of(data, 2)
+    classes = replace(items.classes, concept_keys=["unheard-of", items.classes.concept_keys[1]])
+    found = judged(networks.judge, fitted(items.given["image"], 64), classes)["judge/concept top-5"]
     assert np.isnan(found).tolist() == [True, False]

@@ -41,7 +41,7 @@ def test_runs_stand_one_after_the_other(tmp_path: Path) -> None:
 
 def test_a_run_that_was_started_from_python_tells_its_settings_in_its_checkpoint(tmp_path: Path) -> None:
     identity = json.dumps(SETTINGS | {"mixture": {**SHARES, "image-variation": 0}})
-    torch.save({"identity": identity, "batches": 3}, tmp_path / "checkpoint.pt")
+    torch.save({"identity": identity, "batches": 3, "step": 7}, tmp_path / "checkpoint.pt")
     assert items_per_step(tmp_path) == 12
 
 

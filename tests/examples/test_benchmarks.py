@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from tiny import build_tiny_pipeline
 
+from versatile_diffusion.evaluation.ensemble import single_flow
+
+DATA = Path(__file__).parents[1] / "data" / "emoji"
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -36,3 +41,27 @@ def test_a_table_goes_to_its_place_on_a_page(judging: ModuleType, tmp_path: Path
     )
     with pytest.raises(ValueError, match="no place for the table"):
         judging.write_table("joint", {"layer": {"seen": 1}}, "how", "64 pairs", page)
+
+
+@pytest.mark.slow
+def test_levels_of_mixing_beside_two_whole_models(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the flows of the model itself, and with two folders."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    mixing = importlib.import_module("mixing")
+    pipe = build_tiny_pipeline()
+    pipe.save_pretrained(tmp_path / "whole")
+    for name, task in (("words", "text-to-image"), ("looks", "image-variation")):
+        single_flow(pipe, task).save_pretrained(tmp_path / name)
+    options = {"data": DATA, "model": str(tmp_path / "whole"), "judge": tmp_path / "none", "split": "pair-test"}
+    options |= {"count": 3, "steps": 2, "scale": 2.0, "batch": 2, "markdown": None}
+    found = []
+    for ensemble in ([], [str(tmp_path / "words"), str(tmp_path / "looks")]):
+        mixing.main(**options, json=tmp_path / "table.json", ensemble=ensemble)
+        assert "| in turn |" in capsys.readouterr().out
+        table = json.loads((tmp_path / "table.json").read_text())["table"]
+        assert table["in turn"]["passes"] == table["attention"]["passes"] == 4
+        assert table["in turn"]["context blocks"] == table["layer"]["context blocks"]
+        found.append({name: value for name, value in table["in turn"].items() if name != "seconds"})
+    assert found[0] == found[1], "the folders hold those flows"

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from versatile_diffusion import load_embeddings
-from versatile_diffusion.data.emoji import EmojiSet
+from versatile_diffusion.recipes.emoji.data import EmojiSet
 
 ROOT = Path(__file__).parents[2]
 EMOJI = ROOT / "tests" / "data" / "emoji"
@@ -96,10 +96,12 @@ def test_the_command_writes_its_numbers(
     printed = capsys.readouterr().out
     assert f"{measured['latent']['correlation']:.3f}" in printed
     docs = tmp_path / "docs"
-    (docs / "images").mkdir(parents=True)
-    (docs / "brain_decoding.md").write_text("before\n<!-- measured -->\nold\n<!-- end -->\nafter\n", encoding="utf-8")
+    for folder in ("images", "guides"):
+        (docs / folder).mkdir(parents=True)
+    guide = docs / "guides" / "brain_decoding.md"
+    guide.write_text("before\n<!-- measured -->\nold\n<!-- end -->\nafter\n", encoding="utf-8")
     page_maker(monkeypatch).renew(tmp_path / "new", docs)
-    page = (docs / "brain_decoding.md").read_text(encoding="utf-8")
+    page = guide.read_text(encoding="utf-8")
     assert page.startswith("before\n<!-- measured -->\n```\n")
     assert page.endswith("processor time.\n<!-- end -->\nafter\n")
     assert "old" not in page

@@ -42,14 +42,14 @@ def test_every_part_runs_and_stands_on_the_page(gallery: SimpleNamespace, tmp_pa
     page = (tmp_path / "gallery.md").read_text(encoding="utf-8")
 
     assert [name for name, _, _ in made] == [entry.name for entry in entries]
-    assert re.findall(r"^## (.+)$", page, re.MULTILINE) == [*(entry.title for entry in entries), "Measured"]
+    assert re.findall(r"^## (.+)$", page, re.MULTILINE) == [*(entry.title for entry in entries), "Measurements"]
     pictures = re.findall(r"!\[.+\]\((.+webp)\)", page)
     assert len(set(pictures)) == len(entries) - 1, "all but what is refused"
     for picture in pictures:
         with Image.open(tmp_path / picture) as image:
             assert image.width > 128
     # What the page claims to the bit holds for any model.
-    assert "The left half is the same to the bit in 4 of 4 pictures." in page
+    assert "The left half is bit-identical in 4 of 4 images." in page
     assert "replayed: the same" in page
 
 
@@ -76,9 +76,9 @@ def test_small_pictures_stand_on_white(gallery: SimpleNamespace) -> None:
 
 
 def test_what_cannot_be_built_is_said(gallery: SimpleNamespace, tiny_pipeline: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no part 'fireworks'; there are: mixing, weights"):
+    with pytest.raises(ValueError, match="no entry 'fireworks'; choose from: mixing, weights"):
         list(gallery.make_gallery.build(tiny_pipeline, tmp_path, {}, {}, only=["fireworks"]))
-    with pytest.raises(ValueError, match="1 pictures for 1 x 2 labels"):
+    with pytest.raises(ValueError, match="1 images for 1 x 2 labels"):
         gallery.gallery_page.Shown([noise(0)], ["one", "two"]).sheet()
 
 

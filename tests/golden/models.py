@@ -15,14 +15,14 @@ from PIL import Image
 from tiny import tiny_unet
 from torch import Tensor, nn
 
-from versatile_diffusion.modalities.autokl import AutoKLCodec
 from versatile_diffusion.modalities.bank import ModalityBank
-from versatile_diffusion.modalities.clip import CLIPImageContext, CLIPTextContext, load_tokenizer
-from versatile_diffusion.modalities.dual_encoder import DualImageEncoder, DualTextEncoder
-from versatile_diffusion.modalities.lite_vae import LiteVAE
-from versatile_diffusion.modalities.optimus import Optimus
-from versatile_diffusion.modalities.optimus.tokens import official_tokenizers
-from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.modalities.encoders.clip import CLIPImageContext, CLIPTextContext, load_tokenizer
+from versatile_diffusion.modalities.encoders.dual import DualImageEncoder, DualTextEncoder
+from versatile_diffusion.modalities.image.autokl import AutoKLCodec
+from versatile_diffusion.modalities.image.lite_vae import LiteVAE
+from versatile_diffusion.modalities.text.optimus import Optimus
+from versatile_diffusion.modalities.text.optimus.tokens import official_tokenizers
+from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 
 WIDTH, LATENT, SIDE = 16, 32, 16

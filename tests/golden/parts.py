@@ -21,11 +21,12 @@ from tests.golden.models import LATENT, SIDE, Models, half_mask, numbers, pictur
 from versatile_diffusion.diffuser.context import Context
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.modalities import MODALITIES
-from versatile_diffusion.modalities.lite_vae import pixels_of
+from versatile_diffusion.modalities.image.lite_vae import pixels_of
 from versatile_diffusion.sampling import seeds
 from versatile_diffusion.sampling.denoise import denoise
 from versatile_diffusion.sampling.focus import Focus, apply_focus
-from versatile_diffusion.sampling.guidance import Guide, guided
+from versatile_diffusion.sampling.guidance import guided
+from versatile_diffusion.sampling.rules import Guide
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 
 Stored = dict[str, Tensor]

@@ -10,12 +10,12 @@ import pytest
 
 import versatile_diffusion
 from versatile_diffusion.cli import main
-from versatile_diffusion.cli.mistakes import EXIT_CODES
-from versatile_diffusion.cli.verbs import every_verb
+from versatile_diffusion.cli.io.mistakes import EXIT_CODES
+from versatile_diffusion.cli.table import every_verb
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(versatile_diffusion.__file__).parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 COMMAND = re.compile(r"^(versatile .+)$", re.MULTILINE)
 COMMANDING = [path for path in DOCUMENTS if COMMAND.search(path.read_text(encoding="utf-8"))]
 CODE = {path: path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")}
@@ -32,7 +32,8 @@ def test_links_and_files(document: Path) -> None:
 
 
 def test_the_paper_map_names_what_is_defined_there() -> None:
-    rows = re.findall(r"`([\w/]+\.py)`: ((?:`[\w.]+`(?:, )?)+)", (ROOT / "docs" / "paper_map.md").read_text("utf-8"))
+    page = (ROOT / "docs" / "guides" / "paper_map.md").read_text(encoding="utf-8")
+    rows = re.findall(r"`([\w/]+\.py)`: ((?:`[\w.]+`(?:, )?)+)", page)
     assert len(rows) > 10
     named = [(file, name.split(".")[-1]) for file, names in rows for name in re.findall(r"`([\w.]+)`", names)]
     pattern = r"^\s*(?:class |def |){}\b"

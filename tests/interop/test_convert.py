@@ -23,13 +23,13 @@ from versatile_diffusion.cli import main
 from versatile_diffusion.diffuser.context import Context
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.interop import convert as conversion
-from versatile_diffusion.interop import hub_writer
-from versatile_diffusion.interop.autokl import autokl_config
 from versatile_diffusion.interop.convert import convert, official_configs, official_states
-from versatile_diffusion.interop.layouts import recognise
+from versatile_diffusion.interop.names.autokl import autokl_config
 from versatile_diffusion.interop.official import FULL_SIZE, diffuser_config, published_config
-from versatile_diffusion.interop.writing import write_safetensors
-from versatile_diffusion.modalities.autokl import AutoKLCodec
+from versatile_diffusion.interop.read.layouts import recognise
+from versatile_diffusion.interop.write import folders as hub_writer
+from versatile_diffusion.interop.write.tensors import write_safetensors
+from versatile_diffusion.modalities.image.autokl import AutoKLCodec
 
 TOLERANCE = 2e-5
 
@@ -172,14 +172,14 @@ def test_what_cannot_be_written_is_refused(pipe, tiny_pipeline, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(ValueError, match="exists already"):
         convert(pipe, tmp_path / "there")
-    with pytest.raises(ValueError, match="unknown layout 'onnx'; allowed are ours, official, diffusers"):
+    with pytest.raises(ValueError, match="unknown layout 'onnx'; allowed: ours, official, diffusers"):
         convert(pipe, tmp_path / "new", "onnx")
-    with pytest.raises(ValueError, match="unknown file format 'zip'; allowed are safetensors, pth"):
+    with pytest.raises(ValueError, match="unknown file format 'zip'; allowed: safetensors, pth"):
         convert(pipe, tmp_path / "new", "official", file_format="zip")
-    with pytest.raises(ValueError, match="pth files are for the official layout"):
+    with pytest.raises(ValueError, match="pth files are only supported for the official layout"):
         convert(pipe, tmp_path / "new", "ours", file_format="pth")
     with pytest.raises(
-        ValueError, match=r"codec-image is a LiteVAE.*codec-text has one tokenizer.*They hold codec-image"
+        ValueError, match=r"codec-image is a LiteVAE.*codec-text has one tokenizer.*They support codec-image"
     ):
         convert(tiny_pipeline, tmp_path / "new", "official")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]

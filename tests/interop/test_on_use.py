@@ -11,7 +11,7 @@ from PIL import Image
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.layers.on_use import unread
-from versatile_diffusion.sampling.output import fingerprint
+from versatile_diffusion.records.record import fingerprint
 
 OPTIONS = {"num_inference_steps": 2, "seed": 0, "output_type": "latent"}
 TASKS = {
@@ -113,5 +113,5 @@ def test_chosen_tasks_need_no_other_files(files, eager, tmp_path):
     assert torch.equal(TASKS["text-to-image"](pipe).latents, TASKS["text-to-image"](eager).latents)
     with pytest.raises(ValueError, match=r"lacks: .*optimus-vae"):
         load(tmp_path)
-    with pytest.raises(ValueError, match="unknown tasks singing; known are text-to-image"):
+    with pytest.raises(ValueError, match="unknown tasks singing; known: text-to-image"):
         load(tmp_path, tasks=["singing"])

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from versatile_diffusion.cli import main
-from versatile_diffusion.interop.found import CONFIG_FILE
-from versatile_diffusion.interop.verify import Report, verify
+from versatile_diffusion.interop.read.found import CONFIG_FILE
+from versatile_diffusion.interop.verify import Verification, verify
 
 DIFFUSER = "vd-four-flow-v1-0.pth"
 TIME = "diffuser.image.time_embed.0.weight"
@@ -36,7 +36,7 @@ def change(files: Path, name: str, **entries: torch.Tensor | None) -> None:
     torch.save({key: value for key, value in state.items() if value is not None}, files / name)
 
 
-def said(report: Report, serious: bool = True) -> list[tuple[str, str]]:
+def said(report: Verification, serious: bool = True) -> list[tuple[str, str]]:
     return [(f.entry, f.what) for part in report.parts for f in part.findings if f.serious == serious]
 
 
@@ -74,7 +74,7 @@ def test_numbers(files):
     linear = next(name for name in state if name.endswith("0.attn1.to_q.weight") and "context_blocks.1" in name)
     change(files, DIFFUSER, **{TIME: damaged, linear: state[linear] * 1e3, norms[0]: state[norms[0]].half()})
     report = verify(files)
-    assert said(report) == [(TIME, "has 2 numbers that are NaN or infinite")]
+    assert said(report) == [(TIME, "has 2 values that are NaN or infinite")]
     unusual = dict(said(report, serious=False))
     assert "others of its kind" in unusual[linear]
     assert "float16, most others are float32" in unusual[norms[0]]
@@ -112,7 +112,7 @@ def test_our_layout(tmp_path, tiny_pipeline, capsys):
     assert main(["verify", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "bank/codec-image" in shown
-    assert "as they should be" in shown
+    assert "as expected" in shown
     file = next((tmp_path / "unet").glob("*.safetensors"))
     state = load_file(file)
     lost = sorted(state)[0]

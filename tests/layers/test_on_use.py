@@ -8,7 +8,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from safetensors.torch import save_file
 from torch import nn
 
-from versatile_diffusion.interop.tensors import open_tensors
+from versatile_diffusion.interop.read.tensors import open_tensors
 from versatile_diffusion.layers.on_use import LoadsOnUse, unread
 
 

@@ -11,13 +11,13 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.configuration_utils import register_to_config
 
-from versatile_diffusion.interop.clip import tower_config
+from versatile_diffusion.interop.read.clip import tower_config
 from versatile_diffusion.modalities import bank as bank_module
-from versatile_diffusion.modalities.autokl import AutoKLCodec
 from versatile_diffusion.modalities.bank import PARTS_GROUP, ModalityBank, part_classes
 from versatile_diffusion.modalities.base import ContextEncoder
-from versatile_diffusion.modalities.clip import CLIPImageContext, CLIPTextContext
-from versatile_diffusion.sampling.models import register_classes
+from versatile_diffusion.modalities.encoders.clip import CLIPImageContext, CLIPTextContext
+from versatile_diffusion.modalities.image.autokl import AutoKLCodec
+from versatile_diffusion.pipeline.models import register_classes
 
 
 class SoundContext(ContextEncoder):
@@ -85,7 +85,9 @@ def test_some_parts(bank, tmp_path):
 def test_absent_parts_say_what_there_is(bank):
     with pytest.raises(ValueError, match="this model has no text codec; it can generate: image"):
         bank.codecs["text"]
-    with pytest.raises(ValueError, match="this model has no sound context encoder; it can be guided by: text, image"):
+    with pytest.raises(
+        ValueError, match="this model has no sound context encoder; it can be conditioned on: text, image"
+    ):
         bank.encoders["sound"]
     with pytest.raises(ValueError, match="it can generate: nothing"):
         ModalityBank().codecs["image"]
@@ -94,13 +96,13 @@ def test_absent_parts_say_what_there_is(bank):
 
 
 def test_no_bank(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no bank\.json"):
+    with pytest.raises(ValueError, match=r"has no bank\.json"):
         ModalityBank.from_pretrained(tmp_path)
 
 
 def test_unknown_class(tmp_path):
     (tmp_path / "bank.json").write_text(json.dumps({"parts": {"codec-image": "Cassette"}}))
-    with pytest.raises(ValueError, match="unknown class of codec or context encoder 'Cassette'; known are AutoKLCodec"):
+    with pytest.raises(ValueError, match="unknown class of codec or context encoder 'Cassette'; known: AutoKLCodec"):
         ModalityBank.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"'SoundContext'.*{PARTS_GROUP}"):
         ModalityBank(encoders={"sound": SoundContext()}).save_pretrained(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from versatile_diffusion.modalities import MODALITIES
-from versatile_diffusion.modalities.image import MOST_PIXELS
+from versatile_diffusion.modalities.image import MOST_PIXELS, mask_levels
 
 check = MODALITIES["image"].check
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -57,13 +57,16 @@ def test_palette_transparency(tmp_path: Path):
     assert [check(tmp_path / "a.gif").getpixel((x, 0)) for x in (0, 1)] == [WHITE, RED]
 
 
-def test_the_first_frame_of_an_animation(tmp_path: Path):
-    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert check(tmp_path / "a.gif").getpixel((1, 1)) == RED
-    with Image.open(tmp_path / "a.gif") as opened:
-        opened.seek(1)
-        assert check(opened).getpixel((1, 1)) == RED
+@pytest.mark.parametrize("kind", ["gif", "tiff", "png", "avif"])
+def test_the_frame_that_is_given_counts_and_of_a_file_the_first(tmp_path: Path, kind):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, BLUE, WHITE)]
+    frames[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=frames[1:])
+    assert np.abs(np.subtract(check(tmp_path / f"a.{kind}").getpixel((1, 1)), RED)).max() < 5
+    with Image.open(tmp_path / f"a.{kind}") as opened:
+        for place in (1, 2, 0):
+            opened.seek(place)
+            assert np.abs(np.subtract(check(opened).getpixel((1, 1)), frames[place].getpixel((1, 1)))).max() < 5
+            assert opened.tell() == place
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path):
@@ -90,7 +93,7 @@ def test_missing_file():
 
 def test_not_a_picture(tmp_path: Path):
     (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(ValueError, match=r"a\.png: not a picture"):
+    with pytest.raises(ValueError, match=r"a\.png: not an image"):
         check(tmp_path / "a.png")
 
 
@@ -114,7 +117,7 @@ def test_too_large(tmp_path: Path):
         check(tmp_path / "b.png")
 
 
-@pytest.mark.parametrize("value", [None, 3, b"bytes", ["a.png"]])
+@pytest.mark.parametrize("value", [None, 3, ["a.png"], {"path": "a.png"}])
 def test_other_types(value):
     with pytest.raises(ValueError, match="a PIL image, a path or an array"):
         check(value)
@@ -122,7 +125,7 @@ def test_other_types(value):
 
 @pytest.mark.parametrize("shape", [(4,), (4, 4, 2), (0, 4, 3), (1, 4, 4, 3)])
 def test_arrays_of_other_shapes(shape):
-    with pytest.raises(ValueError, match="image array is"):
+    with pytest.raises(ValueError, match="image array must be"):
         check(np.zeros(shape, dtype=np.uint8))
 
 
@@ -164,10 +167,10 @@ def test_a_mask_has_the_proportions_of_its_picture_or_is_square(halves, shape: t
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.ones((8, 4)), "a mask is 4 x 8, and what it covers 8 x 4"),
+        (np.ones((8, 4)), "the mask is 4 x 8, but it must have the aspect ratio of 8 x 4"),
         (np.ones((4, 8, 3)), "shape"),
         (np.ones((0, 8)), "shape"),
-        (np.zeros((4, 8)), "all zero"),
+        (np.zeros((4, 8)), "all black"),
         (np.full((4, 8), -1.0), "from 0 to 1"),
         (np.full((4, 8), np.nan), "from 0 to 1"),
         ("no/mask.png", "no such image file"),
@@ -185,3 +188,9 @@ def test_pasting_keeps_what_is_black_exactly(halves):
     assert np.array_equal(np.delete(pasted, [2, 3], axis=1), np.delete(np.asarray(halves), [2, 3], axis=1))
     assert (pasted[:, 2] == WHITE).all()
     assert tuple(pasted[0, 3]) == (255, 128, 128)
+
+
+def test_masks_with_one_channel_and_of_16_bits() -> None:
+    plain = np.array([[0, 255], [51, 255]], np.uint8)
+    for mask in (plain[None], plain[..., None], plain.astype(np.uint16) * 257):
+        np.testing.assert_allclose(mask_levels(mask), plain / 255, atol=1e-6)

@@ -16,9 +16,17 @@ from tests.parity.conftest import relative
 from versatile_diffusion.applications.blend import Picture, app_contexts
 from versatile_diffusion.applications.round_trip import second_pass, steer
 from versatile_diffusion.applications.variation import match_colours, match_moments
-from versatile_diffusion.modalities.optimus.repeats import merge_same_adjacent_word, remove_duplicate_word
+from versatile_diffusion.modalities.text.optimus.repeats import merge_same_adjacent_word, remove_duplicate_word
 from versatile_diffusion.sampling.denoise import start_step
-from versatile_diffusion.sampling.focus import OVER_CHANNELS, Focus, Weights, apply_focus, by_dial, focus_null, weighed
+from versatile_diffusion.sampling.focus import (
+    OVER_CHANNELS,
+    Focus,
+    Weights,
+    apply_focus,
+    by_dial,
+    focus_null,
+    scale_components,
+)
 
 TOLERANCE = 1e-5  # of everything here: no network runs
 
@@ -50,7 +58,9 @@ def test_dial_of_2023(reference: Path) -> None:
         theirs = tensors[f"adjust_rank.{level}"]
         if (semantics, style) == (1, 5):  # the app's own, and ours
             assert relative(apply_focus(tensors["x"], Focus(level, "2023", components=about["q"])), theirs) < TOLERANCE
-        local = weighed(tensors["x"][:, 1:], Weights(tuple(wanted), float(row["remainder_kept"])), OVER_CHANNELS)
+        local = scale_components(
+            tensors["x"][:, 1:], Weights(tuple(wanted), float(row["remainder_kept"])), OVER_CHANNELS
+        )
         spread = tensors["x"][:, 1:].std() / local.std()
         assert relative(local * spread, theirs[:, 1:]) < TOLERANCE
 
@@ -63,7 +73,9 @@ def test_levels_of_2022(reference: Path) -> None:
         for given, made in ((tensors["x"], f"{name}.cond"), (tensors["rank_2022.uncond_in"], f"{name}.uncond")):
             if kind != "none":
                 leading = Weights((0.0,) * first + (1.0,) * (count - first))
-                assert relative(weighed(given[:, 1:], leading, OVER_CHANNELS), tensors[made][:, 1:]) < TOLERANCE
+                assert (
+                    relative(scale_components(given[:, 1:], leading, OVER_CHANNELS), tensors[made][:, 1:]) < TOLERANCE
+                )
         focus = Focus(level, "2022")
         assert focus.weights == by_kind(kind, count, first)
         assert relative(apply_focus(tensors["x"], focus), tensors[f"{name}.cond"]) < TOLERANCE

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.parity.conftest import read_json, relative
-from versatile_diffusion.interop.autokl import autokl_config, autokl_rules, infer_autokl_config
-from versatile_diffusion.interop.keymap import to_official
+from versatile_diffusion.interop.names.autokl import autokl_config, autokl_rules, infer_autokl_config
+from versatile_diffusion.interop.names.keymap import to_official
 from versatile_diffusion.interop.official import build_autokl
-from versatile_diffusion.modalities.autokl import AutoKLCodec
+from versatile_diffusion.modalities.image.autokl import AutoKLCodec
 
 SINGLE_CALL = 2e-5
 PREFIX = "vae.image."

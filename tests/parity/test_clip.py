@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.parity.conftest import read_json, relative
-from versatile_diffusion.interop.clip import CLIPContexts
 from versatile_diffusion.interop.official import build_clip
+from versatile_diffusion.interop.read.clip import CLIPContexts
 from versatile_diffusion.modalities import MODALITIES
-from versatile_diffusion.modalities.clip import CLIPImageContext, CLIPTextContext
+from versatile_diffusion.modalities.encoders.clip import CLIPImageContext, CLIPTextContext
 
 SINGLE_CALL = 2e-5
 # openai/clip-vit-large-patch14

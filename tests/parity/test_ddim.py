@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from versatile_diffusion.diffuser.context import Context
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
-from versatile_diffusion.sampling.denoise import denoise, noised
-from versatile_diffusion.sampling.guidance import Guide, guided
+from versatile_diffusion.sampling.denoise import denoise, noisy_start
+from versatile_diffusion.sampling.guidance import guided
+from versatile_diffusion.sampling.rules import Guide
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 
 TOLERANCE = 1e-4
@@ -44,7 +45,7 @@ def run(case: dict[str, Any], vectors: Vectors, predict: Any) -> Iterator[tuple[
     start = case["steps"] - case.get("x0_forward_timesteps", case["steps"])
     latent = vectors[f"{name}.x_start"]
     if f"{name}.x0" in vectors:
-        latent = noised(scheduler, vectors[f"{name}.x0"], vectors[f"{name}.x0_noise"], start)
+        latent = noisy_start(scheduler, vectors[f"{name}.x0"], vectors[f"{name}.x0_noise"], start)
         assert far(latent, vectors[f"{name}.x_start"]) <= TOLERANCE
     noise = iter(vectors.get(f"{name}.step_noise", ()))
     states = denoise(predict, scheduler, latent, start=start, eta=case["eta"], step_noise=lambda: next(noise))

@@ -12,7 +12,7 @@ from tests.parity.conftest import read_json, relative
 from versatile_diffusion.diffuser.context import Context, MixByLayer
 from versatile_diffusion.diffuser.groups import parameter_counts, parameter_groups
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
-from versatile_diffusion.interop.keymap import to_official, to_ours
+from versatile_diffusion.interop.names.keymap import to_official, to_ours
 from versatile_diffusion.interop.official import FULL_SIZE, diffuser_config
 from versatile_diffusion.layers.timestep import sinusoid
 from versatile_diffusion.sampling.schedulers import SCHEDULERS

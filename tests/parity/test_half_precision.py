@@ -21,7 +21,8 @@ from versatile_diffusion.diffuser.context import Context
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.interop.official import build_autokl, build_clip, build_optimus
 from versatile_diffusion.sampling.denoise import denoise
-from versatile_diffusion.sampling.guidance import Guide, guided
+from versatile_diffusion.sampling.guidance import guided
+from versatile_diffusion.sampling.rules import Guide
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 
 UNIT = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.parity.conftest import read_json, relative
 from versatile_diffusion.interop.official import build_optimus
-from versatile_diffusion.interop.official_optimus import (
+from versatile_diffusion.interop.read.official_optimus import (
     FULL_SIZE,
     OURS_ALONE,
     from_official,
@@ -21,8 +21,8 @@ from versatile_diffusion.interop.official_optimus import (
     ours,
     to_official,
 )
-from versatile_diffusion.modalities.optimus import Optimus, SpecialIds, remove_duplicate_word
-from versatile_diffusion.modalities.optimus.generate import Sampling, filter_logits, generate
+from versatile_diffusion.modalities.text.optimus import Optimus, SpecialIds, remove_duplicate_word
+from versatile_diffusion.modalities.text.optimus.generate import Sampling, filter_logits, generate
 
 TOLERANCE = 2e-5
 
@@ -135,7 +135,7 @@ def test_damaged_weights(reference: Path, weights: dict[str, Tensor]) -> None:
     lacking = {name: value for name, value in weights.items() if name != "decoder.transformer.ln_f.bias"}
     with pytest.raises(ValueError, match=r"lack.*ln_f\.bias"):
         build_optimus(config, lacking)
-    with pytest.raises(ValueError, match="no entry of Optimus"):
+    with pytest.raises(ValueError, match="not an Optimus entry"):
         from_official({"other.weight": torch.zeros(1)})
     untied = weights | {"decoder.lm_head.weight": weights["decoder.lm_head.weight"] + 1}
     with pytest.raises(ValueError, match="one table"):

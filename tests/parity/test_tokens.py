@@ -15,7 +15,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.parity.conftest import read_json
-from versatile_diffusion.modalities.optimus.tokens import SpecialIds, Tokenization, official_tokenizers
+from versatile_diffusion.modalities.text.optimus.tokens import SpecialIds, Tokenization, official_tokenizers
 
 UNKNOWN = 100  # in BERT's vocabularies
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from versatile_diffusion.diffuser.context import Context
-from versatile_diffusion.sampling.guidance import MIXINGS, Cost, Guide, acts, guided
+from versatile_diffusion.sampling.guidance import guided
+from versatile_diffusion.sampling.rules import MIXINGS, Cost, Guide, acts
 
 DATA = "image"
 T = torch.tensor([401, 401])
@@ -269,5 +270,5 @@ def test_a_layer_plan_repeats_what_was_drawn(unet: Any, latent: torch.Tensor) ->
     again = guided(unet, guides, layer_plan=plan, **rules)
     for timestep, expected in zip(TIMESTEPS, found, strict=True):
         assert torch.equal(again(latent, torch.full((2,), timestep)), expected)
-    with pytest.raises(ValueError, match="layer_plan takes context 2 at timestep 201"):
+    with pytest.raises(ValueError, match="layer_plan uses context 2 at timestep 201"):
         guided(unet, guides, layer_plan=[(2,) * len(plan[0])], **rules)(latent, torch.full((2,), 201))

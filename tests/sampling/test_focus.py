@@ -19,7 +19,7 @@ from versatile_diffusion.sampling.focus import (
     focus_null,
     join_tokens,
     parts,
-    weighed,
+    scale_components,
 )
 
 ALL = [
@@ -110,21 +110,21 @@ def test_the_null_context(tokens: Tensor) -> None:
 
 def test_weights_of_one_change_nothing(tokens: Tensor) -> None:
     for centre in (OVER_CHANNELS, OVER_TOKENS):
-        torch.testing.assert_close(weighed(tokens, Weights((1.0,) * 5, beyond=1.0), centre), tokens)
+        torch.testing.assert_close(scale_components(tokens, Weights((1.0,) * 5, beyond=1.0), centre), tokens)
         mean = tokens.mean(centre, keepdim=True).expand_as(tokens)
-        torch.testing.assert_close(weighed(tokens, Weights(()), centre), mean)
+        torch.testing.assert_close(scale_components(tokens, Weights(()), centre), mean)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((3, "paper"), "takes -2 to 2"),
-        ((-0.1, "2023"), "takes 0 to 1"),
-        ((0.5, "paper"), "has the levels -2, -1, 0, 1, 2"),
+        ((3, "paper"), "supports -2 to 2"),
+        ((-0.1, "2023"), "supports 0 to 1"),
+        ((0.5, "paper"), "allowed levels: -2, -1, 0, 1, 2"),
         ((0, "2021"), "unknown convention '2021'"),
         ((True, "paper"), "focus level is True"),
-        ((float("nan"), "2023"), "takes 0 to 1"),
-        ((1, "paper", 0), "must be 1 or more"),
+        ((float("nan"), "2023"), "supports 0 to 1"),
+        ((1, "paper", 0), "a whole number from 1 to 10000"),
     ],
 )
 def test_what_is_refused(arguments: tuple, message: str) -> None:
@@ -133,7 +133,7 @@ def test_what_is_refused(arguments: tuple, message: str) -> None:
 
 
 def test_tokens_without_components() -> None:
-    with pytest.raises(ValueError, match="local ones"):
+    with pytest.raises(ValueError, match="local tokens"):
         apply_focus(torch.ones(1, 1, 4), Focus(-1))
     with pytest.raises(ValueError, match="NaN"):
         apply_focus(torch.full((1, 5, 4), torch.nan), Focus(-1))
@@ -145,7 +145,7 @@ def test_joined_tokens(tokens: Tensor) -> None:
     assert torch.equal(joined, torch.cat([tokens, 0.5 * tokens[:, :3]], dim=1))
     for given, message in (
         ([], "no tokens"),
-        ([(tokens, -1.0)], "0 or more"),
+        ([(tokens, -1.0)], "a number from 0 up"),
         ([(tokens, 1), (tokens[:1], 1)], "differ"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from versatile_diffusion.diffuser.context import Context, MixByLayer
-from versatile_diffusion.sampling.guidance import MIXINGS, Guide, guided
+from versatile_diffusion.sampling.guidance import guided
+from versatile_diffusion.sampling.rules import MIXINGS, Guide
 
 DATA = "image"
 T = torch.tensor([401, 401])

@@ -11,7 +11,7 @@ from PIL import Image
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.modalities import MODALITIES
-from versatile_diffusion.sampling.request import null_of
+from versatile_diffusion.pipeline.request import null_of
 from versatile_diffusion.tasks import TASKS
 
 FEW = {"num_inference_steps": 2, "guidance_scale": 3.0, "seed": 0}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from versatile_diffusion.sampling.denoise import StepState, denoise, noised, start_step
+from versatile_diffusion.sampling.denoise import StepState, denoise, noisy_start, start_step
 from versatile_diffusion.sampling.schedulers import SCHEDULERS, clean_and_noise, named_scheduler, scheduler_name
 
 OUTPUTS = {
@@ -32,7 +32,7 @@ def oracle(scheduler: Any, clean: torch.Tensor) -> Any:
 def sample(scheduler: Any, steps: int, clean: torch.Tensor, **options: Any) -> list[StepState]:
     scheduler.set_timesteps(steps)
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
-    start = noised(scheduler, clean, noise, options.get("start", 0))
+    start = noisy_start(scheduler, clean, noise, options.get("start", 0))
     return list(denoise(oracle(scheduler, clean), scheduler, start, **options))
 
 
@@ -102,8 +102,8 @@ def test_noised_ends() -> None:
     scheduler = SCHEDULERS["ddim"]()
     scheduler.set_timesteps(10)
     clean, noise = torch.zeros(1, 3), torch.ones(1, 3)
-    assert torch.equal(noised(scheduler, clean, noise, 0), noise)
-    assert torch.equal(noised(scheduler, clean, noise, 10), clean)
+    assert torch.equal(noisy_start(scheduler, clean, noise, 0), noise)
+    assert torch.equal(noisy_start(scheduler, clean, noise, 10), clean)
 
 
 def test_a_sent_latent_takes_over(clean: torch.Tensor) -> None:

@@ -52,7 +52,7 @@ def studio(connections: list[str]) -> Iterator[Running]:
     from tiny import build_tiny_pipeline
 
     from versatile_diffusion.tasks import TASKS
-    from versatile_diffusion.ui.jobs import Limits
+    from versatile_diffusion.ui.queue.jobs import Limits
     from versatile_diffusion.ui.serve import running
 
     pipe = build_tiny_pipeline()

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from studio_visitor import Visitor
 
-from versatile_diffusion.sampling.metadata import XMP, read_record
+from versatile_diffusion.records.png import XMP, read_record
 from versatile_diffusion.ui.serve import Running
 
 TASKS = {"text-to-image": 4, "image-variation": 4, "image-to-text": 4, "text-variation": 4, "dual-guided": 4}
@@ -64,13 +64,13 @@ def test_a_text_and_enter_make_pictures_that_tell_how_they_were_made(visit: Visi
     box = visitor.page.get_by_label("Text", exact=True).first
     box.fill("two small dogs")
     box.press("Enter")
-    assert visitor.said("text-to-image").startswith("4 pictures in ")
+    assert visitor.said("text-to-image").startswith("4 images in ")
     with Image.open(io.BytesIO(downloaded(visitor, "text-to-image"))) as picture:
         record = read_record(picture)
         assert record["conditions"][0]["values"] == ["two small dogs"]
         assert record["studio"]["fields"]["text"] == "two small dogs"
         assert picture.text["XML:com.adobe.xmp"] == XMP  # type: ignore[attr-defined]
-    visitor.page.get_by_text("Settings of the chosen one").first.click()
+    visitor.page.get_by_text("Settings of the selected result").first.click()
     visitor.page.get_by_text('"text-to-image"').first.wait_for()
 
 
@@ -80,12 +80,12 @@ def test_control_and_enter_start_escape_stops(visit: Visit, studio: Running) -> 
     visitor.page.get_by_label("Text", exact=True).first.fill("a red apple")
     part.get_by_text("Advanced").click()
     set_number(part, "Steps", "200")
-    set_number(part, "How many", "16")
+    set_number(part, "Batch size", "16")
     visitor.page.keyboard.press("Control+Enter")
     visitor.page.locator("#text-to-image-stage").get_by_text("of 200").wait_for()
     visitor.page.keyboard.press("Escape")
     assert visitor.said("text-to-image", "idle") == "Stopped."
-    assert not studio.studio.desk._running
+    assert not studio.studio.desk.engine.running
     visitor._forget("text-to-image")  # both at once: which comes first, the browser's clock tells
     visitor.page.evaluate("for (const one of ['.go', '.halt']) document.querySelector(`button${one}`).click()")
     assert visitor.said("text-to-image", "idle") == "Stopped."
@@ -98,10 +98,10 @@ def test_stop_really_stops_and_a_preview_was_seen(visit: Visit) -> None:
     visitor.said("image-variation")
     part.get_by_text("Advanced").click()
     set_number(part, "Steps", "200")
-    set_number(part, "How many", "16")
+    set_number(part, "Batch size", "16")
     visitor.go("image-variation")
     visitor.page.locator("#image-variation-stage .previews img").first.wait_for()
-    assert "left" in visitor.page.locator("#image-variation-stage").inner_text()
+    assert "of 200" in visitor.page.locator("#image-variation-stage").inner_text()
     part.get_by_role("button", name="Stop").click()
     assert visitor.said("image-variation", "idle") == "Stopped."
 
@@ -113,7 +113,7 @@ def test_a_mask_drawn_by_mouse_says_what_is_made_anew(visit: Visit, sample: Path
     canvas = part.locator(".painter canvas")
     canvas.wait_for(state="visible")
     visitor.go("inpaint")
-    assert visitor.said("inpaint", "trouble") == "Paint over the part that is to be made anew."
+    assert visitor.said("inpaint", "trouble") == "Paint over the area to regenerate first."
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * 0.25) for x in (0.2, 0.5, 0.8)]
@@ -124,7 +124,7 @@ def test_a_mask_drawn_by_mouse_says_what_is_made_anew(visit: Visit, sample: Path
     visitor.page.mouse.up()
     visitor.page.wait_for_timeout(300)
     visitor.go("inpaint")
-    assert visitor.said("inpaint").startswith("4 pictures")
+    assert visitor.said("inpaint").startswith("4 images")
     with Image.open(io.BytesIO(downloaded(visitor, "inpaint"))) as made, Image.open(sample) as before:
         record = read_record(made)
         kept = before.convert("RGB").resize(made.size, Image.Resampling.BICUBIC)
@@ -157,7 +157,7 @@ def test_a_dropped_picture_brings_its_settings_back(visit: Visit, tmp_path: Path
     other.page.locator("#tab-image-variation .a-picture img").first.wait_for()
     other.page.locator(".offer").get_by_text("No, use the picture").click()
     drop(other, content, "#image-variation-go")
-    other.page.get_by_text("The settings are back.").wait_for()
+    other.page.get_by_text("Settings restored.").wait_for()
     back = other.page.locator("#tab-text-to-image")
     back.wait_for(state="visible")
     assert other.page.get_by_label("Text", exact=True).first.input_value() == "a green house"
@@ -188,7 +188,7 @@ def test_a_foreign_picture_has_no_settings(visit: Visit, tmp_path: Path) -> None
     chooser.value.set_files(file)
     notice = visitor.page.locator("#notice .trouble")
     notice.wait_for()
-    assert "holds no versatile_diffusion record" in notice.inner_text()
+    assert "has no versatile_diffusion record" in notice.inner_text()
 
 
 def test_a_result_goes_to_another_tab_and_into_the_history(visit: Visit) -> None:
@@ -219,12 +219,12 @@ def test_the_caption_is_written_and_can_be_changed(visit: Visit, sample: Path) -
     part = visitor.tab("edit")
     part.locator("input[type=file]").first.set_input_files(sample)
     part.locator(".image-frame img, img").first.wait_for()
-    part.get_by_role("button", name="Write its caption").click()
+    part.get_by_role("button", name="Write caption").click()
     assert visitor.said("edit").startswith("1 text")
     caption = part.get_by_label("Caption").first
     caption.fill("a blue dog")
     visitor.go("edit")
-    assert visitor.said("edit").startswith("4 pictures")
+    assert visitor.said("edit").startswith("4 images")
 
 
 def test_two_people_at_once(visit: Visit) -> None:
@@ -235,7 +235,7 @@ def test_two_people_at_once(visit: Visit) -> None:
         visitor.go("text-to-image")
     records = []
     for visitor in visitors:
-        assert visitor.said("text-to-image").startswith("4 pictures")
+        assert visitor.said("text-to-image").startswith("4 images")
         with Image.open(io.BytesIO(downloaded(visitor, "text-to-image"))) as picture:
             records.append(read_record(picture))
     assert [record["prompt"] for record in records] == ["a red apple", "a blue cat"]
@@ -245,14 +245,14 @@ def test_two_people_at_once(visit: Visit) -> None:
 def test_what_is_wrong_is_said_in_one_sentence(visit: Visit, tmp_path: Path) -> None:
     visitor = visit()
     visitor.go("text-to-image")
-    assert visitor.said("text-to-image", "trouble") == "Give a text first."
+    assert visitor.said("text-to-image", "trouble") == "Add text input first."
     (bad := tmp_path / "photo.png").write_bytes(b"this is no picture")
     part = visitor.tab("image-variation")
     with visitor.page.expect_response(lambda answer: "/upload" in answer.url):
         part.locator("input[type=file]").first.set_input_files(bad)
     visitor.page.wait_for_timeout(800)
     visitor.go("image-variation")
-    assert visitor.said("image-variation", "trouble").startswith("This file is not a picture that can be read")
+    assert visitor.said("image-variation", "trouble").startswith("This file is not an image that can be read")
 
 
 def test_a_phone(visit: Visit) -> None:
@@ -263,7 +263,7 @@ def test_a_phone(visit: Visit) -> None:
         assert wide <= 392, f"{name} is {wide} pixels wide"
     visitor.tab("text-to-image")
     visitor.example("text-to-image")
-    assert visitor.said("text-to-image").startswith("4 pictures")
+    assert visitor.said("text-to-image").startswith("4 images")
 
 
 def test_light_and_dark(visit: Visit) -> None:

@@ -16,14 +16,14 @@ pytest.importorskip("gradio", reason="gradio is not installed (extra 'ui')")
 import gradio as gr
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.cli.results import record
+from versatile_diffusion.cli.io.results import record
 from versatile_diffusion.flow import Condition
-from versatile_diffusion.sampling.metadata import read_record, save_png
-from versatile_diffusion.ui.jobs import Ask, Job
-from versatile_diffusion.ui.restore import filled_in, restored
-from versatile_diffusion.ui.shelf import STUDIO, Shelf, Shelves
-from versatile_diffusion.ui.uploads import canvas, read_mask
-from versatile_diffusion.ui.widgets import painter, picture
+from versatile_diffusion.records.png import read_record, save_png
+from versatile_diffusion.ui.forms.restore import form_record, restored
+from versatile_diffusion.ui.forms.widgets import painter, picture
+from versatile_diffusion.ui.page.shelf import STUDIO, Shelf, Shelves
+from versatile_diffusion.ui.page.uploads import canvas, read_mask
+from versatile_diffusion.ui.queue.jobs import Ask, Job
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def inputs() -> dict[str, Any]:
     with gr.Blocks(analytics_enabled=False):
         return {
             "text": gr.Textbox(),
-            "image": picture("Picture"),
+            "image": picture("Image"),
             "image.mask": painter(),
             "steps": gr.Slider(1, 200, 25),
             "style": gr.Dropdown(["none", "noto"], value="none"),
@@ -98,7 +98,7 @@ def test_old_results_and_those_of_who_left_are_thrown_away(
     assert list(shelf.made) == [4, 5, 6, 7, 8]
     assert len(list(shelf.folder.iterdir())) == 5
     shelves.leave("ada")
-    assert list(shelf.folder.iterdir()) == []
+    assert not shelf.folder.exists()
     assert shelves.of("ada").made == {}
 
 
@@ -124,7 +124,7 @@ def filled(tmp_path: Path, inputs: dict[str, Any], picture: Image.Image) -> Fill
         "style": "noto",
     }
     shelf = Shelf(tmp_path / "ada")
-    told = {STUDIO: {"tab": "inpaint", "fields": filled_in(inputs, values, shelf)}}
+    told = {STUDIO: {"tab": "inpaint", "fields": form_record(inputs, values, shelf)}}
     save_png(picture, file := tmp_path / "made.png", told)
     return Filled(values, shelf, file)
 
@@ -134,7 +134,7 @@ def test_what_was_filled_in_comes_back(
 ) -> None:
     name, fields, said = restored(str(filled.file), {"inpaint": inputs}, filled.shelf, tiny_pipeline)
     assert name == "inpaint"
-    assert said == "The settings are back."
+    assert said == "Settings restored."
     assert {field: fields[field] for field in ("text", "image", "steps", "style")} == {
         field: filled.values[field] for field in ("text", "image", "steps", "style")
     }
@@ -149,7 +149,7 @@ def test_a_picture_that_is_not_here_is_asked_for(
     _, fields, said = restored(str(filled.file), {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
     assert fields["image"] is None
     assert fields["image.mask"] is None
-    assert "Pictures that were put in are not inside the file, so please add again: \u201cPicture\u201d." in said
+    assert "Input images are not embedded in the file; please add again: \u201cImage\u201d." in said
 
 
 def test_a_path_in_a_file_is_not_followed(
@@ -192,6 +192,23 @@ def test_settings_in_another_form_than_controls_show_them(
     assert (name, list(fields.values())) == ("joint", [0.1, 0.8, "0 1\n1 0", 3, "simple"])
 
 
+@pytest.mark.parametrize(("bits", "shown"), [({}, 7), ({"seed_bits": 64}, 7 + 2**40)])
+def test_a_seed_comes_back_as_what_gives_the_same_image(
+    tmp_path: Path,
+    inputs: dict[str, Any],
+    tiny_pipeline: VersatileDiffusionPipeline,
+    picture: Image.Image,
+    bits: dict[str, int],
+    shown: int,
+) -> None:
+    place = {"text-to-image": {"seed": inputs["text"]}}
+    told = {STUDIO: {"tab": "text-to-image", "fields": {"seed": 7 + 2**40}}}
+    settings = {"conditions": [], "task": "text-to-image", "seeds": [7 + 2**40]}
+    for number, record_of_it in enumerate((told | bits, settings | bits, settings | {"seed": 7 + 2**40} | bits)):
+        save_png(picture, file := tmp_path / f"{number}.png", record_of_it)
+        assert restored(str(file), place, Shelf(tmp_path), tiny_pipeline)[1] == {"seed": shown}
+
+
 def damaged(file: Path) -> None:
     file.write_bytes(b"\x89PNG nothing")
 
@@ -217,11 +234,11 @@ def a_sheet(file: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (damaged, "holds no settings"),
-        (plain, "holds no versatile_diffusion record"),
+        (damaged, "has no settings"),
+        (plain, "has no versatile_diffusion record"),
         (broken_record, "is damaged"),
-        (other_tab, "no such tab"),
-        (a_sheet, "of a kind that the studio cannot fill in"),
+        (other_tab, "which this studio does not have"),
+        (a_sheet, "cannot restore this kind of settings"),
     ],
 )
 def test_files_that_cannot_be_restored(
@@ -233,5 +250,53 @@ def test_files_that_cannot_be_restored(
 
 
 def test_nothing_to_restore(inputs: dict[str, Any], tiny_pipeline: VersatileDiffusionPipeline, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no settings"):
+    with pytest.raises(ValueError, match="has no settings"):
         restored(None, {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
+
+
+def test_looking_sets_up_nothing(shelves: Shelves) -> None:
+    for k in range(100):
+        assert shelves.of(f"made up {k}").made == {}
+    assert len(shelves._shelves) == 0
+
+
+def kept(shelves: Shelves, job: Job, person: str, client: str) -> Shelf:
+    job = replace(job, person=person, client=client)
+    shelves.keep(job, {})
+    return shelves.of(person)
+
+
+def test_the_client_with_most_pages_loses_the_oldest(tiny_pipeline: VersatileDiffusionPipeline, tmp_path: Path) -> None:
+    shelves, job = Shelves(tmp_path, "tiny", kept=5, most=4), done(tiny_pipeline, "page", num_outputs=1)
+    honest = kept(shelves, job, "honest", "bob")
+    first = kept(shelves, job, "page 0", "mallory")
+    for k in range(1, 9):
+        kept(shelves, job, f"page {k}", "mallory")
+    assert list(shelves._shelves) == ["honest", "page 6", "page 7", "page 8"]
+    assert len(honest.made) == 1
+    assert not any(path.exists() for path in (first.folder / "text-to-image-0001.png",))
+
+
+def test_results_are_bounded_together_and_who_has_most_loses(
+    tiny_pipeline: VersatileDiffusionPipeline, tmp_path: Path
+) -> None:
+    job = done(tiny_pipeline, "page", num_outputs=1)
+    size = kept(Shelves(tmp_path / "try", "tiny", kept=5), job, "try", "").size
+    shelves = Shelves(tmp_path, "tiny", kept=5, size=size * 9 // 2)
+    honest = kept(shelves, job, "honest", "bob")
+    for k in range(3):
+        for _ in range(3):
+            kept(shelves, job, f"page {k}", "mallory")
+    left = sum(len(shelf.made) for shelf in shelves._shelves.values())
+    assert left == 4
+    assert len(honest.made) == 1
+    assert len([path for path in tmp_path.rglob("*.png") if "try" not in str(path)]) == left
+
+
+def test_what_is_not_used_is_removed(tiny_pipeline: VersatileDiffusionPipeline, shelves: Shelves) -> None:
+    old = kept(shelves, done(tiny_pipeline, "ada"), "ada", "ada")
+    new = kept(shelves, done(tiny_pipeline, "bob"), "bob", "bob")
+    old.seen -= 100
+    shelves.remove_unused(60)
+    assert (old.made, len(new.made)) == ({}, 2)
+    assert list(shelves._shelves) == ["bob"]

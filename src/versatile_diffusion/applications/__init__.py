@@ -1,1 +1,1 @@
-"""Applications of the paper: disentanglement, editing through text, variations with the colours of their input."""
+"""Applications of the paper: disentanglement, editing through text, and colour-matched variations."""

@@ -1,4 +1,4 @@
-"""Outputs made again from their settings, whatever made them: a task, or an application over tasks."""
+"""Replay of outputs from their settings, for tasks and applications."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 from versatile_diffusion.applications import disentangle, joint, variation
 from versatile_diffusion.choices import unknown
-from versatile_diffusion.sampling.output import Output
-from versatile_diffusion.sampling.replay import Resolve, item_of
-from versatile_diffusion.sampling.run import check_maker
+from versatile_diffusion.pipeline.output import Output
+from versatile_diffusion.pipeline.replay import Resolve, item_of
+from versatile_diffusion.pipeline.run import check_maker
 
 if TYPE_CHECKING:
-    from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+    from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 
 APPLICATIONS: Mapping[str, Callable[..., Output]] = {
     disentangle.RESTYLE: disentangle.restyle_again,
     joint.NAME: joint.again,
 }
-"""By the name in the settings: makes all items again, `(pipe, settings, resolve)`."""
+"""Replay functions by application name, `(pipe, settings, resolve)`."""
 
 
 def replay(pipe: VersatileDiffusionPipeline, settings: Mapping[str, Any], resolve: Resolve | None = None) -> Output:
-    """Makes again what settings describe; bit for bit with the same software on the same machine.
+    """Reproduce the output of these settings; bit-identical with the same software on the same machine.
 
     Args:
-        pipe: the model that made it.
-        settings: of an `Output`. Those of one item (with an `index`) run its whole batch, and give that item alone.
+        pipe: the model that generated it.
+        settings: settings of an `Output`. Settings of one item (with an `index`) run the whole batch and return that
+            item.
         resolve: see `VersatileDiffusionPipeline.replay`.
 
     Raises:
-        ValueError: this is another model, or a value is missing or no longer the same.
+        ValueError: another model, or a missing or changed value.
     """
     check_maker(pipe, settings)
     plain = {name: value for name, value in settings.items() if name != variation.COLOURS}
@@ -38,11 +39,11 @@ def replay(pipe: VersatileDiffusionPipeline, settings: Mapping[str, Any], resolv
         output = item_of(_application(plain["application"])(pipe, plain, resolve), plain)
     else:
         output = pipe.replay(plain, resolve)
-    return variation.matched_again(output, settings, resolve) if variation.COLOURS in settings else output
+    return variation.replay_match(output, settings, resolve) if variation.COLOURS in settings else output
 
 
 def _application(record: Any) -> Callable[..., Output]:
-    """What makes an application's output again; ValueError if there is none of that name."""
+    """Return the replay function of an application; ValueError if unknown."""
     name = record.get("name") if isinstance(record, Mapping) else record
     if name not in (names := list(APPLICATIONS)):
         raise ValueError(unknown("application", name, names))

@@ -1,4 +1,4 @@
-"""Several pictures and a text as the 2023 app combines them: pictures joined along their tokens into one context."""
+"""Blending as in the 2023 demo: several images and a prompt, with image tokens concatenated into one context."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from versatile_diffusion.diffuser.context import Context
+from versatile_diffusion.numeric import number
 from versatile_diffusion.sampling.focus import Focus, apply_focus, join_tokens
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture among several.
+    """One image of several.
 
     Args:
-        tokens: its context (B, L, D).
-        strength: what its tokens are multiplied by.
-        focus: what of it counts: a position of the dial (0 semantics, 0.5 as it is, 1 style), or a `Focus`.
+        tokens: its context tokens (B, L, D).
+        strength: factor on its tokens.
+        focus: focus level (0 semantics, 0.5 unchanged, 1 style), or a `Focus`.
     """
 
     tokens: Tensor
@@ -26,24 +27,23 @@ class Picture:
     focus: Focus | float = 0.5
 
 
-def app_contexts(text: Tensor | None, pictures: Sequence[Picture], text_strength: float = 0.5) -> list[Context]:
-    """The contexts that the 2023 app hands to the sampler: the text with its strength as its share,
-    then all pictures as one context with the rest. A text of no strength is left out.
+def app_contexts(text: Tensor | None, images: Sequence[Picture], text_strength: float = 0.5) -> list[Context]:
+    """Return the contexts that the 2023 demo passes to the sampler: the text, weighted by its strength, then all
+    images as one context with the remaining weight. A text of strength 0 is dropped; images of weight 0 are kept.
 
     Args:
-        text: tokens (B, L, D), or None.
-        pictures: may be empty where there is a text.
-        text_strength: share of the text, 0 to 1.
+        text: tokens (B, L, D) or None.
+        images: images; may be empty if there is a text.
+        text_strength: weight of the text, 0 to 1.
 
     Raises:
-        ValueError: the strength is out of range, or nothing is left that guides.
+        ValueError: strength out of range, or no context left.
     """
-    if not 0 <= text_strength <= 1:
-        raise ValueError(f"text_strength is {text_strength}; it must be from 0 to 1")
-    joined = join_tokens([(apply_focus(p.tokens, p.focus), p.strength) for p in pictures]) if pictures else None
+    text_strength = number("text_strength", text_strength, most=1)
+    joined = join_tokens([(apply_focus(p.tokens, p.focus), p.strength) for p in images]) if images else None
     if text is None and joined is None:
-        raise ValueError("neither a text nor a picture guides; give at least one")
+        raise ValueError("no context; give a text or an image")
     if text is None or joined is None:
         return [Context("image", joined)] if joined is not None else [Context("text", text)]  # type: ignore[arg-type]
-    both = [Context("text", text, text_strength), Context("image", joined, 1 - text_strength)]
-    return [context for context in both if context.weight]
+    pictured = Context("image", joined, 1 - text_strength)
+    return [Context("text", text, text_strength), pictured] if text_strength else [pictured]

@@ -1,5 +1,5 @@
-"""Disentanglement of style and semantics (the paper's figure 9): levels of one picture, and the style of one with the
-semantics of another."""
+"""Disentanglement of style and semantics (figure 9 of the paper): focus levels of one image, and the style of one image
+with the semantics of another."""
 
 from __future__ import annotations
 
@@ -11,44 +11,46 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from versatile_diffusion.choices import unknown
+from versatile_diffusion.choices import chosen
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.modalities import MODALITIES
-from versatile_diffusion.sampling.focus import CONVENTIONS, Focus, Weights, weighed
-from versatile_diffusion.sampling.output import Output, record_of
-from versatile_diffusion.sampling.replay import Resolve, arguments_of, value_of
+from versatile_diffusion.numeric import number
+from versatile_diffusion.pipeline.output import Output
+from versatile_diffusion.pipeline.replay import Resolve, arguments_of, value_of
+from versatile_diffusion.reading import entry
+from versatile_diffusion.records.record import record_of
+from versatile_diffusion.sampling.focus import CONVENTIONS, MOST_COMPONENTS, Focus, Weights, scale_components
 
 if TYPE_CHECKING:
-    from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+    from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 
 RESTYLE = "restyle"
 LEVELS = 5
-"""Variations in a strip: from all semantics over the plain variation to all style."""
+"""Variations in a strip, from pure semantics to pure style."""
+MOST_LEVELS = 1000
 
 
 @dataclass(frozen=True)
 class Step:
-    """One place in a strip: the focus, and the variations made under it."""
+    """One focus level of a strip, and its variations."""
 
     focus: Focus
     output: Output
 
 
 def levels(convention: str = "paper", count: int = LEVELS, **options: Any) -> list[Focus]:
-    """Evenly spaced levels of a convention from the lowest to the highest; -2 to 2 for the paper's.
+    """Return evenly spaced levels of a convention, lowest to highest; -2 to 2 for the paper's.
 
     Args:
         convention: a key of `CONVENTIONS`.
-        count: how many, 2 or more.
-        options: other fields of `Focus`, such as `drop_global`.
+        count: number of levels, 2 or more.
+        options: other fields of `Focus`, e.g. `drop_global`.
 
     Raises:
-        ValueError: no such convention, fewer than 2, or levels that it has not.
+        ValueError: an unknown convention, fewer than 2 levels, or unsupported levels.
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(unknown("convention", convention, CONVENTIONS))
-    if count < 2:
-        raise ValueError(f"a strip has 2 levels or more, not {count}")
+    chosen("convention", convention, CONVENTIONS)
+    count = number("count of the levels of a strip", count, 2, MOST_LEVELS, whole=True)
     least, most = CONVENTIONS[convention].levels
     spread = [least + (most - least) * k / (count - 1) for k in range(count)]
     return [Focus(int(level) if level == int(level) else level, convention, **options) for level in spread]
@@ -63,14 +65,14 @@ def strip(
     seed: int | None = None,
     **options: Any,
 ) -> list[Step]:
-    """Variations of a picture along the levels of focus, all of the same noise: the paper's figure 9.
+    """Generate variations at several focus levels from the same noise (figure 9 of the paper).
 
     Args:
-        pipe: with the flow from image to image.
-        image: the picture.
-        focuses: one per place; the paper's five levels where left out.
-        mask: which part of the picture counts, as in `Condition`.
-        seed: of every place alike; drawn afresh if left out.
+        pipe: pipeline with image-variation.
+        image: the image.
+        focuses: one per level; by default the paper's five.
+        mask: part of the image to use, as in `Condition`.
+        seed: seed of every level; random by default.
         options: as in `VersatileDiffusionPipeline.generate`.
     """
     made: list[Step] = []
@@ -84,24 +86,24 @@ def strip(
 def recombine(
     style: Float[Tensor, "b l d"], content: Float[Tensor, "b l d"], components: int = 2, convention: str = "paper"
 ) -> Float[Tensor, "b l d"]:
-    """The style of one context with the semantics of another: the strongest components of the one in place of those of
-    the other, which gives the global token, the mean and all weaker components. A context with itself is itself.
+    """Combine the style of one context with the semantics of another: the main components of `style` replace those of
+    `content`, which keeps its global token, mean and minor components. A context with itself is unchanged.
 
     Args:
-        style, content: tokens of one form.
-        components: how many of the strongest hold the style; 2 are kept at level 2 and removed at level -2.
-        convention: a key of `CONVENTIONS`, which says how tokens are centred.
+        style, content: tokens of one shape.
+        components: number of main components that hold the style; level 2 keeps 2, level -2 removes 2.
+        convention: key of `CONVENTIONS`; determines how tokens are centred.
 
     Raises:
-        ValueError: no such convention, or less than one component.
+        ValueError: an unknown convention, or fewer than one component.
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(unknown("convention", convention, CONVENTIONS))
-    if components < 1:
-        raise ValueError(f"components is {components}; it must be 1 or more")
+    chosen("convention", convention, CONVENTIONS)
+    components = number("components", components, 1, MOST_COMPONENTS, whole=True)
     centre = CONVENTIONS[convention].centre
-    strongest = weighed(style[:, 1:], Weights((1.0,) * components), centre) - weighed(style[:, 1:], Weights(()), centre)
-    weaker = weighed(content[:, 1:], Weights((0.0,) * components, beyond=1.0), centre)
+    strongest = scale_components(style[:, 1:], Weights((1.0,) * components), centre) - scale_components(
+        style[:, 1:], Weights(()), centre
+    )
+    weaker = scale_components(content[:, 1:], Weights((0.0,) * components, beyond=1.0), centre)
     return torch.cat([content[:, :1], strongest + weaker], dim=1)
 
 
@@ -114,11 +116,11 @@ def restyle(
     convention: str = "paper",
     **options: Any,
 ) -> Output:
-    """Pictures with the style of one picture and the semantics of another, from recombined contexts.
+    """Generate images with the style of one image and the semantics of another, by `recombine`.
 
     Args:
-        pipe: with the flow from image to image.
-        style, content: the pictures.
+        pipe: pipeline with image-variation.
+        style, content: the images.
         components, convention: see `recombine`.
         options: as in `VersatileDiffusionPipeline.generate`.
     """
@@ -128,17 +130,20 @@ def restyle(
     combined = recombine(look, shown, components, convention)
     output = pipe.generate("image", [Condition("image", tokens=combined)], **options)
     records = {name: record_of(given, raw[name]) for name, given in pictures.items()}
-    record = {"name": RESTYLE, **records, "components": components, "convention": convention}
+    record = {"name": RESTYLE, **records, "components": int(components), "convention": convention}
     return replace(output, settings=output.settings | {"conditions": [], "application": record})
 
 
 def restyle_again(
     pipe: VersatileDiffusionPipeline, settings: Mapping[str, Any], resolve: Resolve | None = None
 ) -> Output:
-    """What settings of `restyle` describe, all items; `applications.again.replay` calls it."""
-    record = dict(settings["application"])
-    del record["name"]
-    pictures = {name: value_of(record.pop(name), MODALITIES["image"].check, resolve) for name in ("style", "content")}
-    taken = ("data", "conditions", "style")  # style words are for texts, and there is none
+    """Reproduce the settings of `restyle`, all items; called by `applications.again.replay`."""
+    record = settings["application"]
+    pictures = {
+        name: value_of(entry(record, name, Mapping), MODALITIES["image"].check, resolve)
+        for name in ("style", "content")
+    }
+    how: dict[str, Any] = {name: entry(record, name, object) for name in ("components", "convention")}
+    taken = ("data", "conditions", "style")  # the style option applies to prompts only
     arguments = {name: value for name, value in arguments_of(settings, resolve).items() if name not in taken}
-    return restyle(pipe, **pictures, **record, **arguments)
+    return restyle(pipe, **pictures, **how, **arguments)

@@ -1,7 +1,7 @@
-"""Editing a picture through words: picture -> text latent -> edited caption -> picture (the paper's I2T2I).
+"""Editing an image with words: image -> text latent -> edited caption -> image (the paper's I2T2I).
 
-Two forms. With `remove` and `add` the text latent of the picture is changed as the release of 2022 does it. With
-`caption` people see the caption, write their own, and the picture is made again under both.
+`remove` and `add` edit the image's text latent, as the 2022 release does. `caption` is a caption written by the user,
+typically an edit of the image's own; the image is regenerated from image and caption.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from torch import Tensor
 
 from versatile_diffusion.diffuser.context import Context
 from versatile_diffusion.flow import Condition
+from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.numeric import number
+from versatile_diffusion.pipeline.output import Output
 from versatile_diffusion.sampling.focus import Focus, apply_focus, focus_null
-from versatile_diffusion.sampling.guidance import Guide, joined
-from versatile_diffusion.sampling.output import Output
+from versatile_diffusion.sampling.rules import Guide, joined
 
 if TYPE_CHECKING:
-    from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+    from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 
 IMAGE_WEIGHT = 0.33
 REDUCED = Focus(1, "2022", drop_global=True, on_null=False)
-"""Image tokens of the second pass: the ten strongest components, without the global token."""
+"""Focus of the second pass: the ten main components, without the global token."""
 
 
 def steer(
@@ -33,7 +35,7 @@ def steer(
     remove: Float[Tensor, "#b z"] | None = None,
     add: Float[Tensor, "#b z"] | None = None,
 ) -> Float[Tensor, "b z"]:
-    """Text latents without their part along `remove`, and with `add` added. A direction of zero removes nothing."""
+    """Remove the component of text latents along `remove`, then add `add`. A zero direction removes nothing."""
     if remove is not None:
         length = remove.square().sum(-1, keepdim=True)
         along = (latent * remove).sum(-1, keepdim=True) / length.where(length > 0, 1)
@@ -49,14 +51,14 @@ def second_pass(
     image_weight: float = IMAGE_WEIGHT,
     focus: Focus = REDUCED,
 ) -> tuple[Guide, Guide]:
-    """What guides the second pass of 2022: the image, reduced, and the text.
+    """Return the contexts of the second pass as in the 2022 release: the reduced image, and the text.
 
     Args:
-        image: context tokens of the picture, and its null context.
+        image: context tokens of the image, and its null context.
         caption: tokens of the edited caption.
-        prompt: tokens of what is added; they follow those of the caption.
-        empty: tokens of the empty text, which stands for both of them in the null context.
-        image_weight: share of the image; the text has the rest.
+        prompt: tokens of the added text; they follow those of the caption.
+        empty: tokens of the empty text; the null context for both.
+        image_weight: weight of the image; the text has the rest.
         focus: how the image is reduced.
     """
     tokens, null = image
@@ -71,14 +73,13 @@ def second_pass(
 
 @dataclass(frozen=True)
 class EditResult:
-    """Every stage of an edit.
+    """All stages of an edit.
 
     Args:
-        before: captions of the picture as the model sees it, with their latents; None where the user's own words are
-            all that counts.
-        after: edited captions, one per picture made.
-        latents: (B, Z), the edited text latents; None for the user's own words.
-        picture: the pictures made from both.
+        before: captions of the image with their latents; None with a user caption.
+        after: edited captions, one per image.
+        latents: (B, Z) edited text latents; None with a user caption.
+        picture: the generated images.
     """
 
     before: Output | None
@@ -103,37 +104,36 @@ def edit(
     captioning: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> EditResult:
-    """A picture changed by words (the paper's image -> text -> image editing).
+    """Edit an image with words (image -> text -> image in the paper).
 
     Args:
-        pipe: with image and text as data and as contexts; for `caption` image as data is enough.
-        image: the picture.
-        remove: what its caption is to lose.
-        add: what its caption is to gain.
-        caption: the whole caption in the user's words, in place of `remove` and `add`.
-        image_weight: share of the picture in the second pass, 0 to 1; the caption has the rest.
-        focus: how the picture is reduced in the second pass; None takes it whole.
-        seed: item k has `seed + k` in both passes.
-        captioning: arguments of the first pass, such as `guidance_scale`.
-        options: arguments of the second pass as in `generate`; `num_outputs` also says how many captions the first pass
-            makes, one for each picture.
+        pipe: pipeline with image and text as data and context; `caption` needs no text data stream.
+        image: the image.
+        remove: what to remove from the caption.
+        add: what to add to the caption.
+        caption: the full target caption, instead of `remove` and `add`.
+        image_weight: weight of the image in the second pass, 0 to 1; the caption has the rest.
+        focus: how the image is reduced in the second pass; None uses the whole image.
+        seed: item k uses `seed + k` in both passes.
+        captioning: arguments of the first pass, e.g. `guidance_scale`.
+        options: arguments of the second pass as in `generate`; `num_outputs` also sets the number of captions, one per
+            image.
 
     Raises:
-        ValueError: nothing to change, both forms at once, or the model has no such flows.
+        ValueError: no edit given, both forms given, or a missing flow.
     """
     if caption is None and remove is None and add is None:
-        raise ValueError("nothing to change: give remove or add, or a caption of your own")
+        raise ValueError("nothing to edit; give remove or add, or a caption")
     if caption is not None and (remove is not None or add is not None):
-        raise ValueError("give either a caption of your own, or remove and add, not both")
-    if not 0 <= image_weight <= 1:
-        raise ValueError(f"image_weight is {image_weight}; it must be from 0 to 1")
+        raise ValueError("give either caption, or remove and add, not both")
+    image_weight = number("image_weight", image_weight, most=1)
     picture = Condition("image", image, weight=image_weight, focus=focus)
     if caption is not None:
         text = Condition("text", caption, weight=1 - image_weight)
         return EditResult(None, (caption,), None, pipe.generate("image", [picture, text], seed=seed, **options))
     count = {"num_outputs": options.pop("num_outputs", 1)}
     before = describe(pipe, image, seed=seed, **count, **(captioning or {}))
-    latents, after = reworded(pipe, before, remove, add)
+    latents, after = reword(pipe, before, remove, add)
     texts = [after] if add is None else [after, add]
     words = [Condition("text", text, weight=(1 - image_weight) / len(texts)) for text in texts]
     options = {"mixing": "join", "seed": before.settings["seeds"], **options}
@@ -141,17 +141,18 @@ def edit(
 
 
 def describe(pipe: VersatileDiffusionPipeline, image: Any, **options: Any) -> Output:
-    """Captions of a picture, decoded greedily so that an edit of nothing changes nothing; options as in `generate`."""
+    """Caption an image greedily, so that an empty edit changes nothing; options as in `generate`."""
     return pipe.image_to_text(image, **{"temperature": 0.0, **options})
 
 
 @torch.no_grad()
-def reworded(
+def reword(
     pipe: VersatileDiffusionPipeline, before: Output, remove: str | None, add: str | None
 ) -> tuple[Float[Tensor, "b z"], list[str]]:
-    """Edited latents of captions, and the texts that they say."""
+    """Return edited caption latents, and their decoded captions."""
     codec = pipe.bank.codecs["text"]
-    given = {"remove": remove, "add": add}
-    directions = {name: codec.encode([text]).to(before.latents) for name, text in given.items() if text is not None}
+    check = MODALITIES["text"].check
+    given = {name: check(text) for name, text in (("remove", remove), ("add", add)) if text is not None}
+    directions = {name: codec.encode([text]).to(before.latents) for name, text in given.items()}
     latents = steer(before.latents, **directions)
     return latents, codec.decode(latents)

@@ -1,4 +1,4 @@
-"""The command `versatile`: its verbs, and what it says without one."""
+"""The `versatile` command: its verbs and the help shown without one."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Annotated, Any
 
 import typer
 
-from versatile_diffusion.cli.mistakes import DEBUG, EXIT_CODES
-from versatile_diffusion.cli.verbs import late, verbs
+from versatile_diffusion.cli.io.mistakes import DEBUG, EXIT_CODES
+from versatile_diffusion.cli.table import late, verbs
 from versatile_diffusion.version import __version__
 
 NOTES = f"""
 \b
-Begin with:
+Start with:
   versatile text-to-image "a red apple"
   versatile text-to-image --help
 
-Results go to stdout (--json: for programs), all else to stderr. As an input, - is stdin; `--out -` is stdout.
+Results go to stdout (--json for scripts), messages to stderr. As an input, - means stdin; `--out -` means stdout.
 
 \b
 Exit codes:
 {chr(10).join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())}
 
-{DEBUG}=1 in the environment shows the traceback of an error.
+Set {DEBUG}=1 in the environment to see the traceback of an error.
 """
 
 HELP_NAMES = ["-h", "--help"]
@@ -30,9 +30,9 @@ HELP_NAMES = ["-h", "--help"]
 
 def root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """One diffusion model for text and pictures: each made from the other, and variations of both."""
+    """One diffusion model for images and text: text-to-image, captioning, and variations of both."""
     if version:
         typer.echo(__version__)
     elif context.invoked_subcommand is None:
@@ -40,7 +40,7 @@ def root(
 
 
 def app() -> Any:
-    """The command with all its verbs; a verb is imported when it is called."""
+    """Return the command with all verbs; a verb's module is imported when it is called."""
     frame = typer.Typer(
         name="versatile",
         epilog=NOTES,

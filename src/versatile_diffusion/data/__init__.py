@@ -1,1 +1,1 @@
-"""Data: sources, captions, caches and the emoji set."""
+"""Image-caption data: sources, captions, selection, downloads and encoded sets."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from PIL import Image
-
-from versatile_diffusion.data.sources import Item
 
 Shape = tuple[int, int]
 """Height and width in pixels."""
@@ -50,13 +47,6 @@ class Buckets:
         """The shape whose proportions are nearest to those of a picture."""
         wanted = math.log(picture.height / picture.width)
         return min(self.shapes, key=lambda shape: abs(math.log(shape[0] / shape[1]) - wanted))
-
-    def parted(self, items: Iterable[Item]) -> dict[Shape, list[Item]]:
-        """Items by the shape of their pictures, in their order."""
-        found: dict[Shape, list[Item]] = {}
-        for item in items:
-            found.setdefault(self.nearest(item.values["image"][0]), []).append(item)
-        return found
 
 
 def cut(picture: Image.Image, shape: Shape) -> Image.Image:

@@ -1,86 +1,44 @@
-"""Items as latents and context tokens, computed once: safetensors files, written part by part and read back mapped."""
+"""Items as latents and context tokens, computed once: safetensors files, written part by part and read row by row."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from versatile_diffusion.data.buckets import Buckets, Shape, cut
-from versatile_diffusion.data.disk import write_whole, writing
-from versatile_diffusion.data.sources import Item, Position, Report, Source, open_source
+from versatile_diffusion.data.buckets import Buckets, Shape
+from versatile_diffusion.data.encoder import LATENTS, LONG, TOKENS, Entry, ItemEncoder, Known, Taking, encoders_of
+from versatile_diffusion.data.journal import Journal
+from versatile_diffusion.data.looks import FOLDER, Looks, rank
+from versatile_diffusion.data.report import Report
+from versatile_diffusion.data.rows import SUMS, DamagedError, Part, Rows, checksums
+from versatile_diffusion.data.sources import Item, Position, Source, open_source, others_of
+from versatile_diffusion.files import write_whole, writing
 from versatile_diffusion.modalities.bank import ModalityBank
-from versatile_diffusion.modalities.base import Codec
-from versatile_diffusion.sampling.embeddings import maker_of
+from versatile_diffusion.reading import read_json
+from versatile_diffusion.records.embeddings import maker_of
+
+__all__ = ["LATENTS", "LONG", "TOKENS", "EncodedSet", "encode_set", "rank"]
 
 INDEX = "encoded.json"
-LOOKS = "looks"
-LATENTS, TOKENS = "latents", "tokens"
-RANK_LENGTH = 64
-"""Letters of a `rank`."""
-BEGUN = {
-    "source": "another source",
-    "shards": "another number of shards",
-    "listing": "other files (names or sizes)",
-    "made_by": "another model",
-    "shapes": "other shapes",
-}
+MOST_INDEX = 1 << 30
+"""Bytes of the index, which has the name of every item."""
+BEGUN = {"source": "another source", "made_by": "another model", "shapes": "other shapes", "long": "another --long"}
 """What an encoding that goes on must not differ in."""
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Rows:
-    """One kind of rows of many items, in several files; an item has one row, or several of which one is drawn.
-    All rows of a file have one shape.
-
-    Args:
-        parts: of each file, the rows (R, ...) in half precision and where each item's begin (N + 1,).
-        device: where what is drawn goes.
-    """
-
-    parts: Sequence[tuple[Tensor, Tensor]]
-    device: torch.device
-
-    @cached_property
-    def starts(self) -> Tensor:
-        """The number of the first item of each part, and of all items (P + 1,)."""
-        return torch.tensor([0, *(len(first) - 1 for _, first in self.parts)]).cumsum(0)
-
-    @cached_property
-    def several(self) -> bool:
-        return any(len(rows) > len(first) - 1 for rows, first in self.parts)
-
-    @cached_property
-    def alike(self) -> list[Tensor]:
-        """The numbers of the items whose rows have one shape, shape by shape."""
-        found: dict[tuple[int, ...], list[Tensor]] = {}
-        for (rows, first), start in zip(self.parts, self.starts.tolist(), strict=False):
-            found.setdefault(tuple(rows.shape[1:]), []).append(start + torch.arange(len(first) - 1))
-        return [torch.cat(numbers) for numbers in found.values()]
-
-    def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows (B, ...) of items (B,), all of one shape (see `alike`), in float32."""
-        picks = torch.zeros(len(items))
-        if self.several:
-            picks = torch.rand(len(items), generator=generator, device=generator.device).cpu()
-        numbers = items.cpu()
-        which = torch.bucketize(numbers, self.starts, right=True) - 1
-        chosen = []
-        for part, item, pick in zip(which.tolist(), numbers.tolist(), picks.tolist(), strict=True):
-            rows, first = self.parts[part]
-            begin, end = first[item - int(self.starts[part]) :][:2].tolist()
-            chosen.append(rows[begin + int(pick * (end - begin))])
-        return torch.stack(chosen).to(self.device).float()
+SETS = "sets"
+"""In the index of a set that is made of sets, one for each shard of its source: their folders."""
+NUMBER = re.compile(r"^part-(\d+)\.safetensors$")
+NEEDED = {"parts": list, "made_by": dict, "finished": bool, "report": dict}
+"""What an index must hold."""
 
 
 @dataclass(frozen=True)
@@ -95,23 +53,33 @@ class EncodedSet:
         """The set in a folder.
 
         Raises:
-            ValueError: there is none, or it was not written to its end.
+            ValueError: there is none, it was not written to its end, or a file of it is damaged.
         """
         path = Path(folder) / INDEX
         if not path.is_file():
             raise ValueError(f"{folder} holds no {INDEX}; `versatile data encode` writes such a folder")
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = read_index(path)
+        for name in index.get(SETS, []):
+            parts = read_index(Path(folder) / name / INDEX)["parts"]
+            index["parts"] += [part | {"file": f"{name}/{part['file']}"} for part in parts]
         if not index["finished"]:
             raise ValueError(f"{folder} is not complete ({_count(index)} items); run `versatile data encode` again")
-        return cls(Path(folder), index)
+        encoded = cls(Path(folder), index)
+        try:
+            _ = encoded.parts
+        except DamagedError as error:
+            raise ValueError(
+                f"{error}; run the command that made it again: its items alone are encoded anew"
+            ) from error
+        return encoded
 
     def __len__(self) -> int:
         return _count(self.index)
 
     @cached_property
-    def parts(self) -> list[dict[str, Tensor]]:
-        """The tensors of each file, mapped: what is not drawn is not read."""
-        return [load_file(self.folder / part["file"]) for part in self.index["parts"]]
+    def parts(self) -> list[Part]:
+        """The files."""
+        return [Part.open(self.folder, told) for told in self.index["parts"]]
 
     @property
     def keys(self) -> list[str]:
@@ -127,7 +95,7 @@ class EncodedSet:
         name = f"{kind}.{modality}"
         if name not in self.index["made_by"]:
             raise ValueError(f"{self.folder} has no {name}; it has {', '.join(self.index['made_by'])}")
-        return Rows([(part[name], part[f"first.{modality}"]) for part in self.parts], device)
+        return Rows([(part.rows[name], part.first[modality]) for part in self.parts], device)
 
     def check(self, bank: ModalityBank) -> None:
         """Refuses a set that other codecs or context encoders made.
@@ -136,23 +104,32 @@ class EncodedSet:
             ValueError: they are others; it says which.
         """
         there = self.index["made_by"]
-        wrong = [name for name, part in _encoders(bank).items() if there.get(name) != maker_of(part)]
+        wrong = [name for name, part in encoders_of(bank).items() if there.get(name) != maker_of(part)]
         if wrong:
             raise ValueError(
                 f"{self.folder} was encoded by another model ({', '.join(wrong)}); encode it anew with this one"
             )
 
+    @property
+    def outdated(self) -> str:
+        """What to say where the files that it was made of are still there, and have changed since; else nothing."""
+        source = self.index.get("source", "")
+        try:
+            now = open_source(source, self.index.get("encoding")).content if "content" in self.index else None
+            same = now == self.index.get("content")
+        except (ValueError, OSError):  # they are not there any more
+            same = True
+        return (
+            "" if same else f"{source} has changed since it was encoded; `versatile data encode` renews {self.folder}"
+        )
+
     def looks(self, keys: Iterable[str]) -> list[Item]:
         """Those of the items with these names that were kept as they were; the first items of all, which sets of
         earlier versions kept, if none was."""
-        kept = [item for item, _ in open_source(self.folder / LOOKS).read()]
+        others = others_of(name.split(".")[1] for name in self.index["made_by"])
+        kept = [item for item, _ in open_source(self.folder / FOLDER).read(others=others)]
         names = {f"{rank(key)}.png" for key in keys}
         return [item for item in kept if item.key in names] or kept
-
-
-def rank(key: str) -> str:
-    """What items are put into an order by that has nothing to do with what they are: a hash of the name."""
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def encode_set(
@@ -164,10 +141,14 @@ def encode_set(
     batch: int = 32,
     looks: int = 12,
     buckets: Buckets | None = None,
+    long: str = "cut",
     report: Report | None = None,
+    journal: Journal | None = None,
+    empty: bool = False,
     progress: Callable[[int], None] = lambda items: None,
 ) -> EncodedSet:
-    """Encodes every item of a source into `out`; called again, it goes on after the last part that was written.
+    """Encodes every item of a source into `out`. Called again, it goes on after the last part that was written; where
+    files of the source, or parts, have changed since, only what is not there is encoded.
 
     Args:
         source: read once, in the order of its shards.
@@ -177,98 +158,116 @@ def encode_set(
         batch: values that are encoded together.
         looks: how many items to keep as they were, the first by `rank`.
         buckets: the shapes that pictures are cut to, each to the nearest; the codec's own size if left out.
+        long: what becomes of captions that are longer than the context encoder reads, one of `LONG`.
         report: counts what is skipped.
+        journal: finds samples that end the process.
+        empty: whether a source without a good item may be.
         progress: told the number of items so far.
 
     Raises:
         ValueError: `out` was begun by another model or from another source, too much is bad, or nothing is good.
         OSError: the disk is full; what is written stays.
     """
-    report, done = report or Report(), 0
+    report, journal, done = report or Report(), journal or Journal(None), 0
     with writing(out, lambda: f"the first {done} items stay"):
         out.mkdir(parents=True, exist_ok=True)
-        index = _begun(out, source, bank, buckets, report)
+        index, known = _begun(out, source, bank, buckets, long, report)
         if index["finished"]:
             return EncodedSet.open(out)
         done = _count(index)
         report = Report(**{**index["report"], "allowed": report.allowed, "few": report.few})
-        for group in _batched(source.read(Position(**index["position"]), report), part):
-            items = [item for item, _ in group]
-            _write_looks(items, looks, out / LOOKS)
-            for shape, alike in ({None: items} if buckets is None else buckets.parted(items)).items():
-                name = f"part-{len(index['parts']):05d}.safetensors"
-                write_whole(out / name, partial(save_file, _tensors(alike, bank, batch, shape)))
-                index["parts"].append({"file": name, "keys": [item.key for item in alike]})
-            index |= {"position": asdict(group[-1][1]), "report": report.to_json()}
+        kept = Looks(out / FOLDER, looks)
+        taking = Taking(ItemEncoder(bank, batch, long, report), kept, known, buckets, journal)
+        taken = source.walk(taking.take, Position(**index["position"]), report)
+        while position := taking.fill(taken, part):
+            for shape, entries in taking.drain().items():
+                index["parts"].append(_write_part(out, index, shape, entries))
+            index |= {"position": asdict(position), "report": report.to_json()}
             _write_index(out, index)
             done = _count(index)
             progress(done)
-        if not index["parts"]:
+        if not index["parts"] and not empty:
             raise ValueError(f"{source.path} holds no good picture with a caption: {report}{report.hint}")
-        _write_index(out, index | {"finished": True, "report": report.to_json()})
+        _finish(out, index | {"finished": True, "report": report.to_json()})
+        journal.end()
     return EncodedSet.open(out)
 
 
-def _begun(out: Path, source: Source, bank: ModalityBank, buckets: Buckets | None, report: Report) -> dict[str, Any]:
-    made_by = {name: maker_of(part) for name, part in _encoders(bank).items()}
-    told: dict[str, Any] = {
+def _begun(
+    out: Path, source: Source, bank: ModalityBank, buckets: Buckets | None, long: str, report: Report
+) -> tuple[dict[str, Any], dict[tuple[str, str], Known]]:
+    """The index to go on with, and what is encoded already of what is yet to come."""
+    fresh: dict[str, Any] = {
         "source": str(source.path.resolve()),
-        "shards": len(source.shards),
-        "listing": source.listing,
-        "made_by": made_by,
+        "content": source.content,
+        "encoding": source.encoding,
+        "made_by": {name: maker_of(part) for name, part in encoders_of(bank).items()},
         "shapes": None if buckets is None else [list(shape) for shape in buckets.shapes],
+        "long": long,
     }
+    fresh |= {"parts": [], "before": [], "position": asdict(Position()), "finished": False, "report": report.to_json()}
     if not (out / INDEX).is_file():
-        return {**told, "parts": [], "position": asdict(Position()), "finished": False, "report": report.to_json()}
-    index = {"listing": source.listing, **json.loads((out / INDEX).read_text(encoding="utf-8"))}  # not in older ones
-    if other := [BEGUN[name] for name, value in told.items() if index.get(name) != value]:
+        return fresh, {}
+    try:
+        older = {"long": long, "content": "", "before": []}  # which older ones lack
+        index: dict[str, Any] = {**dict.fromkeys(fresh), **older, **read_index(out / INDEX)}
+    except ValueError as error:
+        warnings.warn(f"{error}; all is encoded anew", stacklevel=1)
+        return fresh, {}
+    if other := [words for name, words in BEGUN.items() if index.get(name) != fresh[name]]:
         raise ValueError(f"{out} was begun with {' and '.join(other)}; give another folder, or delete it")
-    return index
-
-
-def _encoders(bank: ModalityBank) -> dict[str, Any]:
-    """Everything that makes rows, by their name in the files."""
-    return {f"{LATENTS}.{m}": part for m, part in bank.codecs.items()} | {
-        f"{TOKENS}.{m}": part for m, part in bank.encoders.items()
+    sound, damaged = _opened(out, [*index["parts"], *index["before"]])
+    known = {
+        (key, content): Known(part, number)
+        for part in reversed(sound)
+        for number, (key, content) in enumerate(zip(part.told["keys"], part.told.get("contents", ()), strict=False))
     }
-
-
-@torch.no_grad()
-def _tensors(items: Sequence[Item], bank: ModalityBank, batch: int, shape: Shape | None) -> dict[str, Tensor]:
-    encoders = _encoders(bank)
-    tensors = {}
-    for modality in dict.fromkeys(name.split(".")[1] for name in encoders):
-        counts = [0, *(len(item.values[modality]) for item in items)]
-        tensors[f"first.{modality}"] = torch.tensor(counts).cumsum(0)
-    for name, encoder in encoders.items():
-        kind, modality = name.split(".")
-        values = [value for item in items for value in item.values[modality]]
-        encode = encoder.encode
-        if kind == LATENTS:
-            encode = partial(_latents, encoder, shape if modality == "image" else None)
-        tensors[name] = torch.cat([encode(some).half().cpu() for some in _batched(values, batch)]).contiguous()
-    return tensors
-
-
-def _latents(codec: Codec, shape: Shape | None, values: Sequence[Any]) -> Tensor:
-    """Of values at the codec's own size, or of pictures at another shape."""
-    if shape is None:
-        return codec.encode([codec.fit(value) for value in values])
-    return codec.encode([cut(value, shape) for value in values], height=shape[0], width=shape[1])
-
-
-def _write_looks(items: Iterable[Item], count: int, folder: Path) -> None:
-    """Leaves the first `count` by `rank` of those that are there and these; none that an earlier version chose."""
-    folder.mkdir(exist_ok=True)
-    for item in sorted(items, key=lambda item: rank(item.key))[:count]:
-        path = folder / f"{rank(item.key)}.png"
-        item.values["image"][0].save(path)
-        path.with_suffix(".txt").write_text("\n".join(item.values["text"]) + "\n", encoding="utf-8")
-    there = sorted(folder.glob("*.png"))
-    ranked = [path for path in there if len(path.stem) == RANK_LENGTH]
-    for path in {*there}.difference(ranked[:count]):
-        path.with_suffix(".txt").unlink(missing_ok=True)  # first: what is found again is the picture
+    if index["content"] == fresh["content"] and not damaged:
+        return index, known
+    changed = f"{source.path} has changed" if index["content"] else f"{out} does not say which files it was made of"
+    why = [*damaged, *([] if index["content"] == fresh["content"] else [changed])]
+    warnings.warn(f"{'; '.join(why)}: what is not in {out} any more, or new, is encoded anew", stacklevel=1)
+    for path in (out / FOLDER).glob("*"):
         path.unlink()
+    return fresh | {"before": [dict(part.told) for part in sound if "contents" in part.told]}, known
+
+
+def _opened(out: Path, told: Iterable[Mapping[str, Any]]) -> tuple[list[Part], list[str]]:
+    """The parts that are as they were written, and what is wrong with the others."""
+    sound, damaged = [], []
+    for part in told:
+        try:
+            sound.append(Part.open(out, part))
+        except DamagedError as error:
+            damaged.append(str(error))
+    return sound, damaged
+
+
+def _write_part(out: Path, index: Mapping[str, Any], shape: Shape | None, entries: list[Entry]) -> dict[str, Any]:
+    """A new file; or one that is there already with just these items."""
+    told = {"keys": [e.key for e in entries], "contents": [e.content for e in entries], "shape": shape and list(shape)}
+    for part in index["before"]:
+        if part | told == part and part not in index["parts"]:
+            return part
+    taken = [int(number) for part in (*index["parts"], *index["before"]) for number in NUMBER.findall(part["file"])]
+    name = f"part-{max(taken, default=-1) + 1:05d}.safetensors"
+    tensors: dict[str, Tensor] = {}
+    for kind in entries[0].rows or {}:
+        counts = [len((entry.rows or {})[kind]) for entry in entries]
+        rows = [row for entry in entries for row in (entry.rows or {})[kind]]
+        tensors[f"first.{kind.split('.')[1]}"] = torch.tensor([0, *counts]).cumsum(0)
+        tensors |= {kind: torch.stack(rows), SUMS + kind: checksums(rows)}
+    write_whole(out / name, partial(save_file, tensors))
+    return {"file": name, **told}
+
+
+def _finish(out: Path, index: dict[str, Any]) -> None:
+    """Writes the index of a whole set; then deletes what is not in it."""
+    _write_index(out, index | {"before": []})
+    mine = {part["file"] for part in index["parts"]}
+    for file in out.glob("part-*.safetensors"):
+        if file.name not in mine:
+            file.unlink()
 
 
 def _write_index(out: Path, index: Mapping[str, Any]) -> None:
@@ -276,11 +275,23 @@ def _write_index(out: Path, index: Mapping[str, Any]) -> None:
     write_whole(out / INDEX, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` values, the last one perhaps shorter."""
-    rest = iter(values)
-    while some := list(islice(rest, size)):
-        yield some
+def read_index(path: Path) -> dict[str, Any]:
+    """What an index says.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        index = read_json(path, MOST_INDEX)
+        right = all(isinstance(index[name], kind) for name, kind in NEEDED.items())
+        right &= all(Path(part["file"]).name == part["file"] and part["keys"] for part in index["parts"])
+        Position(**index["position"])
+        Report(**index["report"])
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(path, error) from error
+    if not right:
+        raise DamagedError(path, f"it lacks one of {', '.join(NEEDED)}, or names files that are not beside it")
+    return index
 
 
 def _count(index: Mapping[str, Any]) -> int:

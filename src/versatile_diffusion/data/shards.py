@@ -1,37 +1,77 @@
-"""What pictures with captions lie in: folders, WebDataset shards (tar), parquet files; each is read from any sample."""
+"""Images with captions in folders: beside text files, or named by a table. Each is read from any sample."""
 
 from __future__ import annotations
 
-import json
-import tarfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+import csv
+import hashlib
+import io
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby, islice
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-CAPTIONS = ("captions", "caption", "texts", "text")
-"""Fields of a sample's description that hold a caption, or a list of them; the first that there is counts."""
+from versatile_diffusion.data.captions import (
+    FIELDS,
+    MOST_BYTES,
+    MOST_NAMES,
+    NO_CAPTION,
+    Captions,
+    UnusableError,
+    caption_fields,
+    captions_in,
+    captions_of,
+    parse,
+    read_bounded,
+)
+from versatile_diffusion.data.listing import IMAGES, TEXTS, Listing, inside, printable
+from versatile_diffusion.flow import Flow
+from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.plain_text.encodings import encoding_by_zeros
+from versatile_diffusion.printable import shown
+from versatile_diffusion.tasks import TASKS
 
-METADATA = "metadata.jsonl"
-NO_PICTURE, NO_CAPTION = "without a picture", "without a caption"
-DAMAGED = (tarfile.TarError, zlib.error, EOFError, OSError)
-"""What a shard that is cut short or damaged raises while it is read."""
+NO_PICTURE = "without a picture"
+DESCRIPTION = ".json"
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+WRITTEN = [f".{name}" for name, task in TASKS.items() if task.flow == Flow("text", ("image",))]
+"""What our own commands put between a picture's name and the ending of the texts that they make of it."""
+Row = dict[str, Any] | UnusableError
+DELIMITERS = ",;\t"
+FILE_NAME = "file_name"
+FILE_NAMES = (
+    *(FILE_NAME, "filename", "file", "image", "image_path", "image_file", "image_filename", "image_name", "img"),
+    *("img_path", "path", "filepath", "file_path", "picture"),
+)
+"""Fields of a table that name an image, in capitals or not; so does one that ends in `_file_name`."""
+SEVERAL = "file_names"
+FEW_ROWS = 100
+"""Rows of a table whose fields are looked at, where it has no header."""
+NEEDED = f"one of {', '.join(FILE_NAMES)} and one of {', '.join(FIELDS)}"
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A sample as it lies there: the picture's file or its bytes, captions; `problem` if it is none."""
+    """A sample as it lies there.
+
+    Args:
+        key: its name, printable.
+        content: tells it from another one of the same name: sizes and times of the files that it is in, or a hash.
+        read: gives the image's file or its bytes, and the captions. Raises `UnusableError` where one of them lacks.
+        where: file and line, where the name does not say it.
+    """
 
     key: str
-    picture: bytes | Path | None
-    captions: list[str]
+    content: str
+    read: Callable[[], tuple[bytes | Path, Captions]]
+    where: str = ""
 
-    @property
-    def problem(self) -> str:
-        return NO_PICTURE if self.picture is None else "" if self.captions else NO_CAPTION
+
+class UnsuitableError(ValueError):
+    """A file is of a kind that is read, and has none of the columns that are needed."""
 
 
 class Shard(Protocol):
@@ -41,169 +81,271 @@ class Shard(Protocol):
     def path(self) -> Path:
         """The file or the folder."""
 
-    def samples(self, start: int) -> Iterator[Raw]:
-        """From number `start` on. Raises one of `DAMAGED` where the shard breaks off."""
+    @property
+    def content(self) -> str:
+        """Changes when anything in it does."""
+
+    def samples(self, start: int) -> Iterator[Any]:
+        """From number `start` on. Raises `OSError`, `EOFError` or the like where the shard breaks off."""
+
+
+def stamp(file: Path) -> str:
+    """Size and time of a file, which change with what is in it."""
+    try:
+        there = file.stat()
+    except (OSError, ValueError):  # no such file, or no name that a file can have
+        return "-"
+    return f"{there.st_size}.{there.st_mtime_ns}"
+
+
+def digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class TextFiles:
-    """A folder of pictures, each with its captions in a text file of the same name, one a line."""
+    """A folder of images, each with its captions in a file of the same name: one a line, or a description in JSON."""
 
     path: Path
+    listing: Listing
+    images: tuple[Path, ...]
+    encoding: str | None = None
+
+    @cached_property
+    def _beside(self) -> dict[tuple[Path, str], Path]:
+        """Every file that may hold captions, by its folder and its name, the ending in lower case; by the composed
+        form of the name too, which macOS takes apart."""
+        files: dict[tuple[Path, str], Path] = {}
+        for file in self.listing.of({*TEXTS, DESCRIPTION}):
+            name = file.stem + file.suffix.lower()
+            files[file.parent, name] = file
+            files.setdefault((file.parent, unicodedata.normalize("NFC", name)), file)
+        return files
+
+    def captions_of(self, image: Path) -> list[Path]:
+        """The files that may hold an image's captions, the likeliest first."""
+        endings = [f"{middle}{ending}" for middle in ("", *WRITTEN) for ending in (*TEXTS, DESCRIPTION)]
+        names = [stem + ending for ending in endings for stem in (image.stem, image.name)]
+        known = self._beside
+        found = [known.get((image.parent, form)) for n in names for form in (n, unicodedata.normalize("NFC", n))]
+        return list(dict.fromkeys(file for file in found if file is not None))
+
+    @cached_property
+    def captioned(self) -> list[Path]:
+        """The images that have such a file."""
+        return [image for image in self.images if self.captions_of(image)]
+
+    @property
+    def used(self) -> set[Path]:
+        """The files in which captions, and values of other modalities, are looked for."""
+        return {file for image in self.images for file in (*self.captions_of(image), *others_beside(image))}
+
+    @cached_property
+    def content(self) -> str:
+        return digest([f"{raw.key} {raw.content}" for raw in self.samples(0)])
 
     def samples(self, start: int) -> Iterator[Raw]:
-        for picture in islice(pictures_in(self.path), start, None):
-            text = picture.with_suffix(".txt")
-            lines = text.read_text(encoding="utf-8-sig", errors="replace").splitlines() if text.is_file() else []
-            yield Raw(picture.relative_to(self.path).as_posix(), picture, _captions({"text": lines}))
+        for image in self.images[start:]:
+            beside = self.captions_of(image)
+            content = " ".join(
+                [*(stamp(file) for file in (image, *beside, *others_beside(image))), *_named_so(self.encoding)]
+            )
+            yield Raw(self.listing.name(image), content, partial(_with_captions, image, beside, self.encoding))
+
+
+def others_beside(image: Path) -> list[Path]:
+    """Files of the same name that hold values of modalities besides images and texts."""
+    others = (record for name, record in MODALITIES.items() if name not in ("image", "text"))
+    files = (image.with_suffix(suffix) for record in others for suffix in record.suffixes)
+    return [file for file in files if file.is_file()]
+
+
+def _named_so(encoding: str | None) -> list[str]:
+    """What the encoding that somebody named adds to the content of samples: with another one they are read anew."""
+    return [encoding] if encoding else []
+
+
+def _with_captions(image: Path, beside: Sequence[Path], encoding: str | None) -> tuple[Path, Captions]:
+    problem = UnusableError(NO_CAPTION)
+    for file in beside:
+        try:
+            return image, captions_in(read_bounded(file), file.suffix.lower() == DESCRIPTION, encoding)
+        except UnusableError as error:
+            if error.kind != NO_CAPTION:  # a blank file beside a good one, or a good one beside a bad one
+                problem = UnusableError(error.kind, f"{printable(file.name)}: {error}")
+    raise problem
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """A folder with `metadata.jsonl`: on each line a `file_name` and a `text` (Hugging Face's image folder)."""
+    """A table that names images beside it and below, with their captions (Hugging Face's image folder):
+    `metadata.jsonl`, `.csv` or `.parquet` with `file_name` and `text`, or as else people call them. `samples` raises
+    `UnsuitableError` where it has no such columns.
 
-    path: Path
-
-    def samples(self, start: int) -> Iterator[Raw]:
-        lines = (self.path / METADATA).read_text(encoding="utf-8-sig").splitlines()
-        for number, line in enumerate(lines[start:], start):
-            row = _json(line)
-            name = row.get("file_name")
-            yield Raw(str(name or f"line {number}"), self.path / str(name) if name else None, _captions(row))
-
-
-@dataclass(frozen=True)
-class TarShard:
-    """A WebDataset shard: files that stand together and share their name up to the first dot are one sample; a picture,
-    and `.txt` or `.json` for what is said of it."""
-
-    path: Path
-
-    def samples(self, start: int) -> Iterator[Raw]:
-        with tarfile.open(self.path) as archive:
-            files = (info for info in archive if info.isfile())
-            for _, members in islice(groupby(files, lambda info: _split(info.name)[0]), start, None):
-                yield self._sample(archive, list(members))
-            self._check_end(archive)
-
-    @staticmethod
-    def _check_end(archive: tarfile.TarFile) -> None:
-        """`tarfile` takes whatever is no header for the end of the archive; an end is a block of zeros."""
-        assert archive.fileobj is not None
-        archive.fileobj.seek(archive.offset)
-        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"it breaks off after {archive.offset} bytes")
-
-    @staticmethod
-    def _sample(archive: tarfile.TarFile, members: list[tarfile.TarInfo]) -> Raw:
-        fields = {_split(info.name)[1].lower(): info for info in members}
-        picture = next((ending for ending in fields if f".{ending}".endswith(PICTURES)), None)
-
-        def read(ending: str) -> bytes:
-            file = archive.extractfile(fields[ending])
-            assert file is not None  # it is a plain file
-            return file.read()
-
-        row = _json(read("json")) if "json" in fields else {}
-        if "txt" in fields:
-            row = {"text": read("txt").decode("utf-8", "replace").splitlines()}
-        return Raw(_split(members[0].name)[0], read(picture) if picture else None, _captions(row))
-
-
-@dataclass(frozen=True)
-class ParquetFile:
-    """A parquet file with a column `image` (bytes, or a record with `bytes`) and captions (`text`).
-
-    `samples` raises ValueError where it has no such columns, or something else in them.
+    Args:
+        path: of the table.
+        listing: of the folder that it was found in; its own one, or one above.
+        encoding: of the captions, where somebody named it.
     """
 
     path: Path
+    listing: Listing
+    encoding: str | None = None
 
-    def samples(self, start: int) -> Iterator[Raw]:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
+    @cached_property
+    def content(self) -> str:
+        return digest([stamp(self.path), *(f"{raw.key} {raw.content}" for raw in self.samples(0))])
 
+    @cached_property
+    def names(self) -> set[Path]:
+        """The images that it names."""
+        found: set[Path] = set()
+        with suppress(UnsuitableError, EOFError, OSError):  # said when it is read
+            found.update(self._file(name) for _, row in self._rows() if isinstance(name := name_in(row), str) and name)
+        return found
+
+    @cached_property
+    def lacking(self) -> str:
+        """What it has in place of the columns that are needed; empty if it has these."""
+        first = [row for _, row in islice(self._rows(), FEW_ROWS) if isinstance(row, Mapping)]
+        columns = list(dict.fromkeys(str(name) for row in first for name in row))
+        right = not columns or (caption_fields(columns) and name_fields(columns))
+        return "" if right else f"{self.path} has the columns {', '.join(columns)}; needed are {NEEDED}"
+
+    @cached_property
+    def _composed(self) -> dict[str, Path]:
+        """The images below, by the composed form of their names."""
+        below = [file for file in self.listing.of(IMAGES) if file.is_relative_to(self.path.parent)]
+        names = (file.relative_to(self.path.parent).as_posix() for file in below)
+        return {unicodedata.normalize("NFC", name): file for name, file in zip(names, below, strict=True)}
+
+    def _file(self, name: str) -> Path:
         try:
-            file = ParquetFile(self.path)
-            columns = file.schema_arrow.names
-            if "image" not in columns or not set(CAPTIONS) & set(columns):
-                raise ValueError(
-                    f"{self.path} has the columns {', '.join(columns)}; needed are image (bytes) and one of "
-                    f"{', '.join(CAPTIONS)}"
-                )
-            rows = (row for batch in file.iter_batches(64) for row in batch.to_pylist())
-            for number, row in enumerate(islice(rows, start, None), start):
-                picture = row.get("image")
-                data = picture.get("bytes") if isinstance(picture, Mapping) else picture
-                if not isinstance(data, bytes | None):
-                    held = type(data).__name__
-                    raise ValueError(
-                        f"{self.path}: its column image holds {held}; needed are the bytes of picture files"
-                    )
-                yield Raw(f"{self.path.name}#{number}", data, _captions(row))
-        except ArrowException as error:
-            raise EOFError(str(error)) from error
+            file = inside(self.path.parent, name)
+        except ValueError:
+            return self.path.parent / "?"  # said when it is read
+        return file if file.exists() else self._composed.get(unicodedata.normalize("NFC", name), file)
+
+    def _rows(self) -> Iterator[tuple[int, Row]]:
+        return ROWS[self.path.suffix.lower()](self.path, self.encoding)
+
+    def samples(self, start: int) -> Iterator[Raw]:
+        if self.lacking:
+            raise UnsuitableError(self.lacking)
+        above = self.path.parent.relative_to(self.listing.folder).as_posix()
+        for number, row in islice(self._rows(), start, None):
+            where = f"{self.listing.name(self.path)} line {number}"
+            name = name_in(row)
+            if isinstance(row, UnusableError) or not isinstance(name, str) or not name:
+                yield Raw(where, "", partial(_lacking, row, name))
+                continue
+            file = self._file(name)
+            content = digest([stamp(file), *(ascii(row.get(field)) for field in sorted(row))])
+            key = printable(name if above == "." else f"{above}/{name}")
+            read = partial(_named, self.path.parent, file, name, row, self.encoding)
+            yield Raw(key, content, read, f"{key} ({where})")
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """All pictures in a folder and those below it, by name."""
-    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PICTURES and path.is_file()]
+def name_fields(names: Iterable[Any]) -> list[str]:
+    """Which of some names of fields or columns are of the names of images, the likeliest first."""
+    lower = {name: name.strip().lower() for name in names if isinstance(name, str)}
+    ending = sorted((small for small in lower.values() if small.endswith(f"_{FILE_NAME}")), key=len)
+    order = [FILE_NAME, *ending, *FILE_NAMES, *(small for small in lower.values() if small.endswith(SEVERAL))]
+    return sorted((name for name, small in lower.items() if small in order), key=lambda name: order.index(lower[name]))
 
 
-def files_of(shard: Shard) -> list[Path]:
-    """The files that a shard is read from."""
-    if shard.path.is_file():
-        return [shard.path]
-    endings = (*PICTURES, ".txt", Path(METADATA).suffix)
-    return [path for path in shard.path.rglob("*") if path.suffix.lower() in endings and path.is_file()]
+def name_in(row: Row) -> Any:
+    """What a row calls its image; None if it does not, or calls several."""
+    if isinstance(row, UnusableError):
+        return None
+    if isinstance(several := next((row[name] for name in row if str(name).lower().endswith(SEVERAL)), None), list):
+        return several[0] if len(several) == 1 else several
+    named = (row[name] for name in name_fields(row))
+    named = (one.get("path") if isinstance(one, Mapping) else one for one in named)  # as hubs store images
+    return next((one for one in named if one not in (None, "")), None)
 
 
-def shards_in(path: Path) -> list[Shard]:
-    """The shards of a folder, a file or a pattern; none if there is nothing of the kinds known.
+def _lacking(row: Row, name: Any) -> tuple[Path, Captions]:
+    if isinstance(row, UnusableError):
+        raise UnusableError(NO_PICTURE, str(row))
+    if isinstance(name, list):
+        raise UnusableError(NO_PICTURE, f"{SEVERAL} has {len(name)} names; a sample is one image, named by {FILE_NAME}")
+    if name in (None, ""):
+        raise UnusableError(NO_PICTURE, f"there are {', '.join(map(shown, list(row)[:MOST_NAMES]))}" if row else "")
+    raise UnusableError(NO_PICTURE, f"{FILE_NAME} is {shown(name)}, which is no name")
 
-    Raises:
-        ValueError: they are parquet files, and pyarrow is not installed.
+
+def _named(folder: Path, file: Path, name: str, row: Mapping[str, Any], encoding: str | None) -> tuple[Path, Captions]:
+    try:
+        inside(folder, name)
+    except ValueError as error:
+        raise UnusableError(NO_PICTURE, str(error)) from error
+    return file, captions_of(row, encoding)
+
+
+def text_lines(opened: BinaryIO, named: str | None = None) -> Iterator[str]:
+    """The lines of a text file, as they are read; split at `\\n` alone. The rest of one that is too long is passed
+    over. Bytes that are no UTF-8 are kept as lone surrogates, for `captions.clean` to decode; in other encodings, as
+    replacement characters, which no caption may hold.
     """
-    if path.is_dir():
-        found = sorted(path.iterdir())
-    else:
-        found = [path] if path.is_file() else sorted(path.parent.glob(path.name)) if path.name else []
-    for ending, kind in FILES.items():
-        if files := [file for file in found if file.name.lower().endswith(ending)]:
-            return [kind(file) for file in files]
-    if (path / METADATA).is_file():
-        return [Metadata(path)]
-    return [TextFiles(path)] if path.is_dir() and pictures_in(path) else []
-
-
-def _parquet(path: Path) -> Shard:
+    encoding = encoding_by_zeros(opened.read(MOST_BYTES)) or named or "utf-8"
+    opened.seek(0)
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
+    lines = io.TextIOWrapper(opened, encoding, errors, newline="\n")
     try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise ValueError(f"{path} is a parquet file; reading it needs pyarrow: pip install pyarrow") from error
-    return ParquetFile(path)
+        whole = True
+        while line := lines.readline(MOST_BYTES):
+            if whole:
+                yield line
+            whole = line.endswith("\n")
+    finally:
+        lines.detach()  # else it closes the file
 
 
-FILES: dict[str, Callable[[Path], Shard]] = {".tar": TarShard, ".tar.gz": TarShard, ".parquet": _parquet}
+def json_rows(opened: BinaryIO, encoding: str | None = None) -> Iterator[tuple[int, Row]]:
+    for number, line in enumerate(text_lines(opened, encoding), 1):
+        if not line.strip(" \t\r\n\0"):
+            continue
+        try:
+            yield number, parse(line)
+        except UnusableError as error:
+            yield number, error
 
 
-def _split(name: str) -> tuple[str, str]:
-    """A file's name up to the first dot (with its folders), and the rest."""
-    folder, slash, last = name.rpartition("/")
-    stem, _, ending = last.partition(".")
-    return f"{folder}{slash}{stem}", ending
+def csv_rows(opened: BinaryIO, encoding: str | None = None) -> Iterator[tuple[int, Row]]:
+    first = next(text_lines(opened, encoding), "").strip()
+    opened.seek(0)
+    found = (d for d in DELIMITERS if name_fields(field.strip('" ') for field in first.split(d)))
+    csv.field_size_limit(MOST_BYTES)
+    reader = csv.reader(text_lines(opened, encoding), delimiter=next(found, ","))
+    fields = [field.strip() for field in next(reader, [])]
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield reader.line_num, UnusableError(NO_PICTURE, str(error))
+            continue
+        if row:
+            yield reader.line_num, dict(zip(fields, row, strict=False))
 
 
-def _captions(row: Mapping[str, Any]) -> list[str]:
-    found: Any = next((row[name] for name in CAPTIONS if row.get(name)), [])
-    texts = [found] if isinstance(found, str) else [text for text in found if isinstance(text, str)]
-    return [text.strip() for text in texts if text.strip()]
+LINES: Mapping[str, Callable[..., Iterator[tuple[int, Row]]]] = {".jsonl": json_rows, ".csv": csv_rows}
+"""How the rows of a table of text are read, each with the number of its line; one that cannot be read as what is wrong:
+`(open file, encoding)`."""
 
 
-def _json(line: str | bytes) -> dict[str, Any]:
-    """A description; nothing where it cannot be read, so that the sample counts as bad."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return {}
-    return row if isinstance(row, dict) else {}
+def _text_rows(path: Path, encoding: str | None) -> Iterator[tuple[int, Row]]:
+    with path.open("rb") as opened:
+        yield from LINES[path.suffix.lower()](opened, encoding)
+
+
+def _parquet_rows(path: Path, encoding: str | None) -> Iterator[tuple[int, Row]]:
+    from versatile_diffusion.data.archives import parquet_rows
+
+    return enumerate(parquet_rows(path), 1)
+
+
+ROWS = {**dict.fromkeys(LINES, _text_rows), ".parquet": _parquet_rows}
+"""How the rows of a table are read: `(path, encoding)`."""

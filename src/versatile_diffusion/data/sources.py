@@ -1,31 +1,28 @@
-"""Pictures with captions from folders, parquet files and WebDataset shards, read in a fixed order from any position."""
+"""Images with captions from folders, parquet files and WebDataset shards, read in a fixed order from any position."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import random
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from PIL import Image
+from versatile_diffusion.data.archives import DAMAGED
+from versatile_diffusion.data.captions import UnusableError
+from versatile_diffusion.data.layouts import shards_in
+from versatile_diffusion.data.listing import LeftOut, is_pattern, summed
+from versatile_diffusion.data.remote import is_url, remote_shards
+from versatile_diffusion.data.report import Report
+from versatile_diffusion.data.shards import Raw, Shard, UnsuitableError, digest
+from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.modalities.image import check_image
+from versatile_diffusion.plain_text.encodings import named
 
-from versatile_diffusion.data.shards import (
-    CAPTIONS,
-    DAMAGED,
-    METADATA,
-    NO_CAPTION,
-    NO_PICTURE,
-    Raw,
-    Shard,
-    files_of,
-    shards_in,
-)
-from versatile_diffusion.modalities.image import DAMAGE, check_image
+BAD_PICTURE = "bad pictures"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,102 +44,77 @@ class Position:
 
 START = Position()
 
-HINTS = {
-    NO_PICTURE: "a picture is a file beside its caption, or what `file_name` names, or a column `image`",
-    NO_CAPTION: f"captions are lines of a .txt with the picture's name, or a field {', '.join(CAPTIONS)}",
-}
-"""What a sample needs, by what it lacks."""
 
-
-@dataclass
-class Report:
-    """What was read and what was skipped, and why; too much of the latter stops the reading.
+@dataclass(frozen=True)
+class Every:
+    """Each n-th sample of a shard that several processes share.
 
     Args:
-        allowed: share of all samples, and of all shards, that may be bad; a single bad shard and `few` bad samples
-            always may.
+        shard: the whole of it.
+        first: the number of the first sample.
+        step: n.
     """
 
-    allowed: float = 0.05
-    few: int = 10
-    good: int = 0
-    shards: int = 0
-    bad: Counter[str] = field(default_factory=Counter)
-    bad_shards: Counter[str] = field(default_factory=Counter)
-    last: str = ""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.allowed <= 1:
-            raise ValueError(f"the share of bad samples allowed is {self.allowed}; it must be from 0 to 1")
-        self.bad, self.bad_shards = Counter(self.bad), Counter(self.bad_shards)
-
-    def skip(self, why: str, where: str) -> None:
-        """Counts a bad sample.
-
-        Raises:
-            ValueError: there are too many of them.
-        """
-        self.bad[why] += 1
-        self.last = where
-        bad = self.bad.total()
-        if bad > max(self.few, self.allowed * (bad + self.good)):
-            raise ValueError(f"too many bad samples ({self.allowed:.0%} are allowed): {self}{self.hint}")
-
-    def skip_shard(self, why: str, where: str) -> None:
-        """Counts a shard that broke off.
-
-        Raises:
-            ValueError: there are too many of them.
-        """
-        self.bad_shards[why] += 1
-        if (bad := self.bad_shards.total()) > max(1, self.allowed * self.shards):
-            raise ValueError(f"{bad} of {self.shards} shards are bad; the last is {where} ({why})")
+    shard: Shard
+    first: int
+    step: int
 
     @property
-    def hint(self) -> str:
-        """The last bad sample, and what most of the bad ones lack; to stand at the end of a message."""
-        last = f"; the last is {self.last}" if self.last else ""
-        most = [HINTS[why] for why, _ in self.bad.most_common(1) if why in HINTS]
-        return "; ".join([last, *most])
+    def path(self) -> Path:
+        return self.shard.path
 
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "bad": dict(self.bad), "bad_shards": dict(self.bad_shards)}
+    @property
+    def content(self) -> str:
+        return f"{self.shard.content} {self.first} {self.step}"
 
-    def __str__(self) -> str:
-        bad = [f"{count} {why}" for why, count in (self.bad + self.bad_shards).most_common()]
-        return ", ".join([f"{self.good} read", *bad])
+    def samples(self, start: int) -> Iterator[Any]:
+        return islice(self.shard.samples(self.first + start * self.step), 0, None, self.step)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Shards of pictures with captions.
+    """Shards of images with captions.
 
     Args:
         path: as it was given.
         shards: in the order of their names.
+        left_out: what else is there and is not read.
+        encoding: of the captions, where somebody named it.
     """
 
     path: Path
     shards: tuple[Shard, ...]
+    left_out: LeftOut = field(default_factory=dict)
+    encoding: str | None = None
 
     @cached_property
-    def listing(self) -> str:
-        """A hash of the names and sizes of all files, which tells another set in the same place."""
-        files = [(shard, file) for shard in self.shards for file in files_of(shard)]
-        told = "".join(
-            sorted(
-                f"{shard.path.name if file == shard.path else file.relative_to(shard.path)} {file.stat().st_size}\n"
-                for shard, file in files
-            )
-        )
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+    def content(self) -> str:
+        """A hash of the names, sizes and times of all files, which tells whether anything has changed."""
+        return digest([shard.content for shard in self.shards])
 
     def part(self, rank: int, world: int) -> Source:
-        """The shards of one of `world` processes."""
-        return Source(self.path, self.shards[rank::world])
+        """The shards of one of `world` processes. Where there are fewer shards, those that have the same one take its
+        samples in turn."""
+        if (there := len(self.shards)) >= world:
+            return replace(self, shards=self.shards[rank::world])
+        mine = rank % there
+        sharing = len(range(mine, world, there))
+        return replace(self, shards=(Every(self.shards[mine], rank // there, sharing),))
+
+    def order(self, seed: int | None, epoch: int) -> list[int]:
+        """The numbers of the shards in the order in which a round reads them."""
+        order = list(range(len(self.shards)))
+        if seed is not None:
+            random.Random(f"{seed}/{epoch}").shuffle(order)  # nosec B311 # an order that can be repeated
+        return order
 
     def read(
-        self, position: Position = START, report: Report | None = None, seed: int | None = None, epochs: int = 1
+        self,
+        position: Position = START,
+        report: Report | None = None,
+        seed: int | None = None,
+        epochs: int = 1,
+        others: Sequence[str] = (),
     ) -> Iterator[tuple[Item, Position]]:
         """The items from a position on, each with the position after it.
 
@@ -151,69 +123,129 @@ class Source:
             report: counts what is skipped: bad pictures, samples without a caption, the rest of shards that break off.
             seed: of the order of the shards, another one in each round; None keeps the order of their names.
             epochs: rounds in all.
+            others: modalities besides images and texts, see `item_of`.
 
         Raises:
             ValueError: too much is bad, see `Report`.
         """
         report = report if report is not None else Report()
-        for epoch in range(position.epoch, epochs):
-            order = list(range(len(self.shards)))
-            if seed is not None:
-                random.Random(f"{seed}/{epoch}").shuffle(order)
+        yield from self.walk(partial(item_of, report=report, others=others), position, report, seed, epochs)
+
+    def walk(
+        self,
+        take: Callable[[Any], T | None],
+        position: Position = START,
+        report: Report | None = None,
+        seed: int | None = None,
+        epochs: int | None = 1,
+    ) -> Iterator[tuple[T, Position]]:
+        """What `take` makes of each sample, but for those of which it makes None; else as `read`. Without a number of
+        epochs it does not end."""
+        report = report if report is not None else Report()
+        report.left_out = summed(self.left_out)
+        for epoch in count(position.epoch) if epochs is None else range(position.epoch, epochs):
+            order = self.order(seed, epoch)
             start = position.shard if epoch == position.epoch else 0
             for place in range(start, len(order)):
                 here = Position(epoch, place, position.sample if (epoch, place) == (position.epoch, start) else 0)
-                yield from self._read_shard(self.shards[order[place]], here, report)
+                if place + 1 < len(order):
+                    _fetch_ahead(self.shards[order[place + 1]])
+                yield from self._walk_shard(self.shards[order[place]], here, report, take)
 
-    def _read_shard(self, shard: Shard, here: Position, report: Report) -> Iterator[tuple[Item, Position]]:
+    def _walk_shard(
+        self, shard: Shard, here: Position, report: Report, take: Callable[[Any], T | None]
+    ) -> Iterator[tuple[T, Position]]:
         report.shards += here.sample == 0
-        try:
-            for number, raw in enumerate(shard.samples(here.sample), here.sample):
-                item = _item(raw, report)
-                if item is not None:
-                    report.good += 1
-                    yield item, Position(here.epoch, here.shard, number + 1)
-        except DAMAGED as error:
-            report.skip_shard("shards cut short or damaged", f"{shard.path}: {error}")
+        samples = enumerate(shard.samples(here.sample), here.sample)
+        while True:
+            try:
+                number, raw = next(samples)
+                taken = take(raw)
+            except StopIteration:
+                return
+            except DAMAGED as error:
+                return report.skip_shard("shards cut short or damaged", f"{shard.path}: {error}")
+            except UnsuitableError as error:
+                if len(self.shards) == 1:
+                    raise
+                return report.skip_shard("files without the columns needed", str(error))
+            if taken is not None:
+                report.good += 1
+                yield taken, Position(here.epoch, here.shard, number + 1)
 
 
-def open_source(path: str | Path) -> Source:
-    """Pictures with captions.
+def _fetch_ahead(shard: Shard) -> None:
+    """Begins to fetch a shard that is far away, so that it is there when it is read."""
+    if (fetch := getattr(shard, "fetch_ahead", None)) is not None:
+        fetch()
+
+
+def open_source(path: str | Path, encoding: str | None = None) -> Source:
+    """Images with captions.
 
     Args:
-        path: a folder, a file, or files by a pattern (`shards/train-*.tar`). A folder holds WebDataset shards
-            (`*.tar`), parquet files (columns `image` and `text`), or pictures: with a `metadata.jsonl` (`file_name`,
-            `text`), else each with a text file of the same name, a caption on each line.
+        path: a folder, a file, or files by a pattern (`shards/train-*.tar`, `train-{000..010}.tar`). A folder holds
+            images, each with a text file of the same name, a caption on each line (or a description in JSON), or named
+            by a `metadata.jsonl`, `.csv` or `.parquet` (`file_name`, `text`) there or below; or WebDataset shards
+            (`*.tar`); or parquet files (columns `image` and `text`). Of images and shards in one folder those that
+            are more count. A `.json` file holds captions as COCO's do, see `CocoCaptions`. Shards and parquet files may
+            be remote (`s3://bucket/shards`, by fsspec).
+        encoding: of the captions, such as `"cp1250"`; told by what they are where left out.
 
     Raises:
-        ValueError: there is nothing there, or nothing of that kind, or parquet cannot be read here.
+        ValueError: there is nothing there, or nothing of that kind, or parquet cannot be read here; or there is no such
+            encoding.
     """
-    shards = shards_in(Path(path))
+    encoding = encoding and named(encoding)
+    if is_url(path):
+        return Source(Path(path), tuple(remote_shards(str(path), encoding)), {}, encoding)
+    shards, left_out = shards_in(Path(path), encoding)
     if not shards:
-        if not Path(path).exists() and not set("*?[") & set(Path(path).name):
+        if not Path(path).exists() and not is_pattern(Path(path)):
             raise ValueError(f"{path}: there is no such folder or file")
+        there = "; ".join(f"{why} {names}" for why, names in summed(left_out).items())
         raise ValueError(
-            f"{path} holds no pictures with captions; allowed: a folder of pictures, each with a .txt of the same name "
-            f"or all in a {METADATA}, WebDataset shards (.tar), parquet files"
+            f"{path} holds no images with captions; allowed: a folder of images, each with a .txt of the same name or "
+            "all in a metadata.jsonl, .csv or .parquet; WebDataset shards (.tar); parquet; a .json of COCO captions"
+            + (f"; there are: {there}" if there else "")
         )
-    return Source(Path(path), tuple(shards))
+    return Source(Path(path), tuple(shards), left_out, encoding)
 
 
-def _item(raw: Raw, report: Report) -> Item | None:
-    """The item of a sample; None, counted, if it is bad."""
-    if raw.problem:
-        report.skip(raw.problem, raw.key)
-        return None
-    try:
-        picture = check_image(raw.picture if isinstance(raw.picture, Path) else _opened(raw.picture or b""))
-    except ValueError as error:
-        report.skip("bad pictures", f"{raw.key}: {error}")
-        return None
-    return Item(raw.key, {"image": [picture], "text": raw.captions})
+def item_of(raw: Raw, report: Report, others: Sequence[str] = ()) -> Item | None:
+    """The item of a sample; None, counted, if it is bad.
+
+    Args:
+        raw: the sample.
+        report: counts it.
+        others: modalities besides images and texts, whose values are in files of the same name beside the image.
+    """
+    with report.guard(raw.where or raw.key):
+        file, captions = raw.read()
+        try:
+            image = check_image(file)
+        except Exception as error:
+            raise UnusableError(BAD_PICTURE, str(error)) from error
+        report.captions.update(captions.notes)
+        return Item(raw.key, pair_of(image, captions.texts) | {name: _beside(file, name) for name in others})
+    return None
 
 
-def _opened(data: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data))
-    except (*DAMAGE, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
+def pair_of(image: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
+    """The values of an image with captions."""
+    return {"image": [image], "text": list(texts)}
+
+
+def others_of(modalities: Iterable[str]) -> tuple[str, ...]:
+    """Those of the modalities that are neither in the image nor in its captions."""
+    return tuple(dict.fromkeys(name for name in modalities if name not in pair_of(None, ())))
+
+
+def _beside(image: Any, name: str) -> list[Any]:
+    """The values of a modality in the file beside an image."""
+    modality = MODALITIES[name]
+    files = [image.with_suffix(suffix) for suffix in modality.suffixes] if isinstance(image, Path) else []
+    for file in files:
+        if file.is_file():
+            return [modality.check(value) for value in modality.read(file)]
+    raise UnusableError(f"without a {modality.noun}", f"no {' or '.join(modality.suffixes)} of the same name")

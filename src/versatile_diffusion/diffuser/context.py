@@ -1,7 +1,8 @@
-"""Contexts that guide a pass through the diffuser, and the ways to mix several of them (paper section 3.3)."""
+"""Contexts that condition the diffuser, and mixing of several contexts (paper section 3.3)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from versatile_diffusion.layers.attention import KeyValue
+from versatile_diffusion.numeric import is_number, plain
+from versatile_diffusion.printable import shown
 
 Hidden = Float[Tensor, "b c h w"]
 Block = Callable[..., Tensor]
@@ -18,16 +21,15 @@ Block = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Context:
-    """Tokens (B, L, D) for one context stream, and their share among all contexts.
+    """Tokens (B, L, D) for one context stream, with their weight.
 
     Args:
-        stream: name of the context stream that reads the tokens.
-        tokens: (B, L, D). They may be those of fewer items than there are latents: with n times as many latents, each
-            item's tokens guide n of them, next to each other.
-        weight: 0 or more; only its size beside the other weights counts.
-        region: (H, W), how much it acts where on the grid of what is generated; everywhere alike where left out. It is
-            resized to the grid of each level.
-        key_values: per context block, keys and values of the tokens; `MultiFlowUNet.project` fills it in.
+        stream: context stream that reads the tokens.
+        tokens: (B, L, D). The number of latents may be a multiple n of the number of items; then each item's tokens
+            condition n adjacent latents.
+        weight: 0 or more, relative to the other weights.
+        region: (H, W) spatial weight on the grid of the generated latent; None is uniform. Resized to each level.
+        key_values: keys and values of the tokens per context block; set by `MultiFlowUNet.project`.
     """
 
     stream: str
@@ -37,7 +39,7 @@ class Context:
     key_values: tuple[KeyValue, ...] | None = field(default=None, repr=False)
 
     def guide(self, block: Block, h: Hidden, index: int) -> Hidden:
-        """The output of context block number `index`."""
+        """Return the output of context block `index`."""
         return block(h, self.tokens, None if self.key_values is None else self.key_values[index])
 
 
@@ -45,36 +47,50 @@ Mix = Callable[[Sequence[Block], Hidden, Sequence[Context], int], Hidden]
 
 
 def shares(contexts: Sequence[Context]) -> list[float]:
-    """Weights of the contexts, normalised to one.
+    """Return the weights normalised to sum one.
 
     Raises:
-        ValueError: if there is no context, a weight is negative, or all weights are zero.
+        ValueError: no context, a negative weight, or only zero weights.
     """
-    weights = [float(context.weight) for context in contexts]
-    if not weights or min(weights) < 0 or sum(weights) == 0:
-        raise ValueError(f"contexts need weights of 0 or more, at least one of them above 0; got {weights}")
+    weights = scale_weights(contexts)
     return [weight / sum(weights) for weight in weights]
 
 
+def scale_weights(contexts: Sequence[Context]) -> list[float]:
+    """Scale the weights by a power of two (exactly), so that the largest is in 0.5..1 and no sum overflows single
+    precision.
+
+    Raises:
+        ValueError: see `shares`.
+    """
+    weights = [plain(context.weight) for context in contexts]
+    if not weights or not all(is_number(weight) and weight >= 0 for weight in weights) or not any(weights):
+        raise ValueError(
+            f"contexts need weights that are finite and 0 or more, at least one of them above 0; got {shown(weights)}"
+        )
+    exponent = math.frexp(max(weights))[1]
+    return [math.ldexp(weight, -exponent) for weight in weights]
+
+
 def share_maps(contexts: Sequence[Context], size: Sequence[int]) -> list[Float[Tensor, "rows columns"]]:
-    """Share of each context at each position of a grid of `size` (rows, columns): weight times region, normalised to
-    one over the contexts. All shares are 0 where no context acts."""
+    """Return each context's share at each position of a grid of `size` (rows, columns): weight times region,
+    normalised over the contexts. All shares are 0 where no context applies."""
     whole = next(context.region.new_ones(tuple(size)) for context in contexts if context.region is not None)
     weights = torch.stack([whole if c.region is None else _resized(c.region, size) for c in contexts])
-    weights = weights * whole.new_tensor([context.weight for context in contexts])[:, None, None]
+    weights = weights * whole.new_tensor(scale_weights(contexts))[:, None, None]
     total = weights.sum(0)
     return list(torch.where(total > 0, weights / total, 0))
 
 
 def _resized(region: Float[Tensor, "rows columns"], size: Sequence[int]) -> Tensor:
-    """Mean over the area of each cell, so that shares which sum to one still do."""
+    """Average over the area of each cell, which preserves sums of shares."""
     return F.interpolate(region[None, None], tuple(size), mode="area")[0, 0]
 
 
 def mix_by_attention(blocks: Sequence[Block], h: Hidden, contexts: Sequence[Context], index: int) -> Hidden:
-    """Average of the blocks' outputs by share: attention-level mixing. A context of weight 0 costs nothing.
+    """Average the blocks' outputs by share: attention-level mixing. Contexts of weight 0 are skipped.
 
-    With regions the shares are those of each position; where no context acts, h passes unchanged.
+    With regions, shares are per position; h is unchanged where no context applies.
     """
     acting = [row for row in zip(blocks, contexts, shares(contexts), strict=True) if row[2] > 0]
     if all(context.region is None for _, context, _ in acting):
@@ -89,18 +105,18 @@ def mix_by_attention(blocks: Sequence[Block], h: Hidden, contexts: Sequence[Cont
 
 
 class MixByLayer:
-    """One context for each context block, for the whole batch: layer-level mixing.
+    """Layer-level mixing: one context per context block, for the whole batch.
 
     Args:
-        choices: which context each block takes, by number; the same for every pass.
-        generator: draws the choices instead, anew for each pass, with the weights as probabilities.
+        choices: context index of each block, the same in every pass.
+        generator: draws the choices anew in each pass, with the weights as probabilities.
 
-    `plan` holds the choices of the latest pass; `MixByLayer(choices=mix.plan)` repeats it.
+    `plan` has the choices of the latest pass; `MixByLayer(choices=mix.plan)` repeats it.
     """
 
     def __init__(self, choices: Sequence[int] | None = None, generator: torch.Generator | None = None):
         if (choices is None) == (generator is None):
-            raise ValueError("mixing by layer takes either choices or a generator, exactly one of the two")
+            raise ValueError("layer mixing needs exactly one of choices and generator")
         self.generator = generator
         self.plan = list(choices or ())
 
@@ -109,7 +125,9 @@ class MixByLayer:
             probabilities = torch.tensor(shares(contexts), device=self.generator.device)
             self.plan[index:] = [int(torch.multinomial(probabilities, 1, generator=self.generator))]
         if index >= len(self.plan):
-            raise ValueError(f"{len(self.plan)} choices given; this diffuser has a context block number {index}")
+            raise ValueError(
+                f"{len(self.plan)} choices given; this diffuser has more context blocks (block {index} has none)"
+            )
         choice = self.plan[index]
         return contexts[choice].guide(blocks[choice], h, index)
 

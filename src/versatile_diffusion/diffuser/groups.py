@@ -1,4 +1,4 @@
-"""The three groups of layers (global, data, context) as parameter groups, one per stream, and how fast each learns."""
+"""The three groups of layers (global, data, context) as parameter groups per stream, with learning rate multipliers."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
+from versatile_diffusion.printable import shown
 
 STREAMED = ("data", "context")
 GLOBAL = ("time_embed",)
-"""Modules that every flow shares."""
+"""Modules shared by all flows."""
 
 MULTIPLY = ("update", "gradient")
 
 
 def parameter_groups(unet: MultiFlowUNet) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """All parameters with their names, by stream: `"global"`, `"data.image"`, `"context.text"`, ..., each once.
+    """Return all named parameters by stream: `"global"`, `"data.image"`, `"context.text"`, ..., each once.
 
     Raises:
-        ValueError: a parameter belongs to no group, or a stream has no parameters.
+        ValueError: a parameter without a group, or a stream without parameters.
     """
     streams = [f"{group}.{name}" for group in STREAMED for name in getattr(unet, group)]
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {stream: [] for stream in ("global", *streams)}
@@ -36,19 +37,19 @@ def parameter_groups(unet: MultiFlowUNet) -> dict[str, list[tuple[str, nn.Parame
 
 
 def parameter_counts(unet: MultiFlowUNet) -> dict[str, int]:
-    """How many numbers each group holds."""
+    """Return the number of parameters per stream."""
     return {group: sum(p.numel() for _, p in members) for group, members in parameter_groups(unet).items()}
 
 
 def covered(names: Collection[str], streams: Collection[str]) -> list[str]:
-    """The streams that groups (`"global"`, `"data"`, `"context"`) and streams (`"data.image"`) name, in their order.
+    """Return the streams selected by groups (`"global"`, `"data"`, `"context"`) and streams (`"data.image"`), in order.
 
     Args:
-        names: what is asked for.
-        streams: all that there are.
+        names: selected groups and streams.
+        streams: all streams.
 
     Raises:
-        ValueError: a name is neither a group nor a stream.
+        ValueError: an unknown name.
     """
     groups = dict.fromkeys(stream.split(".")[0] for stream in streams)
     if unknown := [name for name in names if name not in streams and name not in groups]:
@@ -60,17 +61,17 @@ def covered(names: Collection[str], streams: Collection[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Multipliers:
-    """How fast each group and stream learns beside the others (paper section 3.4).
+    """Learning rate multipliers of groups and streams (paper section 3.4).
 
     Args:
-        factors: by group (`"global"`, `"data"`, `"context"`) or stream (`"data.image"`); a stream's factor and its
-            group's multiply. Those not named have 1; 0 freezes wholly: no weight decay, no state of an optimizer.
-        mode: what is multiplied. `update`: the learning rate, as the released code does. `gradient`: the gradient,
-            after clipping, as the paper says; it scales the updates of SGD, and changes next to nothing under Adam,
-            AdamW and Muon, whose updates do not depend on the size of the gradient.
+        factors: by group (`"global"`, `"data"`, `"context"`) or stream (`"data.image"`); factors of stream and group
+            multiply. The default is 1; 0 freezes completely: no weight decay, no optimizer state.
+        mode: what is multiplied. `update`: the learning rate, as in the released code. `gradient`: the clipped
+            gradient, as in the paper; it scales SGD's updates, but has almost no effect with Adam, AdamW and Muon,
+            whose updates are invariant to the gradient's scale.
 
     Raises:
-        ValueError: a factor is negative, or the mode is unknown.
+        ValueError: a negative factor, or an unknown mode.
     """
 
     factors: Mapping[str, float] = field(default_factory=dict)
@@ -78,15 +79,15 @@ class Multipliers:
 
     def __post_init__(self) -> None:
         if self.mode not in MULTIPLY:
-            raise ValueError(f"multiply is {self.mode!r}; allowed: {', '.join(MULTIPLY)}")
+            raise ValueError(f"multiply is {shown(self.mode)}; allowed: {', '.join(MULTIPLY)}")
         if bad := {name: factor for name, factor in self.factors.items() if not 0 <= factor < float("inf")}:
-            raise ValueError(f"multipliers are {bad}; they must be numbers of 0 or more")
+            raise ValueError(f"multipliers are {shown(bad)}; they must be 0 or more")
 
     def of(self, streams: Collection[str]) -> dict[str, float]:
-        """The factor of each stream.
+        """Return the factor of each stream.
 
         Raises:
-            ValueError: a factor is for a group or stream that there is not.
+            ValueError: a factor for an unknown group or stream.
         """
         covered(self.factors, streams)
         return {
@@ -96,7 +97,7 @@ class Multipliers:
         }
 
     def freeze(self, unet: MultiFlowUNet) -> None:
-        """Takes the streams whose factor is 0 out of the training."""
+        """Disable gradients of streams with factor 0."""
         groups = parameter_groups(unet)
         for stream, factor in self.of(groups).items():
             if factor == 0:

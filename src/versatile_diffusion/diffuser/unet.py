@@ -16,23 +16,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from versatile_diffusion.diffuser.context import Context, Mix, mix_by_attention
+from versatile_diffusion.diffuser.deep import Deep
 from versatile_diffusion.layers.on_use import LoadsOnUse
 from versatile_diffusion.layers.plan import unet_plan
 from versatile_diffusion.layers.timestep import TimestepEmbedding
 from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.printable import shown
 
 
 class MultiFlowUNet(LoadsOnUse, ConfigMixin, PeftAdapterMixin, CacheMixin):  # type: ignore[misc]
-    """The diffuser. Global layers are shared; data and context layers come in one stream per modality.
+    """The diffuser. Global layers are shared; data and context layers have one stream per modality.
 
     Args:
-        data_streams: what can be generated: modality name to options of its data stream (the latent's size).
-        context_streams: what can guide: modality name to options of its context stream (`width` of its tokens).
+        data_streams: modalities to generate: name to options of the data stream (the latent's size).
+        context_streams: conditioning modalities: name to options of the context stream (`width` of its tokens).
         width: channels of the first level.
         multipliers: channels of each level in units of `width`.
-        depth: residual blocks per level, a number or one per level.
-        attends: for each level, whether it has context blocks.
-        heads: attention heads, the same at every level.
+        depth: residual blocks per level, one number or one per level.
+        attends: whether each level has context blocks.
+        heads: attention heads, the same at all levels.
         norm_groups: groups of the group norms.
     """
 
@@ -69,27 +71,46 @@ class MultiFlowUNet(LoadsOnUse, ConfigMixin, PeftAdapterMixin, CacheMixin):  # t
         *,
         data: str,
         mix: Mix = mix_by_attention,
+        deep: Deep | None = None,
     ) -> Float[Tensor, "b ..."]:
         """Predict the noise in a latent.
 
         Args:
             latent: noisy latents of modality `data`: image (B, C, H, W), text (B, D).
             timestep: 0..999, one for all or one per item (B,).
-            contexts: what guides; one context is a list of one. Those from `project` spare the projections. The tokens
-                of one may be of fewer items, each of which then guides as many latents, next to each other.
-            data: the data stream to run.
-            mix: how several contexts act together, `mix_by_attention` or a `MixByLayer`.
+            contexts: the contexts, one or several; `project` precomputes their keys and values. With fewer items than
+                latents, each item conditions as many adjacent latents.
+            data: data stream to run.
+            mix: how to mix several contexts: `mix_by_attention` or a `MixByLayer`.
+            deep: keeps the output of the deep stages for later passes; None runs them in every pass.
 
         Raises:
-            ValueError: if there is no such data or context stream, no context with a weight above 0, or a number of
-                latents that the tokens' cannot be shared out to.
+            ValueError: an unknown stream, no context with weight above 0, or a number of latents that is no multiple of
+                the number of items.
         """
         self._check(data, contexts)
         _check_shared_out(latent, contexts)
         timestep = torch.as_tensor(timestep, device=latent.device).expand(latent.shape[0])
-        time, h = self.time_embed(timestep), latent
+        time = self.time_embed(timestep)
         skips: list[Tensor] = []
-        for stage, block in zip(self.plan, self.data[data], strict=True):
+        run = partial(self._stages, time=time, skips=skips, contexts=contexts, data=data, mix=mix)
+        if deep is None:
+            return run(latent, slice(None))
+        h = run(latent, slice(deep.first))
+        return run(deep.of(partial(run, h, slice(deep.first, deep.last))), slice(deep.last, None))
+
+    def _stages(
+        self,
+        h: Tensor,
+        part: slice,
+        time: Tensor,
+        skips: list[Tensor],
+        contexts: Sequence[Context],
+        data: str,
+        mix: Mix,
+    ) -> Tensor:
+        """A part of the plan, each stage with its context block; `skips` are those that are open."""
+        for stage, block in list(zip(self.plan, self.data[data], strict=True))[part]:
             if stage.pops:
                 h = torch.cat([h, skips.pop()], dim=1)
             h = self._run(block, h, time)
@@ -102,8 +123,8 @@ class MultiFlowUNet(LoadsOnUse, ConfigMixin, PeftAdapterMixin, CacheMixin):  # t
 
     @apply_forward_hook
     def project(self, contexts: Sequence[Context]) -> list[Context]:
-        """The same contexts with the keys and values of every context block. They do not depend on the timestep, so
-        a sampling loop computes them once."""
+        """Return the contexts with keys and values for every context block. They do not depend on the timestep, so a
+        sampling loop computes them once."""
         self._check(None, contexts)
         return [
             replace(c, key_values=tuple(block.project(c.tokens) for block in self.context[c.stream])) for c in contexts
@@ -116,12 +137,14 @@ class MultiFlowUNet(LoadsOnUse, ConfigMixin, PeftAdapterMixin, CacheMixin):  # t
 
     def _check(self, data: str | None, contexts: Sequence[Context]) -> None:
         if data is not None and data not in self.data:
-            raise ValueError(f"no data stream {data!r}; this model generates {', '.join(self.data)}")
+            raise ValueError(f"no data stream {shown(data)}; this model generates {', '.join(self.data)}")
         if not contexts:
-            raise ValueError("no context given; at least one must guide (for none, give the task's null context)")
+            raise ValueError("no context given; for unconditional predictions, pass the task's null context")
         for context in contexts:
             if context.stream not in self.context:
-                raise ValueError(f"no context stream {context.stream!r}; this model reads {', '.join(self.context)}")
+                raise ValueError(
+                    f"no context stream {shown(context.stream)}; this model reads {', '.join(self.context)}"
+                )
 
 
 def _check_shared_out(latent: Tensor, contexts: Sequence[Context]) -> None:
@@ -129,18 +152,18 @@ def _check_shared_out(latent: Tensor, contexts: Sequence[Context]) -> None:
         latents, items = latent.shape[0], context.tokens.shape[0]
         if latents % items:
             raise ValueError(
-                f"{latents} latents and {context.stream} tokens of {items} items: give tokens for each latent, or for "
-                "a number of items that divides theirs"
+                f"{latents} latents for {context.stream} tokens of {items} items; the number of latents "
+                "must be a multiple of the number of items"
             )
 
 
 def _build_streams(kind: str, streams: Mapping[str, Mapping[str, Any]], **shared: Any) -> Any:
-    """A ModuleDict of ModuleLists (typed Any, since a ModuleDict does not know of what it is)."""
+    """Build a ModuleDict of ModuleLists (typed Any, since a ModuleDict is not generic)."""
     built = {}
     for name, options in streams.items():
         maker = getattr(MODALITIES[name], kind) if name in MODALITIES else None
         if maker is None:
             able = [known for known, record in MODALITIES.items() if getattr(record, kind) is not None]
-            raise ValueError(f"{name!r} has no {kind.replace('_', ' ')}; these have one: {', '.join(able)}")
+            raise ValueError(f"{shown(name)} has no {kind.replace('_', ' ')}; available: {', '.join(able)}")
         built[name] = maker(**{**shared, **options})
     return nn.ModuleDict(built)

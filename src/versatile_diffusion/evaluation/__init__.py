@@ -1,1 +1,1 @@
-"""Measuring a model."""
+"""Evaluation of models."""

@@ -1,8 +1,7 @@
-"""Models of others, measured as ours are: Stable Diffusion, its image variations, BLIP, from folders or the hub."""
+"""Baselines: Stable Diffusion, its image variations and BLIP, from folders or the hub."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,11 @@ from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipImageP
 from versatile_diffusion.evaluation.networks import called
 from versatile_diffusion.evaluation.protocol import Protocol
 from versatile_diffusion.evaluation.subjects import OwnModel, Subject
-from versatile_diffusion.sampling.models import INDEX, fetched, find_model, is_ours
-from versatile_diffusion.sampling.output import fingerprint
-from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.pipeline.models import INDEX, fetched, find_model, is_ours
+from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.reading import read_json, reading
+from versatile_diffusion.records.record import fingerprint
+from versatile_diffusion.sampling.seeds import generators
 from versatile_diffusion.tasks import TASKS, Task
 
 NAMED = {
@@ -24,15 +25,15 @@ NAMED = {
     "sd-image-variations": "lambdalabs/sd-image-variations-diffusers",
     "blip": "Salesforce/blip-image-captioning-base",
 }
-"""Names to ids on the hub."""
+"""Baseline names to hub ids."""
 SAMPLERS = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 GIVEN = {"text": "prompt", "image": "image"}
-"""What pipelines of diffusers call what guides."""
-LONGEST = 24  # tokens of a caption
+"""Name of the conditioning argument in diffusers pipelines."""
+LONGEST = 24  # maximum tokens of a caption
 
 
 class DiffusersBaseline(Subject):
-    """A pipeline of diffusers that makes pictures from texts or from pictures."""
+    """Diffusers pipeline that generates images from prompts or images."""
 
     def __init__(self, folder: str, task: Task):
         self.pipe = DiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
@@ -43,11 +44,10 @@ class DiffusersBaseline(Subject):
 
     def make(self, task: Task, given: Sequence[Any], seeds: Sequence[int], protocol: Protocol) -> list[Any]:
         self.pipe.scheduler = SAMPLERS[protocol.scheduler].from_config(self.trained_with)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         guide = {GIVEN[task.flow.contexts[0]]: list(given)}
         guidance = self.guidance(task, protocol)
         return self.pipe(
-            **guide, num_inference_steps=protocol.steps, guidance_scale=guidance, generator=generators
+            **guide, num_inference_steps=protocol.steps, guidance_scale=guidance, generator=generators(seeds)
         ).images
 
     def guidance(self, task: Task, protocol: Protocol) -> float:
@@ -55,11 +55,12 @@ class DiffusersBaseline(Subject):
 
 
 class BlipBaseline(Subject):
-    """BLIP's captions of pictures, the likeliest token at each place."""
+    """BLIP captioning, greedy."""
 
     def __init__(self, folder: str, task: Task):
-        self.network = BlipForConditionalGeneration.from_pretrained(folder).eval()
-        self.read, self.words = BlipImageProcessorPil.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        self.network = BlipForConditionalGeneration.from_pretrained(folder).eval()  # nosec B615 # a local folder
+        self.read = BlipImageProcessorPil.from_pretrained(folder)  # nosec B615 # a local folder
+        self.words = AutoTokenizer.from_pretrained(folder)  # nosec B615 # a local folder
         self.name, self.tasks, self.hash = Path(folder).name, (task,), fingerprint(self.network)
 
     @torch.no_grad()
@@ -77,17 +78,17 @@ BASELINES: dict[str, tuple[Callable[[str, Task], Subject], str]] = {
     "StableDiffusionImageVariationPipeline": (DiffusersBaseline, "image-variation"),
     "blip": (BlipBaseline, "image-to-text"),
 }
-"""By the class that `model_index.json` names, or the kind that `config.json` does: how it is loaded, and its task."""
+"""Loader and task, by the class in `model_index.json` or the type in `config.json`."""
 
 
 def find_subject(name: str, device: torch.device | None = None) -> Subject:
-    """A model to measure: one of ours, or a baseline, by name, folder or hub id.
+    """Return a model to evaluate: one of ours or a baseline, by name, folder or hub id.
 
     Args:
-        device: where it computes, and what measures it does; the CPU if left out.
+        device: device of the model and the metric networks; default: CPU.
 
     Raises:
-        ValueError: there is no such model.
+        ValueError: an unknown model.
     """
     subject = _loaded(fetched(find_model(NAMED.get(name, name)), {}))
     subject.name = called(name)
@@ -100,12 +101,13 @@ def _loaded(folder: str) -> Subject:
     if is_ours(folder) or (kind := _kind(Path(folder))) not in BASELINES:
         return OwnModel(VersatileDiffusionPipeline.from_pretrained(folder))
     make, task = BASELINES[kind]
-    return make(folder, TASKS[task])
+    with reading(folder, f"a {kind}"):
+        return make(folder, TASKS[task])
 
 
 def _kind(folder: Path) -> str:
-    """What a folder's index says that it holds; empty where it says nothing."""
+    """Return the class or type in a folder's index; empty if there is none."""
     for file, key in ((INDEX, "_class_name"), ("config.json", "model_type")):
         if (folder / file).is_file():
-            return json.loads((folder / file).read_text(encoding="utf-8")).get(key, "")
+            return str(read_json(folder / file).get(key, ""))
     return ""

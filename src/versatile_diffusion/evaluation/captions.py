@@ -1,4 +1,4 @@
-"""How well texts agree with reference texts: BLEU, ROUGE-L, CIDEr-D, and whether they name a thing."""
+"""Caption metrics: BLEU, ROUGE-L, CIDEr-D, and whether a text names a concept."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-LONGEST = 4  # words of a run
+LONGEST = 4  # maximum n-gram length
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 Counts = dict[tuple[str, ...], int]
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, lower-cased, without punctuation."""
+    """Return the words of a text, lower-cased, without punctuation."""
     return _WORD.findall(text.lower())
 
 
 def names(text: str, name: str) -> bool:
-    """Whether the words of `name` stand in the text, in their order and next to each other."""
+    """Return whether the text contains the words of `name` as a phrase."""
     return bool(wanted := words(name)) and f" {' '.join(wanted)} " in f" {' '.join(words(text))} "
 
 
 def runs(text: str, most: int = LONGEST) -> Counter[tuple[str, ...]]:
-    """How often each run of 1 to `most` words occurs."""
+    """Count the n-grams of 1 to `most` words."""
     found = words(text)
     return Counter(tuple(found[k : k + n]) for n in range(1, most + 1) for k in range(len(found) - n + 1))
 
 
 def bleu_counts(text: str, references: Sequence[str]) -> Int[np.ndarray, "10"]:
-    """What BLEU sums over a corpus: for runs of 1 to 4 words how many are in a reference and how many there are, the
-    length of the text, and of the reference nearest in length."""
+    """Return BLEU's counts: matching and total n-grams for n = 1 to 4, the text's length, and the length of the closest
+    reference."""
     mine, theirs = runs(text), [runs(reference) for reference in references]
     found, total = [0] * LONGEST, [0] * LONGEST
     for run, count in mine.items():
@@ -45,8 +45,8 @@ def bleu_counts(text: str, references: Sequence[str]) -> Int[np.ndarray, "10"]:
 
 
 def bleu(counts: Int[np.ndarray, "10"], most: int = LONGEST) -> float:
-    """BLEU (Papineni et al. 2002) of summed counts: the geometric mean of the precisions of runs of 1 to `most` words,
-    times the brevity penalty; no smoothing, so 0 where some length is never right."""
+    """Compute BLEU (Papineni et al. 2002) from summed counts: the geometric mean of n-gram precisions up to `most`,
+    times the brevity penalty; no smoothing, so 0 if no n-gram of some length matches."""
     found, total, (length, nearest) = counts[:most], counts[LONGEST : LONGEST + most], counts[-2:]
     if not found.all():
         return 0.0
@@ -55,7 +55,7 @@ def bleu(counts: Int[np.ndarray, "10"], most: int = LONGEST) -> float:
 
 
 def rouge_l(text: str, references: Sequence[str], beta: float = 1.2) -> float:
-    """ROUGE-L (Lin 2004) as captions are scored: best precision and best recall of the longest common subsequence."""
+    """Compute ROUGE-L (Lin 2004) as for captions: best precision and recall of the longest common subsequence."""
     mine = words(text)
     common = [(_subsequence(mine, theirs), len(theirs)) for theirs in map(words, references)]
     precision = max(count / max(1, len(mine)) for count, _ in common)
@@ -66,7 +66,7 @@ def rouge_l(text: str, references: Sequence[str], beta: float = 1.2) -> float:
 
 
 def _subsequence(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the longest common subsequence."""
+    """Return the length of the longest common subsequence."""
     row = [0] * (len(right) + 1)
     for a in left:
         before = 0
@@ -75,9 +75,9 @@ def _subsequence(left: Sequence[str], right: Sequence[str]) -> int:
     return row[-1]
 
 
-def cider_d(texts: Sequence[str], references: Sequence[Sequence[str]], sigma: float = 6.0) -> Float[np.ndarray, "n"]:
-    """CIDEr-D of each text (Vedantam et al. 2015), 0 to 10: runs of 1 to 4 words, weighted by how few of all items have
-    them in their references. It depends on the whole set, and is 0 for a single item."""
+def cider_d(texts: Sequence[str], references: Sequence[Sequence[str]], sigma: float = 6.0) -> Float[np.ndarray, " n"]:
+    """Compute CIDEr-D of each text (Vedantam et al. 2015), 0 to 10: n-grams of 1 to 4 words with TF-IDF weights over
+    the references of the whole set. It is 0 for a single item."""
     known = [[runs(reference) for reference in row] for row in references]
     occurs = Counter(run for row in known for run in set().union(*row))
     rarity = {run: math.log(len(references)) - math.log(count) for run, count in occurs.items()}
@@ -99,7 +99,7 @@ def cider_d(texts: Sequence[str], references: Sequence[Sequence[str]], sigma: fl
 
 
 def _pairs(counts: Counter[tuple[str, ...]]) -> int:
-    """The measure of length in the official CIDEr-D: the number of runs of two words."""
+    """Return the length measure of the official CIDEr-D: the number of bigrams."""
     return sum(count for run, count in counts.items() if len(run) == 2)
 
 
@@ -109,7 +109,7 @@ def _cosine(
     gap: int,
     sigma: float,
 ) -> float:
-    """Mean over the lengths of runs of the clipped cosine, less for texts of unlike length."""
+    """Return the mean clipped cosine over n-gram lengths, with a penalty for different text lengths."""
     total = 0.0
     for a, b in zip(mine, theirs, strict=True):
         norm = math.sqrt(sum(v * v for v in a.values()) * sum(v * v for v in b.values()))

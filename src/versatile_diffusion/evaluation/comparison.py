@@ -1,4 +1,4 @@
-"""A model beside others, flow by flow: does one of several flows match those of a single one (paper section 4.2)?"""
+"""Comparison of models per flow: does a multi-flow model match single-flow models (paper section 4.2)?"""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ COMPARED = (
     *("encoders/concept top-5", "encoders/style", "agreement/text", "agreement/image"),
     *("text/label", "text/label or synonym", "text/CIDEr-D", "text/differs"),
 )
-"""Beside these the FID of every network."""
+"""Metrics to compare, besides the FID of every network."""
 LESS_IS_BETTER = ("fid", "kid", "cmmd")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A metric of one task, of the model and of another."""
+    """A metric of one task, for this model and another."""
 
     split: str
     task: str
@@ -31,15 +31,17 @@ class Pair:
 
     @property
     def share(self) -> float | None:
-        """How much of what the other reaches the model does; above 1 it is better. None where that is nothing, or one
-        of them below 0."""
+        """Ratio of this model's value to the other's; above 1 it is better. None if undefined (a zero or negative
+        value)."""
         better, than = self.mine.value, self.theirs.value
+        if better is None or than is None:
+            return None
         if self.metric.endswith(LESS_IS_BETTER):
             better, than = than, better
         return better / than if better >= 0 and than > 0 else None
 
     def told(self) -> tuple[str, ...]:
-        """For a row of a table."""
+        """Format as a table row."""
         share = "-" if self.share is None else f"{100 * self.share:.0f} %"
         return self.task, self.metric, str(self.mine), str(self.theirs), share, self.other
 
@@ -48,10 +50,10 @@ HEAD = ("flow", "metric", "this model", "the other", "share", "the other model")
 
 
 def pairs(result: Result, others: Sequence[Result]) -> Iterator[Pair]:
-    """What a model and each of the others were measured on.
+    """Yield the common metrics of a model and each other model.
 
     Raises:
-        ValueError: they were measured under different protocols.
+        ValueError: measured under different protocols.
     """
     check_comparable([result, *others])
     for split, table in result.tables.items():
@@ -64,5 +66,5 @@ def pairs(result: Result, others: Sequence[Result]) -> Iterator[Pair]:
 
 
 def chosen(metric: str, names: Sequence[str]) -> bool:
-    """Whether a metric is one of those named, or the FID of any network."""
+    """Return whether a metric is one of those named, or an FID."""
     return metric in names or metric.endswith("/fid")

@@ -1,4 +1,4 @@
-"""Distances between two sets of pictures by their features, and between two pictures by their pixels."""
+"""Distances between sets of images by features, and between image pairs by pixels."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Features = Float[np.ndarray, "n d"]
 class Gaussian:
     """Mean and covariance of features."""
 
-    mean: Float[np.ndarray, "d"]
+    mean: Float[np.ndarray, " d"]
     covariance: Float[np.ndarray, "d d"]
 
     @classmethod
     def of(cls, features: Features) -> Gaussian:
-        """Those of a sample; a single one has no spread."""
+        """Fit to a sample; a single row has zero covariance."""
         features = features.astype(np.float64)
         centred = features - (mean := features.mean(0))
         return cls(mean, centred.T @ centred / max(1, len(features) - 1))
 
 
 def frechet(left: Gaussian, right: Gaussian) -> float:
-    """Squared Frechet distance of two Gaussians: FID (Heusel et al. 2017) where the features are Inception's.
+    """Compute the squared Frechet distance of two Gaussians; with Inception features it is FID (Heusel et al. 2017).
 
-    It shrinks as the samples grow, so only values of equally many pictures can be compared.
+    It depends on the sample size; compare only values from equal numbers of images.
     """
     values, vectors = np.linalg.eigh(left.covariance)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
@@ -42,9 +42,9 @@ def frechet(left: Gaussian, right: Gaussian) -> float:
 
 
 def kernel_distance(left: Features, right: Features) -> float:
-    """Squared maximum mean discrepancy with the kernel (x y / d + 1)^3, unbiased: KID (Binkowski et al. 2018).
+    """Compute the squared MMD with the kernel (x y / d + 1)^3, unbiased: KID (Binkowski et al. 2018).
 
-    Over all pictures at once, not over subsets. It may fall below zero.
+    Over all images at once, not subsets. It can be negative.
     """
     left, right = left.astype(np.float64), right.astype(np.float64)
 
@@ -57,8 +57,8 @@ def kernel_distance(left: Features, right: Features) -> float:
 
 
 def gaussian_distance(left: Features, right: Features, width: float = 10.0) -> float:
-    """Squared maximum mean discrepancy with a Gaussian kernel on unit vectors, times 1000: CMMD (Jayasumana et al.
-    2024) where the features are CLIP's."""
+    """Compute the squared MMD with a Gaussian kernel on unit vectors, times 1000; with CLIP features it is CMMD
+    (Jayasumana et al. 2024)."""
     left, right = (f / np.linalg.norm(f, axis=1, keepdims=True).clip(1e-12) for f in (left, right))
 
     def kernel(a: Features, b: Features) -> np.ndarray:
@@ -77,8 +77,8 @@ def _without_diagonal(matrix: np.ndarray) -> float:
     return float((matrix.sum() - np.trace(matrix)) / max(1, n * (n - 1)))
 
 
-def ssim(left: Float[Tensor, "b c h w"], right: Float[Tensor, "b c h w"]) -> Float[Tensor, "b"]:
-    """Structural similarity of pictures in [0, 1] (Wang et al. 2004): windows of 11 x 11 pixels, a Gaussian of 1.5."""
+def ssim(left: Float[Tensor, "b c h w"], right: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    """Compute the SSIM of images in [0, 1] (Wang et al. 2004): 11 x 11 windows, Gaussian with sigma 1.5."""
     channels = left.shape[1]
     line = torch.exp(-((torch.arange(11, device=left.device) - 5.0) ** 2) / (2 * 1.5**2))
     window = torch.outer(line, line)

@@ -1,4 +1,4 @@
-"""Results as a page of the documents: Markdown, with small pictures beside it."""
+"""Results as a Markdown page with small images."""
 
 from __future__ import annotations
 
@@ -8,37 +8,41 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from versatile_diffusion.evaluation.comparison import HEAD, chosen, pairs
-from versatile_diffusion.evaluation.evaluate import Sample
+from versatile_diffusion.evaluation.evaluate import Measurement, WaySamples
 from versatile_diffusion.evaluation.protocol import PROTOCOLS
 from versatile_diffusion.evaluation.report import (
+    Look,
     contact_sheet,
-    grouped,
+    drawn_values,
+    looks,
+    metric_groups,
     plots,
     share_of_real,
     shown_texts,
 )
-from versatile_diffusion.evaluation.results import Result, Table, metrics
+from versatile_diffusion.evaluation.results import Result, Table, metrics, remarks
 
 SHOWN, LINES, QUALITY = 32, 10, 65
 BESIDE = "Beside other models"
 DRAWN = ("judge/concept top-5", "judge/style", "agreement/text", "agreement/image", "text/CIDEr-D")
-"""Against what was varied, and beside these the FID of every network; `report.html` draws all."""
+"""Metrics to plot against a swept setting, besides the FID of every network; `report.html` plots all."""
 
 
 def write_page(
     file: Path,
     results: Sequence[Result],
-    samples: Sequence[Sample],
-    others: Sequence[Result] = (),
+    samples: Sequence[WaySamples],
+    others: Sequence[Measurement] = (),
     along: str | None = None,
 ) -> Path:
-    """Writes `file`, and its pictures into a folder of the same name below `images/`, in place of those that are there.
+    """Write `file`, and its images to a folder of the same name below `images/`, replacing existing ones.
 
     Args:
-        file: a name that ends in `.md`.
-        results: of one model; several where `along`, a field of the protocol, was varied. The last one is told.
+        file: path ending in `.md`.
+        results: results of one model; several if `along`, a protocol field, was swept. The last one is reported in
+            full.
         samples: of the last result.
-        others: of other models under the same protocol, to compare with.
+        others: other models under the same protocol.
     """
     images, result = file.parent / "images" / file.stem, results[-1]
     shutil.rmtree(images, ignore_errors=True)
@@ -46,7 +50,8 @@ def write_page(
     parts = [_head(result)]
     parts += [_split(split, table) for split, table in result.tables.items()]
     if others:
-        parts.append(_beside(result, others))
+        parts.append(_beside(result, [other for other, _ in others]))
+        parts += [_look(look, images) for look in looks(result, samples, others)]
     if along is not None:
         parts.append(_plots(results, along, images))
     parts += [told for sample in samples if (told := _sample(sample, images))]
@@ -55,14 +60,14 @@ def write_page(
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown."""
+    """Format a Markdown table."""
     lines = [head, ["---"] * len(head), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 _CHOSEN = (
-    "Of {} candidates for each output the model's own encoders kept the best; where the same encoders measure "
-    "(`encoders` and agreement), the numbers flatter it, those of the judge do not."
+    "Each output is the best of {} candidates by the model's own encoders. Metrics by the same encoders (`encoders` "
+    "and agreement) are therefore biased upwards; those by the judge are not."
 )
 
 
@@ -73,21 +78,22 @@ def _head(result: Result) -> str:
     ]
     return "\n\n".join(
         [
-            f"# {result.model['name']}, measured",
+            f"# {result.model['name']}: evaluation",
             f"Written by `{_command(result)}` ({result.library}, weights {result.model['hash']}, "
-            f"{result.seconds:.0f} s). What the rows and metrics are: [evaluation.md](evaluation.md). In brackets "
-            "stand the limits between which a number lies in 95 of 100 cases; after a slash, of the judge's rates, the "
-            "share of what it reaches on the real pictures of the same items.",
+            f"{result.seconds:.0f} s). [evaluation.md](../guides/evaluation.md) explains rows and metrics. Brackets "
+            "hold the 95 % confidence interval. The percentage after a slash is the judge's rate relative to its rate "
+            "on the real images of the same items.",
             *([_CHOSEN.format(result.protocol.candidates)] if result.protocol.candidates > 1 else []),
+            *(f"{said}." for said in remarks(result)),
             "Guidance scales: "
             + ", ".join(f"{task} {scale}" for task, scale in result.model["guidance_scale"].items()),
-            *([table(("the judge on all real pictures of", "per cent"), judge)] if judge else []),
+            *([table(("judge on all real images of", "%"), judge)] if judge else []),
         ]
     )
 
 
 def _command(result: Result) -> str:
-    """What measures this again; where things lie is left out."""
+    """Return the command that reproduces the evaluation, without paths."""
     protocol, usual = result.protocol, PROTOCOLS.get(result.protocol.name)
     words = ["versatile evaluate", "--model", result.model["name"], "--data DATA"]
     words += [f"--protocol {protocol.name}" if usual else "--protocol FILE"]
@@ -102,7 +108,7 @@ def _command(result: Result) -> str:
 
 def _split(split: str, rows: Table) -> str:
     told = [f"## {split}"]
-    for names in grouped(rows):
+    for names in metric_groups(rows):
         ways = [way for way, row in rows.items() if set(names) & set(row)]
         told.append(table(("", *names), [(way, *(_cell(rows, way, name) for name in names)) for way in ways]))
     return "\n\n".join(told)
@@ -118,7 +124,7 @@ def _cell(rows: Table, way: str, name: str) -> str:
 def _beside(result: Result, others: Sequence[Result]) -> str:
     told, found = [f"## {BESIDE}"], list(pairs(result, others))
     told.append(
-        "The share is this model's number over the other's (of distances the other way round): above 100 % is better."
+        "Share: this model's value divided by the other's (inverted for distances). Above 100 % this model is better."
     )
     for split in dict.fromkeys(pair.split for pair in found):
         told += [f"### {split}", table(HEAD, [pair.told() for pair in found if pair.split == split])]
@@ -127,7 +133,7 @@ def _beside(result: Result, others: Sequence[Result]) -> str:
 
 def _plots(results: Sequence[Result], along: str, images: Path) -> str:
     drawn = plots(results, along, [name for name in metrics(results) if chosen(name, DRAWN)])
-    told = [f"## Against {along}", "`report.html` draws every metric."]
+    told = [f"## Against {along}", "`report.html` plots every metric."]
     for metric, plot in drawn.items():
         file = images / f"{along}-{_file_name(metric)}.svg"
         file.write_text(plot, encoding="utf-8")
@@ -135,19 +141,30 @@ def _plots(results: Sequence[Result], along: str, images: Path) -> str:
     return "\n\n".join(told)
 
 
-def _sample(sample: Sample, images: Path) -> str:
-    """A sheet of the pictures that a task made, or some of its texts; nothing of what was not generated."""
+def _sample(sample: WaySamples, images: Path) -> str:
+    """Show a sheet of a task's images, or some of its texts; nothing for reference values."""
     made = sample.made
     if made.source is None or made.exact:
         return ""
     title = f"## {sample.split}: {sample.way}"
-    if made.modality == "text":
+    if (first := drawn_values(made, SHOWN)) is None:
         rows = [(given, text) for given, text in shown_texts(made)[:LINES]]
-        return f"{title}\n\n{table(('given (or the label of the picture)', 'made'), rows)}"
-    first = list(made.values[:: made.copies][:SHOWN])
+        return f"{title}\n\n{table(('input (or label of the image)', 'output'), rows)}"
     file = images / f"{_file_name(sample.split)}-{_file_name(sample.way)}.jpg"
     contact_sheet(made.items.given["image"][: len(first)], first).save(file, quality=QUALITY)
-    return f"{title}\n\nReal pictures above what was made.\n\n![{sample.way}](images/{images.name}/{file.name})"
+    return f"{title}\n\nReal images above, generated images below.\n\n![{sample.way}](images/{images.name}/{file.name})"
+
+
+def _look(look: Look, images: Path) -> str:
+    """Show the outputs of several models for the same items."""
+    title = f"### {look.title}"
+    sheet = look.images(SHOWN)
+    if sheet is None:
+        head, *rows = look.texts(LINES)
+        return f"{title}\n\n{table(head, rows)}"
+    file = images / f"beside-{_file_name(look.split)}-{_file_name(look.way)}.jpg"
+    sheet.save(file, quality=QUALITY)
+    return f"{title}\n\n{look.order}\n\n![{look.title}](images/{images.name}/{file.name})"
 
 
 def _file_name(text: str) -> str:

@@ -1,9 +1,10 @@
-"""All measures, in a table by the modality that was made: scores of items, and how they become a number."""
+"""All metrics, by generated modality: per-item scores and their aggregation."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,23 +15,34 @@ from jaxtyping import Float
 
 from versatile_diffusion.evaluation import captions
 from versatile_diffusion.evaluation.distances import Gaussian, frechet, gaussian_distance, kernel_distance, ssim
-from versatile_diffusion.evaluation.intervals import Measured, Statistic, bootstrap, jackknife, mean
+from versatile_diffusion.evaluation.intervals import (
+    ONE,
+    PARTS,
+    TOO_FEW,
+    Measured,
+    Statistic,
+    bootstrap,
+    jackknife,
+    mean,
+)
+from versatile_diffusion.evaluation.items import Items
 from versatile_diffusion.evaluation.networks import Networks, pixels
-from versatile_diffusion.evaluation.recognition import EncoderJudge, Items, judged, vectors
+from versatile_diffusion.evaluation.recognition import EncoderJudge, judged, vectors
 from versatile_diffusion.evaluation.text_statistics import distinct_n, self_similarity
-from versatile_diffusion.training.codecs import psnr
+from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.training.parts.codecs import psnr
 
 
 @dataclass(frozen=True)
-class Made:
-    """What was made of the items of a split.
+class Generated:
+    """Values generated for the items of a split.
 
     Args:
-        modality: of the values.
-        values: `seeds` of each item, next to each other; pictures are fitted to the protocol's side.
-        items: what they were made of.
-        source: the modality that was given; None where the values are the given ones.
-        exact: whether the given value should have come back.
+        modality: modality of the values.
+        values: `seeds` per item, adjacent; images are fitted to the protocol's side.
+        items: the items.
+        source: modality of the input; None for the given values themselves.
+        exact: whether the output should equal the input (codecs).
     """
 
     modality: str
@@ -44,13 +56,13 @@ class Made:
         return len(self.values) // len(self.items)
 
     def given(self, modality: str) -> list[Any]:
-        """The items' own values of a modality, one for each of the values made."""
+        """Return the items' own values of a modality, one per generated value."""
         return [value for value in self.items.given[modality] for _ in range(self.copies)]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What measures of one split use: the networks, what the encoders know, and features of real pictures."""
+    """Resources of a split's metrics: networks, encoder vocabulary, and features of real images."""
 
     networks: Networks
     encoder_judge: EncoderJudge | None
@@ -59,50 +71,58 @@ class Bench:
 
 @dataclass(frozen=True)
 class Scores:
-    """Entries per item (along the first axis), and the number that they make.
+    """Per-item scores (first axis), and their aggregation.
 
     Args:
-        duplicates_shift: whether an item drawn twice changes the number for the wrong, so that it cannot be resampled.
-        groups: whether parts of the items are measured apart.
+        duplicates_shift: whether duplicated items bias the statistic, so that it cannot be bootstrapped.
+        fewest: minimum entries for a value.
+        enough: minimum entries for a reliable value.
+        never: reason why there is no value, independent of the number of entries.
     """
 
     rows: np.ndarray
     statistic: Statistic = mean
     duplicates_shift: bool = False
-    groups: bool = True
+    fewest: int = 1
+    enough: float = 1
+    never: str = ""
 
     def measured(self, chosen: np.ndarray, resamples: int) -> Measured | None:
-        """The number for the chosen items, with its interval; None where no item has an entry."""
+        """Aggregate the chosen items with a confidence interval; None if no item has an entry."""
         rows = self.rows[chosen]
         if rows.dtype.kind == "f":
             rows = rows[~np.isnan(rows.reshape(len(rows), -1)).any(1)]
         if not len(rows):
             return None
-        if self.duplicates_shift:
-            return jackknife(rows, self.statistic)
-        return bootstrap(rows, self.statistic, resamples)
+        entries = len(rows) * (rows.shape[1] if rows.ndim > 1 else 1)
+        if self.never or entries < self.fewest:
+            return Measured(None, None, None, len(rows), self.never or TOO_FEW)
+        found = jackknife(rows, self.statistic) if self.duplicates_shift else bootstrap(rows, self.statistic, resamples)
+        return found if entries >= self.enough else replace(found, remark=TOO_FEW)
 
 
-Measure = Callable[[Made, Bench], dict[str, Scores]]
+Measure = Callable[[Generated, Bench], dict[str, Scores]]
 
 
-def per_item(values: Any, made: Made) -> np.ndarray:
-    """Entries of values, those of an item in one row."""
+def per_item(values: Any, made: Generated) -> np.ndarray:
+    """Reshape scores to one row per item."""
     return rearrange(np.asarray(values), "(n copies) ... -> n copies ...", copies=made.copies)
 
 
-def recognised(made: Made, bench: Bench) -> dict[str, Scores]:
-    """Concept and style, by the judge (of pictures) and by the encoders."""
+def recognised(made: Generated, bench: Bench) -> dict[str, Scores]:
+    """Recognition of concept and style, by the judge (images) and the encoders, if the data set has class labels."""
     found: dict[str, np.ndarray] = {}
-    if made.modality == "image" and bench.networks.judge is not None:
-        found |= judged(bench.networks.judge, made.values, made.items)
+    if (classes := made.items.classes) is None:
+        return {}
+    if MODALITIES[made.modality].form == "painted" and bench.networks.judge is not None:
+        found |= judged(bench.networks.judge, made.values, classes)
     if bench.encoder_judge is not None and made.modality in bench.networks.encoders:
-        found |= bench.encoder_judge.hits(made.modality, made.values, made.items)
+        found |= bench.encoder_judge.hits(made.modality, made.values, classes)
     return {name: Scores(per_item(hits, made)) for name, hits in found.items()}
 
 
-def agreement(made: Made, bench: Bench) -> dict[str, Scores]:
-    """Cosines of what the encoders see in the values and in the item's own text and picture (CLIP score, if CLIP's)."""
+def agreement(made: Generated, bench: Bench) -> dict[str, Scores]:
+    """Cosine similarity to the item's own text and image in the encoders' space (CLIP score with CLIP)."""
     encoders = bench.networks.encoders
     found: dict[str, Scores] = {}
     if made.modality not in encoders:
@@ -116,15 +136,15 @@ def agreement(made: Made, bench: Bench) -> dict[str, Scores]:
     return found
 
 
-def set_distances(made: Made, bench: Bench) -> dict[str, Scores]:
-    """Distances of the set of pictures to the split's other real ones, by each feature network."""
+def set_distances(made: Generated, bench: Bench) -> dict[str, Scores]:
+    """Distances of the generated images to the split's other real images, by each feature network."""
     found = {}
     for network in bench.networks.features:
         rows, real = per_item(network(made.values), made), bench.real[network.name]
         for name, distance in DISTANCES.items():
-            found[f"{network.name}/{name}"] = Scores(
-                rows, _between(distance(real)), duplicates_shift=True, groups=False
-            )
+            enough = max(PARTS, rows.shape[-1] + 1 if name == "fid" else 0)  # below, the covariance is singular
+            scores = Scores(rows, _between(distance(real)), duplicates_shift=True, fewest=2, enough=enough)
+            found[f"{network.name}/{name}"] = scores if len(real) >= enough else replace(scores, enough=math.inf)
     return found
 
 
@@ -142,11 +162,11 @@ DISTANCES: dict[str, Callable[[np.ndarray], Statistic]] = {
     "kid": lambda real: lambda features: kernel_distance(features, real),
     "cmmd": lambda real: lambda features: gaussian_distance(features, real),
 }
-"""Real features to the distance of others from them."""
+"""Distances to real features."""
 
 
-def restored(made: Made, bench: Bench) -> dict[str, Scores]:
-    """Of pictures that should come back: PSNR in decibels and SSIM."""
+def restored(made: Generated, bench: Bench) -> dict[str, Scores]:
+    """PSNR (dB) and SSIM of reconstructed images."""
     if not made.exact:
         return {}
     device = torch.device("cpu")
@@ -154,30 +174,36 @@ def restored(made: Made, bench: Bench) -> dict[str, Scores]:
     return {name: Scores(per_item(f(mine, theirs).numpy(), made)) for name, f in (("psnr", psnr), ("ssim", ssim))}
 
 
-def named(made: Made, bench: Bench) -> dict[str, Scores]:
-    """Whether a text names its concept by the label, or by that or another of its names; whether it is a caption of the
-    item word for word; and whether it is other than the text that was given."""
-    items, copies = made.items, made.copies
-    found: dict[str, list[bool]] = {"label": [], "label or synonym": [], "is a caption": [], "differs": []}
-    for k, text in enumerate(made.values):
-        item = k // copies
-        others = items.synonyms[item]
-        found["label"].append(captions.names(text, items.labels[item]))
-        found["label or synonym"].append(found["label"][-1] or any(captions.names(text, name) for name in others))
-        found["is a caption"].append(captions.words(text) in [captions.words(r) for r in items.references[item]])
-        found["differs"].append(captions.words(text) != captions.words(items.given["text"][item]))
-    if made.source != "text":
-        del found["differs"]
-    return {f"text/{name}": Scores(per_item(np.array(hits, float), made)) for name, hits in found.items()}
+def named(made: Generated, bench: Bench) -> dict[str, Scores]:
+    """Whether a text contains its concept's label, or the label or a synonym (if the data set has labels); equals a
+    caption of the item; and differs from the input text."""
+    texts, classes = per_item(np.array(made.values, dtype=object), made), made.items.classes
+    found: dict[str, Callable[[str, int], bool]] = {}
+    if classes is not None:
+        names = [(label, *others) for label, others in zip(classes.labels, classes.synonyms, strict=True)]
+        found["label"] = lambda text, item: captions.names(text, names[item][0])
+        found["label or synonym"] = lambda text, item: any(captions.names(text, name) for name in names[item])
+    known = [[captions.words(caption) for caption in row] for row in made.items.references]
+    found["is a caption"] = lambda text, item: captions.words(text) in known[item]
+    if made.source == made.modality:
+        given = [captions.words(text) for text in made.items.given[made.source]]
+        found["differs"] = lambda text, item: captions.words(text) != given[item]
+    return {
+        f"text/{name}": Scores(np.array([[hit(text, k) for text in row] for k, row in enumerate(texts)], float))
+        for name, hit in found.items()
+    }
 
 
-def against_references(made: Made, bench: Bench) -> dict[str, Scores]:
-    """CIDEr-D, BLEU and ROUGE-L against the captions of the items."""
+def against_references(made: Generated, bench: Bench) -> dict[str, Scores]:
+    """CIDEr-D, BLEU and ROUGE-L against the items' captions."""
     references = [row for row in made.items.references for _ in range(made.copies)]
     pairs = list(zip(made.values, references, strict=True))
     counts = per_item(np.stack([captions.bleu_counts(text, row) for text, row in pairs]), made)
     return {
-        "text/CIDEr-D": Scores(per_item(captions.cider_d(made.values, references), made)),
+        "text/CIDEr-D": Scores(
+            per_item(captions.cider_d(made.values, references), made),
+            never="" if len(made.items) > 1 else ONE,  # TF-IDF needs several items
+        ),
         "text/ROUGE-L": Scores(per_item([captions.rouge_l(text, row) for text, row in pairs], made)),
         **{f"text/BLEU-{n}": Scores(counts, partial(_bleu, most=n)) for n in (1, captions.LONGEST)},
     }
@@ -187,32 +213,31 @@ def _bleu(rows: np.ndarray, most: int) -> float:
     return captions.bleu(rows.reshape(-1, rows.shape[-1]).sum(0), most)
 
 
-def variety(made: Made, bench: Bench) -> dict[str, Scores]:
-    """Distinct runs of words over all texts; and, of several texts for an item, how little they share."""
+def variety(made: Generated, bench: Bench) -> dict[str, Scores]:
+    """Distinct n-grams over all texts, and diversity among the texts of an item (undefined for one text)."""
     rows = per_item(np.array(made.values, dtype=object), made)
     found = {f"text/distinct-{n}": Scores(rows, partial(_distinct, n=n), duplicates_shift=True) for n in (1, 2)}
     if made.copies > 1:
-        found["text/diversity"] = Scores(np.array([1 - self_similarity(list(row)) for row in rows]))
-    return found
+        return found | {"text/diversity": Scores(np.array([1 - self_similarity(list(row)) for row in rows]))}
+    return found | {"text/diversity": Scores(np.zeros(len(rows)), never="one text each")}
 
 
 def _distinct(rows: np.ndarray, n: int) -> float:
     return distinct_n([" ".join(captions.words(text)) for text in rows.ravel()], n)
 
 
-MEASURES: dict[str, tuple[Measure, ...]] = {
-    "image": (recognised, agreement, set_distances, restored),
-    "text": (recognised, agreement, named, against_references, variety),
+MEASURES: dict[str, Measure] = {
+    one.__name__: one for one in (recognised, agreement, set_distances, restored, named, against_references, variety)
 }
-"""By the modality that was made."""
+"""Metrics by name, as in modality records."""
 
 
-def measure(made: Made, bench: Bench, resamples: int) -> dict[str, dict[str, Measured]]:
-    """All measures, by group of items and then by name."""
-    scores = {name: score for one in MEASURES[made.modality] for name, score in one(made, bench).items()}
+def measure(made: Generated, bench: Bench, resamples: int) -> dict[str, dict[str, Measured]]:
+    """Compute all metrics by group of items, then by name."""
+    chosen_by_it = (MEASURES[name] for name in MODALITIES[made.modality].measures)
+    scores = {name: score for one in chosen_by_it for name, score in one(made, bench).items()}
     result: dict[str, dict[str, Measured]] = {}
     for group, chosen in made.items.groups.items():
-        wanted = {name: score for name, score in scores.items() if score.groups or group == "all"}
-        found = {name: score.measured(chosen.numpy(), resamples) for name, score in wanted.items()}
+        found = {name: score.measured(chosen.numpy(), resamples) for name, score in scores.items()}
         result[group] = {name: value for name, value in found.items() if value is not None}
     return result

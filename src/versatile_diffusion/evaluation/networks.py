@@ -1,9 +1,8 @@
-"""The networks that measure: a judge, encoders in a shared space, features of pictures; all with a hash of weights."""
+"""Metric networks: judge, encoders in a shared space, feature networks; each with a hash of its weights."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,43 +17,44 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPModel
 
+from versatile_diffusion.evaluation.judge_network import PictureJudge
 from versatile_diffusion.evaluation.protocol import DATA, OWN, Protocol
 from versatile_diffusion.modalities.bank import INDEX as BANK
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.modalities.base import ContextEncoder
-from versatile_diffusion.modalities.clip import CLIPImageContext, CLIPTextContext, load_tokenizer
-from versatile_diffusion.modalities.dual_encoder import DualImageEncoder
-from versatile_diffusion.modalities.lite_vae import pixels_of
-from versatile_diffusion.sampling.models import fetched, find_model
-from versatile_diffusion.sampling.output import fingerprint
-from versatile_diffusion.training.judge import PictureJudge
+from versatile_diffusion.modalities.encoders.clip import CLIPImageContext, CLIPTextContext, load_tokenizer
+from versatile_diffusion.modalities.encoders.dual import DualImageEncoder
+from versatile_diffusion.modalities.image.lite_vae import pixels_of
+from versatile_diffusion.pipeline.models import fetched, find_model
+from versatile_diffusion.reading import check_shards, read_json, reading
+from versatile_diffusion.records.record import fingerprint
 
 Encoders = Mapping[str, ContextEncoder]
-"""By modality, in one space."""
+"""Encoders in one space, by modality."""
 BATCH = 128
 SCRIPTS = (".pt", ".pth", ".ts")
-"""How TorchScript files are called; no hub id ends so."""
+"""Suffixes of TorchScript files; hub ids never end with them."""
 ROLES = ("judge", "encoders")
-"""What stands in a protocol's features for the networks that it has already."""
+"""Names of the judge and the encoders in a protocol's features."""
 
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """Pictures to features; `name` is that of its metrics."""
+    """Image feature network; metrics are named after `name`."""
 
     name: str
     embed: Callable[[Sequence[Image.Image]], Tensor] = field(repr=False)
 
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Image.Image]) -> Float[np.ndarray, "n d"]:
-        """Features of pictures that are all of one size."""
+        """Compute features of images of one size."""
         parts = [self.embed(pictures[k : k + BATCH]).float().cpu().numpy() for k in range(0, len(pictures), BATCH)]
         return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
 class Networks:
-    """All that a protocol measures with; `hashes` by role."""
+    """All networks of a protocol; `hashes` by role."""
 
     judge: PictureJudge | None
     encoders: Encoders
@@ -62,16 +62,26 @@ class Networks:
     hashes: Mapping[str, str]
 
 
-def load_networks(protocol: Protocol, own: Encoders, device: torch.device) -> Networks:
-    """The networks that a protocol names.
+def check_trusted(protocol: Protocol, trust: bool) -> None:
+    """Raise ValueError if a protocol uses TorchScript feature networks without trust."""
+    if programs := [name for name in protocol.features if _is_program(name) and not trust]:
+        raise ValueError(
+            f"{programs[0]} is a TorchScript program, which can read and write any of your files; if you trust its "
+            f"source, add --trust-features (in Python trust_features=True)"
+        )
+
+
+def load_networks(protocol: Protocol, own: Encoders, device: torch.device, trust_features: bool = False) -> Networks:
+    """Load the networks of a protocol.
 
     Args:
-        own: encoders of the model that is measured; none for a model without.
+        own: encoders of the evaluated model; empty if it has none.
+        trust_features: whether TorchScript feature networks (which execute code) are allowed.
 
     Raises:
-        ValueError: one is not there or not of a known kind, or is there twice, or it is not the one whose hash the
-            protocol has.
+        ValueError: a missing, unknown, duplicate or untrusted network, or one whose hash differs from the protocol's.
     """
+    check_trusted(protocol, trust_features)
     judge = load_judge(protocol.judge, device) if protocol.judge else None
     encoders = own if protocol.encoders == OWN else load_encoders(protocol.encoders, device)
     hashes = {} if judge is None else {"judge": fingerprint(judge)}
@@ -89,7 +99,7 @@ def load_networks(protocol: Protocol, own: Encoders, device: torch.device) -> Ne
         elif name not in ROLES:
             embed, weights = _features(name, device)
             if (other := loaded.setdefault(weights, name)) != name:
-                raise ValueError(f"{other} and {name} are one feature network, with hash {weights}; name it once")
+                raise ValueError(f"{other} and {name} are the same feature network, with hash {weights}; list it once")
             alone = short.count(called(name)) == 1 and called(name) not in (*ROLES, DATA)
             role = called(name) if alone else f"{called(name)}-{weights[:6]}"
             found.append(FeatureNetwork(role, embed))
@@ -99,24 +109,26 @@ def load_networks(protocol: Protocol, own: Encoders, device: torch.device) -> Ne
 
 
 def load_judge(folder: str, device: torch.device) -> PictureJudge:
-    """A judge of pictures, as the training of `judge` exports it."""
+    """Load a judge exported by the `judge` training."""
     if _class_of(Path(folder)) != PictureJudge.__name__:
-        raise ValueError(f"{folder} holds no judge of pictures; train one with: versatile train judge --settings emoji")
+        raise ValueError(f"{folder} contains no judge; train one with: versatile train judge --settings emoji-2")
     return PictureJudge.from_pretrained(folder).eval().to(device)
 
 
 def load_encoders(name: str, device: torch.device) -> Encoders:
-    """Text and image encoders of a model, or of a CLIP folder of transformers."""
+    """Load text and image encoders of a model, or of a CLIP folder of transformers."""
     folder = Path(fetched(find_model(name), {}))
     if _class_of(folder) == "clip":
-        model = CLIPModel.from_pretrained(folder)
+        with reading(folder, "a CLIP"):
+            check_shards(folder)
+            model = CLIPModel.from_pretrained(folder, local_files_only=True)  # nosec B615 # a local folder
         return {encoder.modality: encoder.eval().to(device) for encoder in _clip_encoders(model, folder)}
     bank = folder if (folder / BANK).is_file() else folder / "bank"
     return dict(ModalityBank.from_pretrained(bank).to(device).encoders.items())
 
 
 def _clip_encoders(model: CLIPModel, folder: Path) -> list[ContextEncoder]:
-    """The two towers of a CLIP."""
+    """Return the two towers of a CLIP."""
     config: Any = model.config
     width = {"projection_dim": config.projection_dim}
     text = CLIPTextContext(config.text_config.to_dict() | width, load_tokenizer(folder))
@@ -128,8 +140,7 @@ def _clip_encoders(model: CLIPModel, folder: Path) -> list[ContextEncoder]:
 
 
 def called(name: str) -> str:
-    """The last part of a name or path, that of a link and not of what it leads to; what a run exported is called as
-    the run is."""
+    """Return the last part of a name or path (links are not resolved); exports of a run are named after the run."""
     path = Path(os.path.abspath(name))
     if path.is_file():
         return path.stem
@@ -137,12 +148,13 @@ def called(name: str) -> str:
 
 
 def _features(name: str, device: torch.device) -> tuple[Callable[[Sequence[Image.Image]], Tensor], str]:
-    """Features by a network in a TorchScript file, or in a folder (of a model by its name, or from the hub), and the
-    hash of its weights."""
-    if Path(name).is_file():
-        return _scripted(torch.jit.load(name, map_location=device).eval(), device), _hash(Path(name))
+    """Load a feature network from a trusted TorchScript file (see `check_trusted`), a folder, or a model by name or
+    hub id; return it with the hash of its weights."""
+    if _is_program(name):
+        with reading(name, "a TorchScript program"):
+            return _scripted(torch.jit.load(name, map_location=device).eval(), device), _hash(Path(name))
     if Path(name).suffix in SCRIPTS:
-        raise ValueError(f"there is no feature network {name}: no such file")
+        raise ValueError(f"feature network {name}: no such file")
     path = Path(fetched(find_model(name), {}))
     kind = _class_of(path)
     if kind == PictureJudge.__name__:
@@ -154,15 +166,20 @@ def _features(name: str, device: torch.device) -> tuple[Callable[[Sequence[Image
         encoder = load_encoders(str(path), device)["image"]
     else:
         raise ValueError(
-            f"{name} is no feature network; allowed: a TorchScript file, or the folder of a judge, a dual encoder, "
-            f"a CLIP or a model, or the name or hub id of one"
+            f"{name} is not a feature network; allowed: a TorchScript file, the folder of a judge, dual encoder, "
+            f"CLIP or model, or the name or hub id of one"
         )
     return encoder.compare, fingerprint(encoder)
 
 
+def _is_program(name: str) -> bool:
+    """Return whether a feature network is a TorchScript file, which executes code."""
+    return name not in ROLES and Path(name).is_file()
+
+
 def _scripted(module: torch.jit.ScriptModule, device: torch.device) -> Callable[[Sequence[Image.Image]], Tensor]:
-    """Features by a TorchScript network of pictures in 0..255, as FID's Inception is handed on; one that can return
-    either features or logits is asked for features."""
+    """Wrap a TorchScript network for images in 0..255, the usual form of FID's Inception; requests features if it can
+    also return logits."""
     forward: Any = module.forward
     options = {"return_features": True} if "return_features" in str(forward.schema) else {}
 
@@ -173,24 +190,24 @@ def _scripted(module: torch.jit.ScriptModule, device: torch.device) -> Callable[
 
 
 def pixels(pictures: Sequence[Image.Image], device: torch.device) -> Float[Tensor, "b 3 h w"]:
-    """Square pictures of one size to pixels in [0, 1]."""
+    """Convert square images of one size to pixels in [0, 1]."""
     return pixels_of(pictures, pictures[0].width).to(device)
 
 
 def fitted(pictures: Sequence[Image.Image], side: int) -> list[Image.Image]:
-    """Pictures of any size on white squares of `side` pixels."""
+    """Fit images of any size onto white squares of `side` pixels."""
     made: UInt8[np.ndarray, "n h w 3"]
     made = rearrange((255 * pixels_of(pictures, side)).round().byte().numpy(), "n c h w -> n h w c")
     return [Image.fromarray(picture) for picture in made]
 
 
 def _class_of(folder: Path) -> str:
-    """The class or kind that a folder's `config.json` names; empty where there is none."""
+    """Return the class or type in a folder's `config.json`; empty if there is none."""
     file = folder / "config.json"
     if not file.is_file():
         return ""
-    config = json.loads(file.read_text(encoding="utf-8"))
-    return config.get("_class_name") or config.get("model_type", "")
+    config = read_json(file)
+    return str(config.get("_class_name") or config.get("model_type", ""))
 
 
 def _hash(path: Path) -> str:

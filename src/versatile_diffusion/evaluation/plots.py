@@ -1,4 +1,4 @@
-"""Line plots as SVG, for pages that need nothing else."""
+"""Line plots as standalone SVG."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from versatile_diffusion.evaluation.intervals import Measured
+from versatile_diffusion.printable import shown
 
 COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8e5aa8", "#b8860b", "#4a4e69", "#d1478c", "#2a9d8f")
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 460, 260, 56, 26, 40
@@ -15,21 +16,21 @@ Point = tuple[float, Measured]
 
 
 def line_plot(curves: Mapping[str, Sequence[Point]], title: str, across: str, marks: Sequence[float] = ()) -> str:
-    """An SVG with one line per curve, its intervals shaded, and a legend below.
+    """Draw an SVG line plot: one line per curve with shaded intervals, and a legend.
 
     Args:
-        curves: points (x, measured value) by name, by rising x.
-        title: what is measured.
-        across: what x is.
-        marks: places on x with a dashed line.
+        curves: points (x, metric) by name, by increasing x.
+        title: name of the metric.
+        across: label of the x axis.
+        marks: x positions of dashed lines.
 
     Raises:
-        ValueError: there is no point.
+        ValueError: no points.
     """
     points = [point for curve in curves.values() for point in curve]
     if not points:
-        raise ValueError(f"nothing to plot: no result has {title!r}")
-    xs, ys = [x for x, _ in points], [y for _, m in points for y in (m.low, m.value, m.high)]
+        raise ValueError(f"nothing to plot: no result has {shown(title)}")
+    xs, ys = [x for x, _ in points], [y for _, m in points for y in (m.low, m.value, m.high) if y is not None]
     ticks_x, ticks_y = sorted(set(xs)), _ticks(min(ys), max(ys))
     if len(ticks_x) > MOST_TICKS or any(len(f"{x:g}") > LONGEST_TICK for x in ticks_x):
         ticks_x = [x for x in _ticks(min(xs), max(xs)) if min(xs) <= x <= max(xs)]
@@ -57,7 +58,7 @@ def line_plot(curves: Mapping[str, Sequence[Point]], title: str, across: str, ma
 
 
 class _Axes:
-    """Values to places on the picture."""
+    """Mapping of values to coordinates."""
 
     def __init__(self, left: float, right: float, low: float, high: float):
         self.left, self.low = left, low
@@ -74,18 +75,19 @@ def _curve(curve: Sequence[Point], spot: _Axes, colour: str) -> str:
     def path(values: Sequence[tuple[float, float]]) -> str:
         return " ".join(f"{spot.x(x):.1f},{spot.y(y):.1f}" for x, y in values)
 
-    band = [(x, m.high) for x, m in curve] + [(x, m.low) for x, m in reversed(curve)]
-    line = [(x, m.value) for x, m in curve]
+    sure = [(x, m.low, m.high) for x, m in curve if m.low is not None and m.high is not None]
+    band = [(x, high) for x, _, high in sure] + [(x, low) for x, low, _ in reversed(sure)]
+    line = [(x, m.value) for x, m in curve if m.value is not None]
     dotted = line if len(line) <= MOST_DOTS else []
     dots = "".join(f'<circle cx="{spot.x(x):.1f}" cy="{spot.y(y):.1f}" r="2.5" fill="{colour}"/>' for x, y in dotted)
-    shade = any(m.low < m.high for _, m in curve)
+    shade = any(low < high for _, low, high in sure)
     return (
         f'<polygon points="{path(band)}" fill="{colour}" opacity="0.12"/>' if shade else ""
     ) + f'<polyline points="{path(line)}" fill="none" stroke="{colour}" stroke-width="1.6"/>{dots}'
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers that reach over the range."""
+    """Return about five round ticks covering the range."""
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 5))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 6)

@@ -1,55 +1,56 @@
-"""What is measured and how, so that two numbers can be compared, or are refused."""
+"""Evaluation protocols: which results are comparable."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from versatile_diffusion.data.emoji.split import SPLITS
+from versatile_diffusion.numeric import number, settle
+from versatile_diffusion.pipeline.models import is_here
+from versatile_diffusion.printable import shown
+from versatile_diffusion.reading import read_json, reading
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 
 OWN = "own"
-"""In place of a name: the encoders of the model that is measured."""
+"""Encoders of the evaluated model itself."""
 DATA = "data"
-"""Under this name the hash of the data set stands among those of the networks."""
+"""Key of the data set's hash among those of the networks."""
 NOT_RECORDED = "not recorded (by an older release)"
 PLACES = ("name", "judge", "encoders", "features")
-"""Fields that say where something lies; what lies there is told by its hash."""
+"""Fields with paths; their content is identified by hash."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way of measuring.
+    """An evaluation protocol.
 
     Args:
-        name: for people.
-        splits: parts of the data set that items are taken from.
-        count: items of each split, spread evenly over it.
-        seed: the first; the outputs of an item have the next `seeds` ones.
-        seeds: outputs of each item.
-        steps, scheduler: of sampling.
-        guidance_scale: for every task; None leaves each model its own.
-        candidates: so many are made for each output, and the one that the model's own encoders find to agree best with
-            what it was given is kept. (Independent of the judge; not of `encoders` where these are the model's own.)
-        temperature: of decoding texts; 0 takes the likeliest token.
-        side: of the pictures in pixels; those of another size are fitted onto it before anything measures them.
+        name: name of the protocol.
+        splits: data set splits; default: those of the data set.
+        count: items per split, evenly spaced.
+        seed: first seed; the outputs of an item use the next `seeds` ones.
+        seeds: outputs per item.
+        steps, scheduler: sampling steps and sampler.
+        guidance_scale: guidance scale for all tasks; None uses the model's.
+        candidates: candidates per output; the best match by the model's own encoders is kept. (Independent of the
+            judge, but not of `encoders` if these are the model's own.)
+        temperature: sampling temperature of texts; 0 is greedy.
+        side: image side in pixels; images of other sizes are fitted to it before all metrics.
         judge: folder of a `PictureJudge`; empty for none.
-        encoders: whose text and image encoders measure agreement: `OWN`, a model, or a CLIP folder.
-        features: networks for the distances between sets of pictures: `"judge"`, `"encoders"`, or a file, a folder
-            or the name of a model.
-        hashes: by role, those of the networks' weights, and of the data set under `DATA`; filled in when they are
-            loaded, and checked where given: one of those must not be missing.
-        resamples: of the bootstrap.
+        encoders: encoders for similarity: `OWN`, a model, or a CLIP folder.
+        features: feature networks for set distances: `"judge"`, `"encoders"`, a file, a folder or a model.
+        hashes: hashes of the networks by role, and of the data set under `DATA`; recorded on loading, and checked if
+            given: none may be missing.
+        resamples: bootstrap resamples.
 
     Raises:
-        ValueError: a value is not allowed; the message says what is.
+        ValueError: an invalid value; the message says what is allowed.
     """
 
     name: str
-    splits: Sequence[str] = ("pair-test", "concept-test")
+    splits: Sequence[str] = ()
     count: int = 192
     seed: int = 0
     seeds: int = 1
@@ -68,48 +69,77 @@ class Protocol:
     def __post_init__(self) -> None:
         for name in ("splits", "features"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name, allowed in (("splits", SPLITS), ("scheduler", SCHEDULERS)):
-            given = getattr(self, name)
-            for one in (given,) if isinstance(given, str) else given:
-                if one not in allowed:
-                    raise ValueError(f"protocol {self.name}: {name} has {one!r}; allowed: {', '.join(allowed)}")
+        if self.scheduler not in SCHEDULERS:
+            allowed = ", ".join(SCHEDULERS)
+            raise ValueError(f"protocol {self.name}: scheduler has {shown(self.scheduler)}; allowed: {allowed}")
+        names = (self.name, *self.splits, self.judge, self.encoders, *self.features)
+        if odd := [name for name in names if not isinstance(name, str)]:
+            raise ValueError(f"protocol {self.name}: {shown(odd[0])} is not a name")
         for name in ("count", "seeds", "steps", "candidates", "side", "resamples"):
-            if not isinstance(number := getattr(self, name), int) or number < 1:
-                raise ValueError(f"protocol {self.name}: {name} is {number!r}; it must be a whole number from 1 up")
+            settle(self, **{name: number(f"protocol {self.name}: {name}", getattr(self, name), 1, whole=True)})
+        settle(self, seed=number(f"protocol {self.name}: seed", self.seed, whole=True))
+        for name in ("guidance_scale", "temperature"):
+            if (given := getattr(self, name)) is not None:
+                settle(self, **{name: number(f"protocol {self.name}: {name}", given)})
 
     @classmethod
     def read(cls, name: str) -> Protocol:
-        """A protocol by its name, or from a JSON file.
+        """Return a protocol by name, or read it from a JSON file.
 
         Raises:
-            ValueError: there is none, or the file has fields that a protocol has not.
+            ValueError: an unknown name, or unknown fields in the file.
         """
         if name in PROTOCOLS:
             return PROTOCOLS[name]
         if not Path(name).is_file():
-            raise ValueError(f"no protocol {name!r}; give a JSON file, or one of: {', '.join(PROTOCOLS)}")
-        try:
-            return cls.of(json.loads(Path(name).read_text(encoding="utf-8")))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name} is no JSON file: {error}") from error
+            raise ValueError(f"no protocol {shown(name)}; give a JSON file, or one of: {', '.join(PROTOCOLS)}")
+        with reading(name, "a protocol"):
+            return cls.of(read_json(name))
+
+    def check_here(self, named: Sequence[str]) -> None:
+        """Raise ValueError for a network that is not local and not `named` by the user: a file must not trigger
+        downloads."""
+        for name in (self.judge, self.encoders, *self.features):
+            if name not in ("", OWN, "judge", "encoders", *named) and not is_here(name):
+                raise ValueError(
+                    f"protocol {self.name} uses the network {shown(name)}, which is neither installed nor a local "
+                    f"folder; to download it, name it explicitly (--judge, --encoders, --features)"
+                )
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Protocol:
-        """A protocol from plain JSON values."""
+        """Build a protocol from plain JSON values."""
         known = [f.name for f in fields(cls)]
         if strange := set(values) - set(known):
             raise ValueError(f"a protocol has no {', '.join(sorted(strange))}; its fields are {', '.join(known)}")
         return cls(**values)
 
     def plain(self) -> dict[str, Any]:
-        """Plain JSON values; `of` takes them."""
+        """Return plain JSON values for `of`."""
         return asdict(self) | {"splits": list(self.splits), "features": list(self.features)}
 
-    def check(self, hashes: Mapping[str, str]) -> None:
-        """Whether networks, or the data set, are those that it was written for.
+    def on(self, splits: Sequence[str], parts: Sequence[str]) -> Protocol:
+        """Return this protocol for a data set.
+
+        Args:
+            splits: default splits of the data set.
+            parts: all splits of the data set.
 
         Raises:
-            ValueError: one has another hash.
+            ValueError: a split is missing.
+        """
+        for split in self.splits:
+            if split not in parts:
+                raise ValueError(
+                    f"protocol {self.name}: the data set has no split {shown(split)}; it has: {', '.join(parts)}"
+                )
+        return self if self.splits else replace(self, splits=tuple(splits))
+
+    def check(self, hashes: Mapping[str, str]) -> None:
+        """Check the hashes of networks and data set.
+
+        Raises:
+            ValueError: a different hash.
         """
         for role, found in hashes.items():
             if (wanted := self.hashes.get(role, found)) != found:
@@ -119,29 +149,29 @@ class Protocol:
                 )
 
     def with_hashes(self, hashes: Mapping[str, str]) -> Protocol:
-        """This protocol with all the networks and the data set that were found.
+        """Return this protocol with the hashes of the loaded networks and data set.
 
         Raises:
-            ValueError: it was written for other ones, or for one more.
+            ValueError: different or missing hashes.
         """
         self.check(hashes)
         if missing := [role for role in self.hashes if role not in hashes]:
             raise ValueError(
-                f"protocol {self.name} has the hash of {', '.join(missing)}, but there is only {', '.join(hashes)}: "
-                "name what is missing (--judge, --encoders, --features), or take its hash out of the protocol"
+                f"protocol {self.name} has the hash of {', '.join(missing)}, but only {', '.join(hashes)} are given: "
+                "add what is missing (--judge, --encoders, --features), or remove its hash from the protocol"
             )
         return replace(self, hashes=dict(hashes))
 
     def differences(self, other: Protocol, but: Sequence[str] = ()) -> list[str]:
-        """What two protocols do not share, as `field: mine, other`; names and places do not count, hashes do. One
-        without the data set's hash, as older releases wrote it, differs from all that have it."""
+        """List the differences of two protocols as `field: mine, other`; names and paths are ignored, hashes are not.
+        A protocol without data set hash (from older releases) differs from those with one."""
         mine, theirs = self._told(), other._told()
         names = [name for name in dict.fromkeys((*mine, *theirs)) if name.split()[0] not in (*PLACES, *but)]
         pairs = [(name, mine.get(name, "none"), theirs.get(name, "none")) for name in names]
         return [f"{name}: {one}, {two}" for name, one, two in pairs if one != two]
 
     def _told(self) -> dict[str, Any]:
-        """Fields by name, and each hash apart."""
+        """Return the fields by name, each hash separately."""
         told = self.plain()
         hashes = {DATA: NOT_RECORDED} | told.pop("hashes")
         return told | {f"hashes of {role}": found for role, found in hashes.items()}
@@ -155,4 +185,4 @@ PROTOCOLS = {
         Protocol("varied", splits=("pair-test",), seeds=4),
     )
 }
-"""`quick`: minutes on two CPU cores. `full`: every held-out item. `varied`: four outputs an item."""
+"""`quick`: minutes on two CPU cores. `full`: every held-out item. `varied`: four outputs per item."""

@@ -1,110 +1,62 @@
-"""Which concept and which style is recognised: by a judge of pictures, and by a pair of context encoders.
+"""Recognition of concepts and styles: by a judge, and by a pair of context encoders.
 
-The judge is independent of every model. Encoders may be those that guided the generation: then the rates say whether a
-flow does what its guidance asks, not how good a picture looks. Beside both stands what they say of the real pictures.
+The judge is independent of the evaluated models. Encoders may be those used for guidance; then the rates measure
+whether a flow follows its conditions, not image quality. Both are reported with their rates on real images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from versatile_diffusion.data.emoji.reader import EmojiSet
+from versatile_diffusion.evaluation.items import Classes, Vocabulary
+from versatile_diffusion.evaluation.judge_network import PictureJudge
 from versatile_diffusion.evaluation.networks import BATCH, Encoders, pixels
-from versatile_diffusion.modalities import MODALITIES
-from versatile_diffusion.modalities.dual_encoder import DualImageEncoder, DualTextEncoder
-from versatile_diffusion.training.judge import PictureJudge
+from versatile_diffusion.modalities.encoders.dual import DualImageEncoder, DualTextEncoder
+from versatile_diffusion.numeric import unit
 
 Hits = dict[str, Float[np.ndarray, " n"]]
-"""Per name, 1 for each value that is recognised and 0 for each other; NaN where it could not be."""
+"""By name, 1 for each recognised value, else 0; NaN if undefined."""
 
 
-@dataclass(frozen=True)
-class Items:
-    """Held-out items to generate from: what they show, what each modality is given, and groups to report apart.
-
-    `references` are an item's captions, `synonyms` the other names of its concept.
-    """
-
-    labels: list[str]
-    concepts: Tensor
-    styles: Tensor
-    concept_keys: list[str]
-    style_names: list[str]
-    given: Mapping[str, list[Any]]
-    references: list[list[str]]
-    synonyms: list[list[str]]
-    groups: Mapping[str, Bool[Tensor, " n"]]
-
-    @classmethod
-    def of(cls, data: EmojiSet, count: int) -> Items:
-        """`count` items, spread evenly over the split; texts are "label, style phrase"."""
-        rows = spread(len(data), count)
-        concepts = data.concepts[rows]
-        groups = {"all": torch.ones(len(rows), dtype=torch.bool)}
-        if (alone := torch.as_tensor(data.no_sibling[rows])).any():
-            groups["no sibling"] = alone
-        return cls(
-            labels=[data.labels[row] for row in rows],
-            concepts=torch.as_tensor(concepts),
-            styles=torch.as_tensor(data.styles[rows]),
-            concept_keys=[data.concept_keys[concept] for concept in concepts],
-            style_names=[data.style_names[style] for style in data.styles[rows]],
-            given={
-                "image": [MODALITIES["image"].check(data.pictures[row]) for row in rows],
-                "text": [data.plain_captions(row)[0] for row in rows],
-            },
-            references=[data.captions[row] for row in rows],
-            synonyms=[data.keywords[concept] for concept in concepts],
-            groups=groups,
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def spread(length: int, count: int) -> list[int]:
-    """`count` rows, spread evenly; all where there are no more."""
-    return [round(i * length / count) for i in range(count)] if count < length else list(range(length))
-
-
-def judged(judge: PictureJudge, pictures: Sequence[Image.Image], items: Items) -> Hits:
-    """What the judge recognises; `pictures` are of one size, several to an item next to each other."""
+def judged(judge: PictureJudge, pictures: Sequence[Image.Image], classes: Classes) -> Hits:
+    """Classify images by the judge; `pictures` are of one size, several per item, adjacent."""
     with torch.no_grad():
         parts = [judge(pixels(pictures[k : k + BATCH], judge.device)) for k in range(0, len(pictures), BATCH)]
-    order = torch.cat([part.concept for part in parts]).topk(5).indices.cpu()
+    order = torch.cat([part.likeliest(5) for part in parts]).cpu()
     style = torch.cat([part.style for part in parts]).argmax(1).cpu()
-    wanted = _places(judge.config.concepts, items.concept_keys, len(pictures))
+    wanted = _places(judge.config.concepts, classes.concept_keys, len(pictures))
     hit, unknown = order == wanted[:, None], wanted < 0
+    refused = torch.cat([part.refused for part in parts]).cpu()
     return {
         "judge/concept top-1": np.where(unknown, np.nan, hit[:, 0]),
         "judge/concept top-5": np.where(unknown, np.nan, hit.any(1)),
-        "judge/style": (style == _places(judge.config.styles, items.style_names, len(pictures))).double().numpy(),
+        "judge/refused": np.where(unknown, np.nan, refused),
+        "judge/style": (style == _places(judge.config.styles, classes.style_names, len(pictures))).double().numpy(),
     }
 
 
 def _places(known: Sequence[str], wanted: Sequence[str], count: int) -> Tensor:
-    """The place of each name among the known ones, -1 where it is not, each repeated to `count` in all."""
+    """Return the index of each name among the known ones (-1 if unknown), each repeated to `count` in total."""
     place = {name: row for row, name in enumerate(known)}
     return torch.tensor([place.get(name, -1) for name in wanted]).repeat_interleave(count // len(wanted))
 
 
 @dataclass(frozen=True)
 class EncoderJudge:
-    """Names concepts and styles of values of any modality, in the space that encoders share.
+    """Zero-shot classifier of concepts and styles in the encoders' shared space.
 
     Args:
-        encoders: by modality.
-        known: numbers of the concepts to choose among.
-        concepts, styles: their vectors, from the labels and from the phrases of each style.
+        encoders: encoders by modality.
+        known: indices of the candidate concepts.
+        concepts, styles: their vectors, from labels and style phrases.
     """
 
     encoders: Encoders
@@ -113,29 +65,27 @@ class EncoderJudge:
     styles: Float[Tensor, "s e"]
 
     @classmethod
-    def of(cls, encoders: Encoders, data: EmojiSet) -> EncoderJudge:
-        """A judge among the training concepts and those of `data`."""
-        mine = set(data.concepts.tolist())
-        known = [i for i, part in enumerate(data.concept_parts) if part == "train" or i in mine]
-        styles = [vectors(encoders["text"], phrases)[1].mean(0) for phrases in data.style_phrases]
-        concepts, _ = vectors(encoders["text"], [data.concept_names[i] for i in known])
-        return cls(encoders, torch.tensor(known), concepts, F.normalize(torch.stack(styles), dim=-1))
+    def of(cls, encoders: Encoders, vocabulary: Vocabulary) -> EncoderJudge:
+        """Build the classifier for a vocabulary."""
+        styles = [vectors(encoders["text"], phrases)[1].mean(0) for phrases in vocabulary.style_phrases]
+        concepts, _ = vectors(encoders["text"], vocabulary.names)
+        return cls(encoders, torch.tensor(vocabulary.known), concepts, unit(torch.stack(styles), dim=-1))
 
-    def hits(self, modality: str, values: Sequence[Any], items: Items) -> Hits:
-        """Whose concept is the nearest, among the five nearest, and whose style is the nearest."""
+    def hits(self, modality: str, values: Sequence[Any], classes: Classes) -> Hits:
+        """Score whether the concept is the nearest, among the nearest five, and whether the style is the nearest."""
         concepts, styles = vectors(self.encoders[modality], values)
-        copies = len(values) // len(items)
+        copies = len(values) // len(classes.labels)
         order = self.known[(concepts @ self.concepts.T).topk(5).indices.cpu()]
-        hit = order == items.concepts.repeat_interleave(copies)[:, None]
-        style = (styles @ self.styles.T).argmax(1).cpu() == items.styles.repeat_interleave(copies)
+        hit = order == classes.concepts.repeat_interleave(copies)[:, None]
+        style = (styles @ self.styles.T).argmax(1).cpu() == classes.styles.repeat_interleave(copies)
         found = {"concept top-1": hit[:, 0], "concept top-5": hit.any(1), "style": style}
         return {f"encoders/{name}": value.double().numpy() for name, value in found.items()}
 
 
 @torch.no_grad()
 def vectors(encoder: Any, values: Sequence[Any]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n e"]]:
-    """Unit vectors of what values show and of their style; the same ones twice where an encoder does not part them. A
-    text that is too long is cut."""
+    """Return unit vectors of content and style; identical if the encoder does not separate them. Long texts are
+    truncated."""
     parts = [_part_vectors(encoder, values[start : start + BATCH]) for start in range(0, len(values), BATCH)]
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 

@@ -1,9 +1,10 @@
-"""A page with everything that was measured, and sheets of what was made."""
+"""HTML report of an evaluation, with sample sheets."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -11,11 +12,12 @@ from urllib.parse import quote
 from PIL import Image
 
 from versatile_diffusion.evaluation.comparison import HEAD, pairs
-from versatile_diffusion.evaluation.evaluate import Sample
+from versatile_diffusion.evaluation.evaluate import Measurement, WaySamples
 from versatile_diffusion.evaluation.intervals import Measured
-from versatile_diffusion.evaluation.measures import Made
+from versatile_diffusion.evaluation.measures import Generated
 from versatile_diffusion.evaluation.plots import line_plot
-from versatile_diffusion.evaluation.results import Result, Table, curves, metrics
+from versatile_diffusion.evaluation.results import Result, Table, curves, metrics, remarks
+from versatile_diffusion.modalities import MODALITIES
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222 }
@@ -30,17 +32,17 @@ SHOWN, COLUMNS = 32, 16
 def write_report(
     folder: Path,
     results: Sequence[Result],
-    samples: Sequence[Sample],
+    samples: Sequence[WaySamples],
     along: str | None = None,
-    others: Sequence[Result] = (),
+    others: Sequence[Measurement] = (),
 ) -> Path:
-    """Writes `report.html` and the sheets of samples beside it.
+    """Write `report.html`, with sample sheets beside it.
 
     Args:
-        folder: made if it is not there.
-        results: of one model; several where `along`, a field of the protocol, was varied.
+        folder: output folder, created if missing.
+        results: results of one model; several if `along`, a protocol field, was swept.
         samples: of the last result.
-        others: of other models under the same protocol, to compare with.
+        others: other models under the same protocol.
     """
     folder.mkdir(parents=True, exist_ok=True)
     result = results[-1]
@@ -51,15 +53,15 @@ def write_report(
         at = "" if along is None else f" ({along} {one.protocol.plain()[along]})"
         parts += [_split(split + at, table) for split, table in one.tables.items()]
     if others:
-        parts.append(_beside(result, others))
+        parts += [_beside(result, [other for other, _ in others]), *_looks(result, samples, others, folder)]
     parts += [_sheet(sample, folder) for sample in samples]
     file = folder / "report.html"
-    file.write_text(page(f"{result.model['name']}, measured", "\n".join(parts)), encoding="utf-8")
+    file.write_text(page(f"{result.model['name']}: evaluation", "\n".join(parts)), encoding="utf-8")
     return file
 
 
 def page(title: str, body: str) -> str:
-    """An HTML page."""
+    """Format an HTML page."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
@@ -67,24 +69,24 @@ def page(title: str, body: str) -> str:
 
 
 def plots(results: Sequence[Result], along: str, drawn: Sequence[str] | None = None) -> dict[str, str]:
-    """An SVG per metric, of all that were measured or of those `drawn`; that of an FID along the guidance scale is
-    figure 6 of the paper.
+    """Draw an SVG per metric, for all or for those `drawn`; FID against guidance scale is figure 6 of the paper.
 
     Raises:
-        ValueError: the results differ in something else, or one has no such number.
+        ValueError: results that differ in other settings, or lack the field.
     """
     names = metrics(results) if drawn is None else drawn
-    return {name: line_plot(curves(results, along, name), name, along) for name in names}
+    found = {name: curves(results, along, name) for name in names}
+    return {name: line_plot(lines, name, along) for name, lines in found.items() if lines}
 
 
 def judge_table(result: Result) -> str:
-    """What the judge is worth, which stands beside all that it says."""
+    """Format the judge's accuracy, the reference for its rates."""
     judge = "".join(
         f"<tr><td>{escape(split)}</td>{''.join(f'<td>{escape(n)} {v:.1f} %</td>' for n, v in row.items())}</tr>"
         for split, row in result.judge.items()
     )
-    caption = "What the judge, which shares nothing with the model, recognises of all real pictures"
-    return f"<table><caption>{caption}</caption>{judge}</table>" if judge else "<p>Without a judge.</p>"
+    caption = "Accuracy of the judge (independent of the model) on all real images"
+    return f"<table><caption>{caption}</caption>{judge}</table>" if judge else "<p>No judge.</p>"
 
 
 def _head(result: Result) -> str:
@@ -92,19 +94,20 @@ def _head(result: Result) -> str:
     protocol = json.dumps(result.protocol.plain(), indent=1)
     return (
         f"<p>Model {escape(model['name'])} ({escape(model['hash'])}), guidance scales "
-        f"{escape(json.dumps(model['guidance_scale']))}, {result.library}, {result.seconds:.0f} s. In brackets stand "
-        f"the limits between which a number lies in 95 of 100 cases.</p>"
+        f"{escape(json.dumps(model['guidance_scale']))}, {result.library}, {result.seconds:.0f} s. "
+        f"Brackets: 95 % confidence interval.</p>"
+        + "".join(f"<p>{escape(said)}.</p>" for said in remarks(result))
         + judge_table(result)
         + f"<details><summary>Protocol {escape(result.protocol.name)}</summary><pre>{escape(protocol)}</pre></details>"
     )
 
 
 def _split(split: str, table: Table) -> str:
-    return f"<h2>{escape(split)}</h2>" + "".join(_table(table, names) for names in grouped(table))
+    return f"<h2>{escape(split)}</h2>" + "".join(_table(table, names) for names in metric_groups(table))
 
 
-def grouped(table: Table) -> list[list[str]]:
-    """The metrics of a table by what measured them."""
+def metric_groups(table: Table) -> list[list[str]]:
+    """Group the metrics of a table by network."""
     groups: dict[str, dict[str, None]] = {}
     for row in table.values():
         for name in row:
@@ -113,13 +116,77 @@ def grouped(table: Table) -> list[list[str]]:
 
 
 def _beside(result: Result, others: Sequence[Result]) -> str:
-    """A table for each split: this model's numbers, those of others, and their ratio."""
-    found, parts = list(pairs(result, others)), ["<h2>Beside other models</h2>"]
+    """Format a table per split: this model, other models, and the ratio."""
+    found, parts = list(pairs(result, others)), ["<h2>Comparison with other models</h2>"]
     for split in dict.fromkeys(pair.split for pair in found):
         rows = [HEAD, *(pair.told() for pair in found if pair.split == split)]
         cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         parts.append(f"<table><caption>{escape(split)}</caption>{cells}</table>")
     return "".join(parts)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Outputs of several models for the same items (figure 5 of the paper).
+
+    Args:
+        split, way: split and task.
+        made: outputs by model name, ours first.
+    """
+
+    split: str
+    way: str
+    made: Mapping[str, Generated]
+
+    @property
+    def title(self) -> str:
+        return f"{self.split}: {self.way}, side by side"
+
+    @property
+    def order(self) -> str:
+        return f"Top to bottom: real images, {', '.join(self.made)}."
+
+    def images(self, most: int) -> Image.Image | None:
+        """Tile the real images above each model's; None for texts."""
+        first, *_ = self.made.values()
+        drawn = [drawn_values(one, most) for one in self.made.values()]
+        rows = [images for images in drawn if images is not None]
+        if len(rows) < len(drawn):
+            return None
+        return contact_sheet(first.items.given["image"][: len(rows[0])], *rows)
+
+    def texts(self, most: int) -> list[tuple[str, ...]]:
+        """Return a header, and per item the input and the first text of each model."""
+        columns = [shown_texts(one)[:most] for one in self.made.values()]
+        rows = [(row[0][0], *(text for _, text in row)) for row in zip(*columns, strict=True)]
+        return [("input (or the image's label)", *self.made), *rows]
+
+
+def looks(result: Result, samples: Sequence[WaySamples], others: Sequence[Measurement]) -> Iterator[Look]:
+    """Yield the outputs of this and other models for each common split and task."""
+    for sample in samples:
+        if sample.made.source is None or sample.made.exact:
+            continue
+        theirs = {
+            other.model["name"]: one.made
+            for other, made in others
+            for one in made
+            if (one.split, one.way) == (sample.split, sample.way)
+        }
+        if theirs:
+            yield Look(sample.split, sample.way, {result.model["name"]: sample.made, **theirs})
+
+
+def _looks(result: Result, samples: Sequence[WaySamples], others: Sequence[Measurement], folder: Path) -> Iterator[str]:
+    for look in looks(result, samples, others):
+        title = f"<h3>{escape(look.title)}</h3>"
+        if (sheet := look.images(SHOWN)) is not None:
+            file = f"beside-{look.split}-{look.way.replace(' ', '-')}.png"
+            sheet.save(folder / file)
+            yield f'{title}<p class="small">{escape(look.order)}</p><img src="{quote(file)}" alt="">'
+            continue
+        rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in look.texts(SHOWN))
+        yield f"{title}<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def _table(table: Table, names: Sequence[str]) -> str:
@@ -133,54 +200,63 @@ def _table(table: Table, names: Sequence[str]) -> str:
 
 
 def _cell(table: Table, way: str, name: str) -> str:
-    """A number, its limits, and of the judge's rates the share of what it reaches on the real pictures."""
+    """Format a value with its confidence interval; for the judge's rates also relative to real images."""
     found = table[way].get(name)
     if found is None:
         return "<td></td>"
     share = share_of_real(table, way, name)
     beside = "" if share is None else f"<br><small>{100 * share:.0f} % of real</small>"
-    return f"<td>{found.value:.3g} <small>[{found.low:.3g}, {found.high:.3g}]</small>{beside}</td>"
+    small = " ".join(part for part in (found.interval, found.remark) if part)
+    return f"<td>{found.number} <small>{small}</small>{beside}</td>"
 
 
 def share_of_real(table: Mapping[str, Mapping[str, Measured]], way: str, name: str) -> float | None:
-    """A recognition rate over that of the real pictures of the same items; None where there is none."""
+    """Return a recognition rate relative to that of the real images of the same items; None if undefined."""
     real = table.get("given image", {}).get(name)
     rate = name.startswith("judge/") and name.split("/")[1].split()[0] in ("concept", "style")
-    if not rate or real is None or real.value == 0 or way == "given image":
+    mine = table[way][name].value
+    if not rate or real is None or not real.value or mine is None or way == "given image":
         return None
-    return table[way][name].value / real.value
+    return mine / real.value
 
 
-def _sheet(sample: Sample, folder: Path) -> str:
+def _sheet(sample: WaySamples, folder: Path) -> str:
     title = f"<h3>{escape(sample.split)}: {escape(sample.way)}</h3>"
     made = sample.made
     if made.source is None:
         return ""
-    if made.modality == "image":
-        first = list(made.values[:: made.copies][:SHOWN])
+    if (first := drawn_values(made, SHOWN)) is not None:
         file = f"{sample.split}-{sample.way.replace(' ', '-')}.png"
         above = made.items.given["image"][: len(first)]
         contact_sheet(above, first).save(folder / file)
-        return f'{title}<p class="small">Real pictures above what was made.</p><img src="{quote(file)}" alt="">'
+        return f'{title}<p class="small">Real images above, generated images below.</p><img src="{quote(file)}" alt="">'
     texts = shown_texts(made)[:SHOWN]
     rows = "".join(f"<tr><td>{escape(given)}</td><td>{escape(text)}</td></tr>" for given, text in texts)
-    return f"{title}<table><tr><th>given (or the picture's label)</th><th>made</th></tr>{rows}</table>"
+    return f"{title}<table><tr><th>input (or the image's label)</th><th>output</th></tr>{rows}</table>"
 
 
-def shown_texts(made: Made) -> list[tuple[str, str]]:
-    """Of each item what was given (of a picture, its label) and the first text that was made of it."""
+def shown_texts(made: Generated) -> list[tuple[str, str]]:
+    """Return the input of each item (for images the label) and the first generated text."""
     assert made.source is not None
-    first, given = made.values[:: made.copies], made.items.given[made.source]
-    told = [one if isinstance(one, str) else label for one, label in zip(given, made.items.labels, strict=True)]
+    words, given = MODALITIES[made.modality], made.items.given[made.source]
+    first = [value if words.plain else words.line(value) for value in made.values[:: made.copies]]
+    told = given if MODALITIES[made.source].plain else made.items.titles
     return list(zip(told, first, strict=True))
 
 
-def contact_sheet(above: Sequence[Image.Image], below: Sequence[Image.Image]) -> Image.Image:
-    """Pairs of pictures, one above the other, `COLUMNS` to a row."""
-    side = below[0].width
-    rows = -(-len(below) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * side, 2 * rows * side), "white")
-    for k, pair in enumerate(zip(above, below, strict=True)):
-        for line, picture in enumerate(pair):
-            sheet.paste(picture.resize((side, side)), (k % COLUMNS * side, (2 * (k // COLUMNS) + line) * side))
+def drawn_values(made: Generated, most: int) -> list[Image.Image] | None:
+    """Draw the first value of each item as an image; None for texts."""
+    draw = MODALITIES[made.modality].draw
+    return None if draw is None else [draw(value) for value in made.values[:: made.copies][:most]]
+
+
+def contact_sheet(*lines: Sequence[Image.Image]) -> Image.Image:
+    """Tile images of the same items, one row per line, `COLUMNS` per row."""
+    side, count = lines[-1][0].width, len(lines[-1])
+    rows = -(-count // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * side, len(lines) * rows * side), "white")
+    for k, same in enumerate(zip(*lines, strict=True)):
+        for line, image in enumerate(same):
+            place = k % COLUMNS * side, (len(lines) * (k // COLUMNS) + line) * side
+            sheet.paste(image.resize((side, side)), place)
     return sheet

@@ -1,4 +1,4 @@
-"""Results on disk, and what may be compared with what."""
+"""Stored results, and their comparability."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from versatile_diffusion.evaluation.intervals import Measured
+from versatile_diffusion.evaluation.intervals import ONE, PARTS, TOO_FEW, Measured
 from versatile_diffusion.evaluation.protocol import Protocol
+from versatile_diffusion.printable import shown
+from versatile_diffusion.reading import read_json, reading
 
 Table = Mapping[str, Mapping[str, Measured]]
-"""By what was measured (a task, the given values, a codec), then by metric."""
+"""Metrics by row (a task, the given values, a codec), then by name."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a model reached under a protocol.
+    """Result of a model under a protocol.
 
     Args:
-        model: its name, hash, guidance scales, and where it is known how many training samples it saw.
-        judge: per split, accuracies of the judge on all real pictures, in per cent.
-        tables: by split (and group of its items).
+        model: name, hash, guidance scales, and the number of training samples if known.
+        judge: per split, accuracies of the judge on all real images in per cent.
+        tables: by split (and group of items).
     """
 
     protocol: Protocol
@@ -36,55 +38,67 @@ class Result:
         file.write_text(json.dumps(self.plain(), indent=1) + "\n", encoding="utf-8")
 
     def plain(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self) | {"protocol": self.protocol.plain()}
 
     @classmethod
     def load(cls, file: Path) -> Result:
-        """What `save` wrote.
+        """Load a result written by `save`.
 
         Raises:
-            ValueError: the file holds no result.
+            ValueError: not a result file.
         """
-        try:
-            plain = json.loads(Path(file).read_text(encoding="utf-8"))
+        with reading(file, "a result of an evaluation"):
+            plain = read_json(file)
             tables = {
                 split: {way: {name: Measured(**m) for name, m in row.items()} for way, row in table.items()}
                 for split, table in plain["tables"].items()
             }
             return cls(**plain | {"protocol": Protocol.of(plain["protocol"]), "tables": tables})
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{file} holds no result of an evaluation ({error!r})") from error
 
 
 def check_comparable(results: Sequence[Result], along: str | None = None) -> None:
-    """Whether numbers of these results may stand beside each other.
+    """Check that results are comparable.
 
     Args:
-        along: the field of the protocol that is varied on purpose.
+        along: swept protocol field.
 
     Raises:
-        ValueError: their protocols differ in something else.
+        ValueError: protocols that differ in another field.
     """
     for other in results[1:]:
         if found := results[0].protocol.differences(other.protocol, () if along is None else (along,)):
             raise ValueError(
-                f"results of {results[0].model['name']} and {other.model['name']} were measured under two protocols "
-                f"and cannot be compared ({'; '.join(found)}): measure one of them again"
+                f"results of {results[0].model['name']} and {other.model['name']} were measured under different "
+                f"protocols and cannot be compared ({'; '.join(found)}): measure one of them again"
             )
 
 
+def remarks(result: Result) -> list[str]:
+    """List caveats of few items, one sentence each."""
+    found = [m for table in result.tables.values() for row in table.values() for m in row.values()]
+    said = []
+    if any(m.remark == ONE for m in found):
+        said.append("one item is too few for intervals and distances; use a larger --count")
+    if any(m.remark == TOO_FEW for m in found):
+        said.append(
+            f"too few images for some distances: KID and CMMD need at least {PARTS}, FID more than its network has "
+            "features"
+        )
+    return said
+
+
 def metrics(results: Sequence[Result]) -> list[str]:
-    """The names of all that was measured, in the order in which it was."""
+    """Return the names of all metrics, in order."""
     rows = (row for result in results for table in result.tables.values() for row in table.values())
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def curves(results: Sequence[Result], along: str, metric: str) -> dict[str, list[tuple[float, Measured]]]:
-    """Per split and way, the metric against a field of the protocol or a number that the model has (`samples`).
+    """Return a metric per split and row against a protocol field or a field of the model (`samples`).
 
     Raises:
-        ValueError: the results differ in something else, or one has no such number.
+        ValueError: results that differ in other settings, or lack the field.
     """
     known = all(along in result.protocol.plain() for result in results)
     check_comparable(results, along if known else None)
@@ -92,9 +106,9 @@ def curves(results: Sequence[Result], along: str, metric: str) -> dict[str, list
     for result in results:
         place = (dict(result.model) | result.protocol.plain()).get(along)
         if not isinstance(place, int | float):
-            raise ValueError(f"the result of {result.model['name']} says nothing of {along!r} to plot against")
+            raise ValueError(f"the result of {result.model['name']} has no {shown(along)} to plot against")
         for split, table in result.tables.items():
             for way, row in table.items():
-                if metric in row:
+                if metric in row and row[metric].value is not None:
                     found.setdefault(f"{way}, {split}", []).append((place, row[metric]))
     return {name: sorted(points, key=lambda point: point[0]) for name, points in found.items()}

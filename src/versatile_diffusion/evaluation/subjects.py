@@ -1,32 +1,33 @@
-"""What can be measured: models of this library; `baselines` has those of others."""
+"""Models to evaluate: those of this library; `baselines` has others."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from versatile_diffusion.evaluation.networks import Encoders
 from versatile_diffusion.evaluation.protocol import Protocol
-from versatile_diffusion.sampling.output import fingerprint
-from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.records.record import fingerprint
 from versatile_diffusion.tasks import Task
 
 BATCH = 64
 
 
 class Subject(ABC):
-    """A model to measure.
+    """A model to evaluate.
 
     Attributes:
-        name: of the model.
-        hash: of its weights.
-        tasks: what it can do, of tasks with one context.
-        encoders: its context encoders that share a space, by modality; none where it has none.
-        codecs: the modalities that it has a codec for.
-        network: all of it that computes, a network or a pipeline.
+        name: name of the model.
+        hash: hash of its weights.
+        tasks: supported tasks with one context.
+        encoders: context encoders with a shared space, by modality; empty if none.
+        codecs: modalities with a codec.
+        network: network or pipeline that computes.
     """
 
     name: str
@@ -38,51 +39,51 @@ class Subject(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes; the networks that measure go there too."""
+        """Device of the model and the metric networks."""
         return self.network.device
 
     def to(self, device: torch.device) -> None:
-        """Moves the model to where it shall compute."""
+        """Move the model to a device."""
         self.network.to(device)
 
     def wanted(self, protocol: Protocol, tasks: Sequence[str] = ()) -> list[Task]:
-        """The tasks to measure: those named, or all.
+        """Return the tasks to measure: those named, or all.
 
         Raises:
-            ValueError: the model has not all of them, or cannot choose among candidates in one.
+            ValueError: an unsupported task, or one without encoders to rank candidates.
         """
         if strange := set(tasks) - {task.name for task in self.tasks}:
             able = ", ".join(task.name for task in self.tasks)
-            raise ValueError(f"{self.name} is not measured on {', '.join(sorted(strange))}; it can: {able}")
+            raise ValueError(f"{self.name} does not support {', '.join(sorted(strange))}; it supports: {able}")
         found = [task for task in self.tasks if not tasks or task.name in tasks]
         blind = [task.name for task in found if not self._compares(task)]
         if protocol.candidates > 1 and blind:
             raise ValueError(
-                f"{self.name} cannot choose among {protocol.candidates} candidates in {', '.join(blind)}: it has no "
-                "encoders of its own for both sides that share a space; measure it with candidates 1"
+                f"{self.name} cannot rank {protocol.candidates} candidates in {', '.join(blind)}: it has no encoders "
+                "for both modalities in a shared space; use candidates 1"
             )
         return found
 
     def _compares(self, task: Task) -> bool:
-        """Whether the model can tell how well what it makes agrees with what it was given."""
+        """Return whether the model can rank the outputs of a task."""
         ends = [self.encoders.get(modality) for modality in (task.flow.data, *task.flow.contexts)]
         return None not in ends and len({end.space for end in ends if end is not None}) == 1
 
     @abstractmethod
     def make(self, task: Task, given: Sequence[Any], seeds: Sequence[int], protocol: Protocol) -> list[Any]:
-        """One value per given one, each with its own seed."""
+        """Generate one value per given one, each with its own seed."""
 
     def round_trip(self, modality: str, values: Sequence[Any]) -> list[Any]:
-        """Values through the codec and back."""
-        raise ValueError(f"{self.name} has no codecs that are measured")
+        """Encode and decode values with the codec."""
+        raise ValueError(f"{self.name} has no codecs to evaluate")
 
     def guidance(self, task: Task, protocol: Protocol) -> float | None:
-        """The guidance scale that a task is measured with."""
+        """Return the guidance scale used for a task."""
         return protocol.guidance_scale
 
 
 class OwnModel(Subject):
-    """A pipeline of this library."""
+    """Pipeline of this library."""
 
     def __init__(self, pipe: VersatileDiffusionPipeline):
         self.pipe, self.name, self.hash = pipe, pipe.model_name, fingerprint(pipe.unet, pipe.bank)
@@ -95,10 +96,10 @@ class OwnModel(Subject):
     def make(self, task: Task, given: Sequence[Any], seeds: Sequence[int], protocol: Protocol) -> list[Any]:
         options: dict[str, Any] = {"num_inference_steps": protocol.steps, "scheduler": protocol.scheduler}
         options["candidates"] = protocol.candidates
-        decoding: Mapping[str, Any] = {"temperature": protocol.temperature} if task.flow.data == "text" else {}
-        method = getattr(self.pipe, task.name.replace("-", "_"))
-        guidance = self.guidance(task, protocol)
-        return list(method(list(given), seed=list(seeds), guidance_scale=guidance, **options, **decoding).values)
+        if "temperature" in MODALITIES[task.flow.data].decoding:
+            options["temperature"] = protocol.temperature
+        options |= {"guidance_scale": self.guidance(task, protocol), "seed": list(seeds)}
+        return list(self.pipe.run(task, list(given), **options).values)
 
     @torch.no_grad()
     def round_trip(self, modality: str, values: Sequence[Any]) -> list[Any]:

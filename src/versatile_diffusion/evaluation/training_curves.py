@@ -1,4 +1,4 @@
-"""Losses of training runs of the diffuser, one after the other, against the items that were seen."""
+"""Plots of diffuser training losses over consecutive runs."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ import torch
 from versatile_diffusion.evaluation.intervals import Measured
 from versatile_diffusion.evaluation.plots import Point, line_plot
 from versatile_diffusion.tasks import TASKS
-from versatile_diffusion.training.checkpoints import Checkpoints
-from versatile_diffusion.training.mixture import STAGES, Mixture
+from versatile_diffusion.training.diffuser.mixture import STAGES, Mixture
+from versatile_diffusion.training.engine.checkpoints import Checkpoints
+from versatile_diffusion.training.engine.tracking import LOG, read_log
 
 
 @dataclass(frozen=True)
 class Course:
-    """What runs that followed on each other did: each flow's losses, and where each run after the first began."""
+    """Losses per flow over consecutive runs, and where each run after the first began."""
 
     losses: Mapping[str, Sequence[Point]]
     began: Sequence[float]
 
 
 def course(runs: Sequence[Path], flows: Sequence[str] = STAGES["official"]) -> Course:
-    """The loss of each flow on held-out items, of the averaged model, against thousands of items of all flows.
+    """Return the held-out loss of each flow, of the EMA model, against thousands of items of all flows.
 
     Args:
-        runs: folders of training runs, each of which went on where the one before it stopped.
-        flows: to be shown.
+        runs: folders of consecutive training runs.
+        flows: flows to plot.
 
     Raises:
-        ValueError: a folder holds no run of the diffuser.
+        ValueError: a folder without a diffuser run.
     """
     losses: dict[str, list[Point]] = {}
     ends = [0.0]
     for run in runs:
         each, steps = items_per_step(run) / 1000, 0
-        for line in _lines(run):
+        for line in read_log(run / LOG):
             steps = max(steps, line["step"])
             for flow in flows:
                 if (loss := line.get(f"eval/{flow}")) is not None:
@@ -51,17 +52,17 @@ def course(runs: Sequence[Path], flows: Sequence[str] = STAGES["official"]) -> C
 
 
 def flow_course(run: Path, flow: str) -> list[Point]:
-    """The loss of one flow on held-out items, of the averaged model, against thousands of items of this flow.
+    """Return the held-out loss of one flow, of the EMA model, against thousands of items of this flow.
 
     Raises:
-        ValueError: the folder holds no run of the diffuser.
+        ValueError: a folder without a diffuser run.
     """
     told, batches = run_settings(run)
     mixture = _mixture(told)
     trained = [task.name for task in (mixture.tasks if mixture.joint else mixture.turns)]
     size, every = mixture.size(TASKS[flow]) * batches / 1000, 1 if mixture.joint else len(trained)
     points = []
-    for line in _lines(run):
+    for line in read_log(run / LOG):
         if (loss := line.get(f"eval/{flow}")) is not None:
             rounds, rest = divmod(line["step"], every)
             steps = rounds * trained.count(flow) + trained[:rest].count(flow)
@@ -70,10 +71,10 @@ def flow_course(run: Path, flow: str) -> list[Point]:
 
 
 def items_per_step(run: Path) -> float:
-    """How many items a step of a run takes, in the mean over its flows.
+    """Return the mean number of items per step, over the flows of a run.
 
     Raises:
-        ValueError: the folder holds no run of the diffuser.
+        ValueError: a folder without a diffuser run.
     """
     told, batches = run_settings(run)
     mixture = _mixture(told)
@@ -87,15 +88,15 @@ def _mixture(told: Mapping[str, Any]) -> Mixture:
 
 
 def run_settings(run: Path) -> tuple[dict[str, Any], int]:
-    """Of a run, and how many batches make a step: from its newest checkpoint, or where there is none from what was
-    resolved at its start.
+    """Return the settings of a run and the batches per step: from its newest checkpoint, else from its resolved
+    settings.
 
     Raises:
-        ValueError: the folder holds no run of the diffuser.
+        ValueError: a folder without a diffuser run.
     """
     told, batches = _told(run)
     if told.get("objective") != "diffuser":
-        raise ValueError(f"{run} holds no training run of the diffuser")
+        raise ValueError(f"{run} contains no training run of the diffuser")
     return told, batches
 
 
@@ -109,20 +110,14 @@ def _told(run: Path) -> tuple[dict[str, Any], int]:
     return told, told.get("started", {}).get("processes", 1) * told.get("loop", {}).get("accumulate", 1)
 
 
-def _lines(run: Path) -> list[dict[str, Any]]:
-    """The log of a run; a last line that is being written does not count."""
-    lines = (run / "log.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
-
-
 def main() -> None:
-    """Draws the losses of training runs of the diffuser."""
+    """Plot the losses of diffuser training runs."""
     parser = argparse.ArgumentParser(
         prog="python -m versatile_diffusion.evaluation.training_curves", description=main.__doc__
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of the runs, in their order")
-    parser.add_argument("--flows", default=",".join(STAGES["official"]), help="with commas between")
-    parser.add_argument("--out", type=Path, required=True, help="the SVG file")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, in order")
+    parser.add_argument("--flows", default=",".join(STAGES["official"]), help="comma-separated")
+    parser.add_argument("--out", type=Path, required=True, help="output SVG file")
     given = parser.parse_args()
     found = course(given.runs, given.flows.split(","))
     given.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Checkpoints of others, read into our modules."""
+"""Reading and writing of published checkpoint layouts."""

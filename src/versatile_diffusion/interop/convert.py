@@ -1,10 +1,10 @@
-"""Writing a model in our layout, with the official names of 2023, or as diffusers' folders."""
+"""Conversion of a model to our layout, the official layout (2023 names) or diffusers folders."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,20 +14,25 @@ from torch import Tensor
 from transformers import CLIPConfig
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
-from versatile_diffusion.interop import autokl, hub_writer, official, official_optimus
-from versatile_diffusion.interop.found import CONFIG_FILE, PARTS, Found
-from versatile_diffusion.interop.hub_layout import Json
-from versatile_diffusion.interop.hub_writer import WriteWeights, write_json
-from versatile_diffusion.interop.keymap import to_official
-from versatile_diffusion.interop.layouts import recognise
-from versatile_diffusion.interop.tensors import open_tensors
-from versatile_diffusion.interop.writing import write_pickle, write_safetensors
-from versatile_diffusion.modalities.autokl import AutoKLCodec
-from versatile_diffusion.modalities.clip import CLIPImageContext, CLIPTextContext
-from versatile_diffusion.modalities.optimus import Optimus
+from versatile_diffusion.files import write_whole, write_whole_folder
+from versatile_diffusion.interop import official
+from versatile_diffusion.interop.names import autokl
+from versatile_diffusion.interop.names.keymap import to_official
+from versatile_diffusion.interop.read import official_optimus
+from versatile_diffusion.interop.read.folders import Json
+from versatile_diffusion.interop.read.found import CONFIG_FILE, PARTS, Found
+from versatile_diffusion.interop.read.layouts import recognise
+from versatile_diffusion.interop.read.tensors import open_tensors
+from versatile_diffusion.interop.write import folders as hub_writer
+from versatile_diffusion.interop.write.folders import WriteWeights, write_json
+from versatile_diffusion.interop.write.tensors import write_pickle, write_safetensors
+from versatile_diffusion.modalities.encoders.clip import CLIPImageContext, CLIPTextContext
+from versatile_diffusion.modalities.image.autokl import AutoKLCodec
+from versatile_diffusion.modalities.text.optimus import Optimus
+from versatile_diffusion.printable import shown
 
 if TYPE_CHECKING:
-    from versatile_diffusion.sampling.pipeline import VersatileDiffusionPipeline
+    from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 
 PUBLISHED = {
     "codec-image": AutoKLCodec,
@@ -35,7 +40,7 @@ PUBLISHED = {
     "encoder-text": CLIPTextContext,
     "encoder-image": CLIPImageContext,
 }
-"""The classes that the published layouts have a place for."""
+"""Part classes that published layouts support."""
 CHECKPOINT = "vd-four-flow-v1-0"
 CLIP_FOLDER = "clip-vit-large-patch14"
 FORMATS: dict[str, tuple[str, Callable[..., None]]] = {
@@ -46,13 +51,13 @@ FORMATS: dict[str, tuple[str, Callable[..., None]]] = {
 
 @dataclass(frozen=True)
 class Written:
-    """What `convert` did.
+    """Result of `convert`.
 
     Args:
-        folder: where the model is now.
-        found: what it is now recognised as.
-        sizes: bytes per file, by its path in the folder.
-        left_out: what the layout has no place for.
+        folder: output folder.
+        found: recognised layout of the output.
+        sizes: bytes per file, by relative path.
+        left_out: what the layout cannot hold.
     """
 
     folder: Path
@@ -68,60 +73,58 @@ def convert(
     dtype: torch.dtype | None = None,
     file_format: str = "safetensors",
 ) -> Written:
-    """Writes a model; the folder appears when everything is in it.
+    """Write a model; the folder appears once complete.
 
     Args:
-        out: the folder to make; it must not exist.
+        out: output folder; must not exist.
         to: `"ours"`, `"official"` (names of 2023) or `"diffusers"`.
-        dtype: of the weights on disk; as in memory when None.
+        dtype: dtype on disk; None keeps the dtype in memory.
         file_format: `"safetensors"`, or `"pth"` (a pickle of tensors, official names only).
 
     Raises:
-        ValueError: `out` exists, something unknown is asked for, or the layout has no place for a part of the model.
+        ValueError: an existing `out`, an unknown option, or a part that the layout cannot hold.
     """
     folder = check_target(out, to, file_format)
     if to != "ours":
         check_published(pipe)
     pipe.load_now()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
+
+    def written(draft: Path) -> None:
+        draft.mkdir()
         LAYOUTS[to](pipe, draft, dtype, file_format)
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+
+    write_whole_folder(folder, written)
     sizes = {str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}
-    named = ("styles", "defaults") if to != "ours" else ()
+    named = ("styles", "defaults", "vocabulary") if to != "ours" else ()
     return Written(folder, recognise(folder), sizes, tuple(n for n in named if pipe.config[n]))
 
 
 def check_target(out: str | PathLike[str], to: str, file_format: str) -> Path:
-    """The folder to make. ValueError if there is one, or something unknown is asked for."""
+    """Return the output folder. ValueError if it exists, or for unknown options."""
     for given, known, what in ((to, LAYOUTS, "layout"), (file_format, FORMATS, "file format")):
         if given not in known:
-            raise ValueError(f"unknown {what} {given!r}; allowed are {', '.join(known)}")
+            raise ValueError(f"unknown {what} {shown(given)}; allowed: {', '.join(known)}")
     if file_format != "safetensors" and to != "official":
-        raise ValueError(f"{file_format} files are for the official layout; {to} is written as safetensors")
+        raise ValueError(f"{file_format} files are only supported for the official layout; {to} uses safetensors")
     if Path(out).exists():
         raise ValueError(f"{out} exists already; give a new folder")
     return Path(out)
 
 
 def check_published(pipe: VersatileDiffusionPipeline) -> None:
-    """Raises ValueError if some part is none that the published layouts can hold."""
+    """Raise ValueError if the published layouts cannot hold a part."""
     wrong = [f"{n} is a {type(p).__name__}" for n, p in pipe.bank.parts.items() if type(p) is not PUBLISHED.get(n)]
     for codec in pipe.bank.codecs.values():
         if isinstance(codec, Optimus) and (reason := official_optimus.unlike_official(codec)):
             wrong.append(f"codec-text has {reason}")
     if wrong:
         kinds = ", ".join(f"{name}: {kind.__name__}" for name, kind in PUBLISHED.items())
-        raise ValueError(f"published layouts have no place for this model: {'; '.join(wrong)}. They hold {kinds}")
+        raise ValueError(f"published layouts cannot hold this model: {'; '.join(wrong)}. They support {kinds}")
 
 
 def official_configs(pipe: VersatileDiffusionPipeline) -> dict[str, Json]:
-    """Per part, its configuration in the original's words, where the official files do not tell it."""
+    """Return the original configuration per part, if the official files do not imply it."""
     codecs, configs = pipe.bank.codecs, {"diffuser": official.published_config(pipe.unet)}
     if "image" in codecs:
         vae = codecs["image"].vae
@@ -132,7 +135,7 @@ def official_configs(pipe: VersatileDiffusionPipeline) -> dict[str, Json]:
 
 
 def official_states(pipe: VersatileDiffusionPipeline) -> dict[str, dict[str, Tensor]]:
-    """Per part, its state dict under the names of 2023, without the prefix that it has in a whole checkpoint."""
+    """Return the state dict per part with 2023 names, without prefix."""
     codecs = {_PART_OF[name]: part for name, part in pipe.bank.parts.items()}
     return {part: STATES[type(module)](module) for part, module in {"diffuser": pipe.unet, **codecs}.items()}
 
@@ -154,9 +157,8 @@ STATES: dict[type, Callable[[Any], dict[str, Tensor]]] = {
 def _ours(pipe: VersatileDiffusionPipeline, folder: Path, dtype: torch.dtype | None, _format: str) -> None:
     pipe.save_pretrained(folder)
     for file in sorted(folder.rglob("*.safetensors")) if dtype is not None else []:
-        draft = file.with_suffix(".part")
-        write_safetensors(draft, open_tensors(file), dtype)
-        draft.replace(file)
+        tensors = open_tensors(file)
+        write_whole(file, partial(write_safetensors, state=tensors, dtype=dtype))
 
 
 def _official(pipe: VersatileDiffusionPipeline, folder: Path, dtype: torch.dtype | None, file_format: str) -> None:

@@ -1,4 +1,4 @@
-"""Our modules from the published 2023 layout: a config and a state dict with the original names."""
+"""Building of our modules from the published 2023 layout: a config and a state dict with original names."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
-from versatile_diffusion.interop.autokl import build_autokl
-from versatile_diffusion.interop.clip import build_clip
-from versatile_diffusion.interop.found import streams_of
-from versatile_diffusion.interop.keymap import DIFFUSER, to_ours
-from versatile_diffusion.interop.official_optimus import build_optimus
-from versatile_diffusion.interop.weights import assign
+from versatile_diffusion.interop.names.autokl import build_autokl
+from versatile_diffusion.interop.names.keymap import DIFFUSER, to_ours
+from versatile_diffusion.interop.read.clip import build_clip
+from versatile_diffusion.interop.read.found import streams_of
+from versatile_diffusion.interop.read.official_optimus import build_optimus
+from versatile_diffusion.interop.read.weights import assign
 from versatile_diffusion.layers.plan import Stage, unet_plan
 
 __all__ = ["build_autokl", "build_clip", "build_diffuser", "build_optimus", "diffuser_config"]
@@ -30,16 +30,16 @@ FULL_SIZE: dict[str, Any] = {
     "second_dim": [4, 4, 4, 4],
     "num_heads": 8,
 }
-"""The published diffuser's configuration, in the original's words."""
+"""Original configuration of the published diffuser."""
 
 
 def diffuser_plan(config: Mapping[str, Any]) -> tuple[Stage, ...]:
-    """The plan of a diffuser of the original's configuration."""
+    """Return the plan of a diffuser with the original configuration."""
     return unet_plan(config["model_channels"], config["channel_mult"], config["num_res_blocks"], config["with_attn"])
 
 
 def diffuser_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a four-flow `MultiFlowUNet` from the original's configuration."""
+    """Convert the original configuration to arguments of a four-flow `MultiFlowUNet`."""
     positions = set(config["second_dim"])
     if len(positions) > 1:
         raise ValueError(
@@ -60,7 +60,7 @@ def diffuser_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def empty_diffuser(config: Mapping[str, Any], names: Iterable[str]) -> MultiFlowUNet:
-    """The diffuser on the meta device, with the streams that names of 2023 speak of."""
+    """Build the diffuser on the meta device, with the streams present in these 2023 names."""
     present = streams_of(names)
     options = diffuser_config(config)
     for kind in ("data", "context"):
@@ -71,7 +71,7 @@ def empty_diffuser(config: Mapping[str, Any], names: Iterable[str]) -> MultiFlow
 
 
 def published_config(unet: MultiFlowUNet) -> dict[str, Any]:
-    """The original's configuration of a diffuser: `diffuser_config` backwards. Of absent streams it tells the published
+    """Convert a diffuser to the original configuration; inverse of `diffuser_config`. Missing streams get the published
     sizes."""
     config = unet.config
     levels = len(config.multipliers)
@@ -91,15 +91,15 @@ def published_config(unet: MultiFlowUNet) -> dict[str, Any]:
 
 
 def build_diffuser(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MultiFlowUNet:
-    """The diffuser with published weights.
+    """Build the diffuser with published weights.
 
     Args:
-        config: the original's numbers (`model_channels`, `channel_mult`, ...).
-        state: weights with the original names. Checkpoints of fewer flows (basic, dual-context) hold fewer streams;
-            the network gets those that are there, and each of them must be whole.
+        config: original configuration (`model_channels`, `channel_mult`, ...).
+        state: weights with original names. Checkpoints with fewer flows (basic, dual-context) give a network with fewer
+            streams, each of which must be complete.
 
     Raises:
-        ValueError: if a weight is missing, unknown or of another shape.
+        ValueError: missing or unknown weights, or wrong shapes.
     """
     named = {name: tensor for name, tensor in state.items() if name.startswith("diffuser.")}
     unet = empty_diffuser(config, named)

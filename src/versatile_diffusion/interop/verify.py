@@ -1,4 +1,4 @@
-"""Whether files hold what a model needs: names, shapes, dtypes, and numbers that can be right."""
+"""Verification of model files: names, shapes, dtypes and values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -17,27 +17,29 @@ import torch
 from torch import Tensor, nn
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
-from versatile_diffusion.interop.found import OURS, Found
-from versatile_diffusion.interop.layouts import recognise
-from versatile_diffusion.interop.official_files import plan_part
-from versatile_diffusion.interop.tensors import Tensors, open_tensors
+from versatile_diffusion.interop.read.found import OURS, Found
+from versatile_diffusion.interop.read.layouts import recognise
+from versatile_diffusion.interop.read.official_files import load_official, plan_part
+from versatile_diffusion.interop.read.tensors import Tensors, open_tensors
 from versatile_diffusion.layers.on_use import mismatches
 from versatile_diffusion.modalities.bank import classes_of, known_class
+from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.reading import reading
 
-CHUNK = 1 << 24  # numbers looked at together
-OFTEN = 100.0  # times larger or smaller than its like is suspicious
-LARGE = 1e4  # close to the end of half precision
+CHUNK = 1 << 24  # values per chunk
+OFTEN = 100.0  # ratio to similar weights that is suspicious
+LARGE = 1e4  # close to the float16 limit
 Network = tuple[nn.Module, Callable[[str], "str | None"]]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about an entry.
+    """A finding about an entry.
 
     Args:
-        entry: its name in the file; ours where there is none, and empty for what is about a part as a whole.
-        what: is said of it.
-        serious: whether the weights cannot be used so; others only look unusual.
+        entry: name in the file; our name if missing, empty for a whole part.
+        what: the finding.
+        serious: whether the weights are unusable; otherwise only unusual.
     """
 
     entry: str
@@ -50,14 +52,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class PartReport:
-    """One part of a model.
+    """Report on one part.
 
     Args:
-        name: of the part.
-        files: that it is in.
-        entries, numbers, bytes: how many it has.
-        dtypes: how many entries of each.
-        findings: what is wrong or unusual.
+        name: name of the part.
+        files: its files.
+        entries, numbers, bytes: its size.
+        dtypes: number of entries per dtype.
+        findings: errors and unusual values.
     """
 
     name: str
@@ -70,15 +72,16 @@ class PartReport:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What `verify` found.
+class Verification:
+    """Result of `verify`.
 
     Args:
-        path: that was looked at.
-        layout: that it has, for people.
-        parts: one report each.
-        aside: entries that belong to no part.
-        numbers_read: whether the numbers were looked at, or the headers alone.
+        path: verified path.
+        layout: its layout.
+        parts: one report per part.
+        aside: number of entries that belong to no part.
+        numbers_read: whether values were checked, or only headers.
+        unwrapped: wrappers that were removed.
     """
 
     path: str
@@ -86,10 +89,11 @@ class Report:
     parts: tuple[PartReport, ...]
     aside: int
     numbers_read: bool
+    unwrapped: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether nothing serious was found."""
+        """Whether there are no serious findings."""
         return not any(finding.serious for part in self.parts for finding in part.findings)
 
     def record(self) -> dict[str, Any]:
@@ -103,31 +107,49 @@ def verify(
     layout: str | None = None,
     config: Mapping[str, Mapping[str, Any]] | None = None,
     numbers: bool = True,
-) -> Report:
-    """Compares files with what the model that they are of must have, tensor by tensor, in little memory.
+) -> Verification:
+    """Compare files with the model they should contain, tensor by tensor with little memory; then build the model, so
+    that files that pass can be loaded.
 
     Args:
         path, layout, config: see `layouts.recognise`.
-        numbers: whether to read the numbers too, for NaN, infinity and suspicious scales; else the headers alone.
+        numbers: whether to check values (NaN, infinity, suspicious scales), or only headers.
 
     Raises:
-        ValueError: there is nothing.
+        ValueError: no such path.
     """
     if not Path(path).exists():
         raise ValueError(f"{path}: no such file or folder")
     try:
-        return _report(recognise(path, layout, config), numbers)
+        with reading(path, "a model"):
+            return _report(recognise(path, layout, config), numbers)
     except ValueError as error:
-        return Report(
+        return Verification(
             str(path), "not recognised", (PartReport("files", findings=(Finding("", str(error)),)),), 0, False
         )
 
 
-def _report(found: Found, numbers: bool) -> Report:
+def _report(found: Found, numbers: bool) -> Verification:
     parts = _our_parts(found.path) if found.layout == OURS else _published_parts(found)
     reports = tuple(_examine(name, tensors, plan, numbers) for name, tensors, plan in parts)
-    lacking = tuple(_lacking(found)) if found.layout != OURS else ()
-    return Report(str(found.path), f"{found.title} ({found.layout})", reports + lacking, len(found.aside), numbers)
+    reports += tuple(_lacking(found)) if found.layout != OURS else ()
+    title = f"{found.title} ({found.layout})"
+    report = Verification(str(found.path), title, reports, len(found.aside), numbers, found.unwrapped)
+    if report.ok and (wrong := _loading(found, numbers)):
+        return replace(report, parts=(*reports, PartReport("model", findings=(Finding("", wrong),))))
+    return report
+
+
+def _loading(found: Found, numbers: bool) -> str:
+    """Return the error of loading the model; empty if it loads."""
+    try:
+        if found.layout == OURS:
+            VersatileDiffusionPipeline.from_pretrained(found.path, on_use=None if numbers else True)
+        else:
+            load_official(found, on_use=True)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _published_parts(found: Found) -> Iterator[tuple[str, Tensors, Callable[[], Network]]]:
@@ -148,7 +170,7 @@ def _our_network(kind: Any, folder: Path) -> Network:
 
 
 def _lacking(found: Found) -> Iterator[PartReport]:
-    """Of the parts that are not whole; one that the layout has no place for may be so."""
+    """Report incomplete parts; parts that the layout cannot hold may be missing."""
     for part in dict.fromkeys([*found.needed, *found.tensors]):
         if lacks := found.lacking(part):
             yield PartReport(part, findings=(Finding("", f"lacks {'; '.join(lacks)}", part in found.needed),))
@@ -157,7 +179,8 @@ def _lacking(found: Found) -> Iterator[PartReport]:
 def _examine(part: str, tensors: Tensors, plan: Callable[[], Network], numbers: bool) -> PartReport:
     findings = []
     try:
-        network, names = plan()
+        with reading(part, "a part of a model"):
+            network, names = plan()
         ours, unknown = _sorted(tensors, names)
         findings += [Finding(name, "is unknown") for name in unknown]
         for name, what in mismatches(network.state_dict(), ours):
@@ -181,7 +204,7 @@ def _examine(part: str, tensors: Tensors, plan: Callable[[], Network], numbers: 
 
 
 def _sorted(tensors: Tensors, names: Callable[[str], str | None]) -> tuple[Tensors, list[str]]:
-    """The tensors by the network's names, and the names that it does not know."""
+    """Return the tensors by the network's names, and the unknown names."""
     known, unknown = {}, []
     for name in tensors:
         try:
@@ -202,18 +225,18 @@ def _dtypes(tensors: Tensors) -> Iterator[Finding]:
 
 
 def _numbers(tensors: Tensors) -> Iterator[Finding]:
-    """NaN, infinities, and weights that are much larger or smaller than others of their kind."""
+    """Report NaN, infinity, and weights much larger or smaller than similar ones."""
     scales: dict[str, dict[str, float]] = {}
     for name, entry in tensors.entries.items():
         if not entry.dtype.is_floating_point:
             continue
         bad, largest, scale = _measured(tensors[name])
         if bad:
-            yield Finding(entry.name, f"has {bad:,} numbers that are NaN or infinite")
+            yield Finding(entry.name, f"has {bad:,} values that are NaN or infinite")
         elif largest > LARGE:
             yield Finding(entry.name, f"reaches {largest:.3g}", serious=False)
         elif len(entry.shape) > 1 and not scale:
-            yield Finding(entry.name, "is zero throughout", serious=False)
+            yield Finding(entry.name, "is all zero", serious=False)
         elif len(entry.shape) > 1:
             scales.setdefault(re.sub(r"\d+", "*", name), {})[entry.name] = scale
     for kind in scales.values():
@@ -224,7 +247,7 @@ def _numbers(tensors: Tensors) -> Iterator[Finding]:
 
 
 def _measured(tensor: Tensor) -> tuple[int, float, float]:
-    """How many numbers are not finite, the largest magnitude and the root of the mean square of the others."""
+    """Return the number of non-finite values, the largest magnitude and the RMS of the others."""
     bad, largest, squares = 0, 0.0, 0.0
     for chunk in tensor.flatten().split(CHUNK):
         numbers = chunk.float()

@@ -1,1 +1,1 @@
-"""Building blocks of the streams. A leaf of the package: imports nothing else of it."""
+"""Building blocks of the streams. A leaf of the package: no imports from it."""

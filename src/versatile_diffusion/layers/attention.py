@@ -1,6 +1,6 @@
-"""Context layers: self attention, cross attention to the context tokens, gated feed-forward.
+"""Context layers: self-attention, cross-attention to the context tokens, gated feed-forward.
 
-Attributes carry the names that adapters, quantisers and caches of the diffusers ecosystem look for.
+Attribute names follow diffusers, so that its adapters, quantisers and caches work.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from versatile_diffusion.layers.init import zeroed
+from versatile_diffusion.layers.init import zero_init
 from versatile_diffusion.layers.plan import Stage
+from versatile_diffusion.layers.wide import WideGroupNorm
 
 Grid = Float[Tensor, "b c h w"]
 Queries = Float[Tensor, "b n c"]
@@ -27,6 +28,8 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, source: int, heads: int):
         super().__init__()
+        if width % heads:
+            raise ValueError(f"{width} channels cannot be split among {heads} attention heads")
         self.heads = heads
         self.to_q = nn.Linear(width, width, bias=False)
         self.to_k = nn.Linear(source, width, bias=False)
@@ -37,18 +40,18 @@ class Attention(nn.Module):
         return rearrange(x, "b l (heads d) -> b heads l d", heads=self.heads)
 
     def project(self, tokens: Tokens) -> KeyValue:
-        """Keys and values of the tokens. They depend on nothing else, so a run can compute them once."""
+        """Return keys and values of the tokens; they depend on nothing else, so a run can compute them once."""
         return self.split(self.to_k(tokens)), self.split(self.to_v(tokens))
 
     def forward(self, x: Queries, key_value: KeyValue) -> Queries:
-        """Keys and values of B items answer the queries of B items, or of B * n, n next to each other for each."""
+        """Attend. `x` has batch B or B * n for keys and values of B items; the n queries of an item are adjacent."""
         together = rearrange(self.to_q(x), "(b n) l c -> b (n l) c", b=len(key_value[0]))
         out = F.scaled_dot_product_attention(self.split(together), *key_value)
         return self.to_out[0](rearrange(out, "b heads (n l) d -> (b n) l (heads d)", l=x.shape[1]))
 
 
 class GEGLU(nn.Module):
-    """One linear map, half of it gating the other half through the exact (erf) GELU."""
+    """Linear layer gated by the exact (erf) GELU of its second half."""
 
     def __init__(self, width: int, inner: int):
         super().__init__()
@@ -64,7 +67,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        # The empty place keeps the index that the last layer has in published checkpoints and adapters.
+        # The placeholder keeps the last layer's index as in published checkpoints and adapters.
         self.net = nn.Sequential(GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
 
     def forward(self, x: Queries) -> Queries:
@@ -72,7 +75,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self attention, cross attention and feed-forward, each behind a LayerNorm and a residual connection."""
+    """Self-attention, cross-attention and feed-forward, each with LayerNorm and residual connection."""
 
     def __init__(self, width: int, source: int, heads: int):
         super().__init__()
@@ -89,28 +92,28 @@ class TransformerBlock(nn.Module):
 
 
 class ContextBlock(nn.Module):
-    """One context layer (paper section 3.2). Starts as the identity."""
+    """Context layer (paper section 3.2). Initialised to the identity."""
 
     def __init__(self, wide: int, source: int, heads: int, norm_groups: int):
         super().__init__()
-        self.norm = nn.GroupNorm(norm_groups, wide, eps=1e-6)
+        self.norm = WideGroupNorm(norm_groups, wide, eps=1e-6)
         self.proj_in = nn.Linear(wide, wide)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(wide, source, heads)])
-        self.proj_out = zeroed(nn.Linear(wide, wide))
+        self.proj_out = zero_init(nn.Linear(wide, wide))
 
     def project(self, tokens: Tokens) -> KeyValue:
-        """Keys and values of the context tokens in this block."""
+        """Return keys and values of the context tokens in this block."""
         return cast(TransformerBlock, self.transformer_blocks[0]).attn2.project(tokens)
 
     def forward(self, x: Grid, tokens: Tokens, key_value: KeyValue | None = None) -> Grid:
-        """Guide x by the tokens; `key_value` is what `project(tokens)` gave, where that is already known."""
+        """Condition x on the tokens; `key_value` is the cached result of `project(tokens)`, if available."""
         h = self.proj_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
         h = self.transformer_blocks[0](h, self.project(tokens) if key_value is None else key_value)
         return x + rearrange(self.proj_out(h), "b (h w) c -> b c h w", h=x.shape[2])
 
 
 def context_layers(plan: tuple[Stage, ...], *, width: int, heads: int, norm_groups: int) -> nn.ModuleList:
-    """A context stream: one block per attention of the plan, for tokens of `width` numbers."""
+    """Build a context stream: one block per attention of the plan, for tokens of width `width`."""
     return nn.ModuleList(
         ContextBlock(stage.wide_out, width, heads, norm_groups) for stage in plan if stage.attention is not None
     )

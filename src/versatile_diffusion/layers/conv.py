@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from versatile_diffusion.layers.init import zeroed
+from versatile_diffusion.layers.init import zero_init
 from versatile_diffusion.layers.plan import Stage
 
 Grid = Float[Tensor, "b c h w"]
@@ -17,7 +17,7 @@ Time = Float[Tensor, "b time"]
 
 
 class ConvStem(nn.Module):
-    """Latent channels to the first width."""
+    """Projection of latent channels to the first width."""
 
     def __init__(self, channels: int, wide: int):
         super().__init__()
@@ -28,7 +28,7 @@ class ConvStem(nn.Module):
 
 
 class ConvResidual(nn.Module):
-    """Norm, SiLU and convolution twice, with the time embedding added between. Starts as the identity."""
+    """Twice norm, SiLU and convolution, with the time embedding added between. Initialised to the identity."""
 
     def __init__(self, wide_in: int, wide_out: int, time_width: int, norm_groups: int):
         super().__init__()
@@ -36,7 +36,7 @@ class ConvResidual(nn.Module):
         self.conv1 = nn.Conv2d(wide_in, wide_out, 3, padding=1)
         self.time = nn.Linear(time_width, wide_out)
         self.norm2 = nn.GroupNorm(norm_groups, wide_out)
-        self.conv2 = zeroed(nn.Conv2d(wide_out, wide_out, 3, padding=1))
+        self.conv2 = zero_init(nn.Conv2d(wide_out, wide_out, 3, padding=1))
         self.skip = nn.Identity() if wide_in == wide_out else nn.Conv2d(wide_in, wide_out, 1)
 
     def forward(self, x: Grid, time: Time) -> Same:
@@ -46,7 +46,7 @@ class ConvResidual(nn.Module):
 
 
 class ConvDown(nn.Module):
-    """Half the height and width."""
+    """Downsampling by two."""
 
     def __init__(self, wide: int):
         super().__init__()
@@ -54,12 +54,12 @@ class ConvDown(nn.Module):
 
     def forward(self, x: Grid, time: Time) -> Half:
         if x.shape[2] % 2 or x.shape[3] % 2:
-            raise ValueError(f"height and width must be even at every level that halves them, got {tuple(x.shape[2:])}")
+            raise ValueError(f"height and width must be even at every downsampling, got {tuple(x.shape[2:])}")
         return self.down(x)
 
 
 class ConvUp(nn.Module):
-    """Twice the height and width."""
+    """Upsampling by two."""
 
     def __init__(self, wide: int):
         super().__init__()
@@ -70,19 +70,19 @@ class ConvUp(nn.Module):
 
 
 class ConvOut(nn.Module):
-    """The first width back to latent channels. Starts at zero."""
+    """Projection of the first width to latent channels. Initialised to zero."""
 
     def __init__(self, wide: int, channels: int, norm_groups: int):
         super().__init__()
         self.norm = nn.GroupNorm(norm_groups, wide)
-        self.out = zeroed(nn.Conv2d(wide, channels, 3, padding=1))
+        self.out = zero_init(nn.Conv2d(wide, channels, 3, padding=1))
 
     def forward(self, x: Grid, time: Time) -> Same:
         return self.out(F.silu(self.norm(x)))
 
 
 def conv_layer(stage: Stage, *, channels: int, time_width: int, norm_groups: int) -> nn.Module:
-    """The layer that a stage of the plan asks for."""
+    """Build the layer of a stage."""
     makers = {
         "stem": lambda: ConvStem(channels, stage.wide_out),
         "residual": lambda: ConvResidual(stage.wide_in, stage.wide_out, time_width, norm_groups),

@@ -1,4 +1,4 @@
-"""How layers start."""
+"""Initialisation of layers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import nn
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
-def zeroed(layer: Layer) -> Layer:
-    """The layer with weight and bias at zero: the last one of a residual branch, which so starts as the identity."""
+def zero_init(layer: Layer) -> Layer:
+    """Zero the weight and bias of a layer: the last one of a residual branch, which then starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -19,7 +19,7 @@ def zeroed(layer: Layer) -> Layer:
 
 
 def keeping_size(layer: nn.Linear, gain: float = 1.0) -> nn.Linear:
-    """The layer so that what comes out has `gain` times the size of what goes in, where a default start halves it."""
+    """Initialise a layer to preserve the scale of its input times `gain`; the default initialisation halves it."""
     nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.in_features))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,10 +1,11 @@
-"""Weights that come when they are needed: a network on the meta device whose layers are filled as they first run."""
+"""Lazy loading: a network on the meta device whose layers load their weights on first use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -12,30 +13,35 @@ from accelerate import init_empty_weights
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from versatile_diffusion.reading import check_shards, reading
+
 Weights = Mapping[str, Tensor]
+_WRONG = {"missing": "missing_keys", "unknown": "unexpected_keys"}
+"""Mismatch of a weight, by diffusers' name for it."""
 
 
 class LoadsOnUse(ModelMixin):
-    """A network that can leave its weights in their files until a layer runs for the first time.
+    """Network that can keep weights on disk until a layer runs for the first time.
 
-    Until then a layer's weights are placeholders on the meta device, which know the dtype that they will have. So what
-    no task needs is never read: other streams, the other half of a codec. Moving the network to a device or a dtype
-    works at any time; what is read later goes there at once.
+    Until then a layer's weights are placeholders on the meta device, with their final dtype. Parts that no task needs
+    are
+    never read: other streams, or the unused half of a codec. The network can be moved to a device or dtype at any time;
+    weights loaded later go there directly.
     """
 
     _unread: Weights | None = None
     _home = torch.device("cpu")
 
     def load_on_use(self, weights: Weights, dtype: torch.dtype | None = None) -> Self:
-        """Leaves all weights that are on the meta device in `weights` until their layer runs.
+        """Load all meta-device weights lazily from `weights`, when their layer first runs.
 
         Args:
-            weights: by the names of `state_dict`; tensors mapped from files, so that having them costs nothing.
-                Ones at the end of a shape do not count: a linear map may be stored as a 1x1 convolution.
-            dtype: that they shall have.
+            weights: tensors by `state_dict` name, memory-mapped. Trailing dimensions of size 1 are ignored: a linear
+                layer may be stored as a 1x1 convolution.
+            dtype: dtype to load in.
 
         Raises:
-            ValueError: some are missing, unknown, or of another shape.
+            ValueError: missing or unknown weights, or wrong shapes.
         """
         expected = self.state_dict()
         if wrong := [f"{name} {what}" for name, what in mismatches(expected, weights)]:
@@ -43,7 +49,7 @@ class LoadsOnUse(ModelMixin):
             raise ValueError(f"the weights do not fit the configuration: {'; '.join(wrong[:5])}{more}")
         at_once = {name: weights[name] for name, tensor in expected.items() if not tensor.is_meta and name in weights}
         self.load_state_dict(at_once, strict=False)
-        nn.Module.to(self, dtype)  # not ModelMixin's, which warns of layers that there are not
+        nn.Module.to(self, dtype)  # not ModelMixin.to, which warns about missing layers
         self._unread = weights
         for name, layer in self.named_modules():
             if any(_placeholders(layer)):
@@ -53,8 +59,8 @@ class LoadsOnUse(ModelMixin):
 
     @property
     def unread(self) -> dict[str, Callable[[], Tensor]]:
-        """What is still in the files, by the names of `state_dict`, and how to see it: mapped, in the shape and dtype
-        of the file."""
+        """Return the weights not loaded yet by `state_dict` name, as functions that return the mapped tensor in its
+        stored shape and dtype."""
         if (weights := self._unread) is None:
             return {}
         waiting = (_join(name, own) for name, layer in self.named_modules() for own, _ in _placeholders(layer))
@@ -62,7 +68,7 @@ class LoadsOnUse(ModelMixin):
 
     @torch.no_grad()
     def load_now(self) -> Self:
-        """Reads all that is left, which saving, training and sharding need."""
+        """Load all remaining weights; required for saving, training and sharding."""
         for name, layer in self.named_modules():
             self._fill(name, layer)
         self._unread = None
@@ -70,27 +76,41 @@ class LoadsOnUse(ModelMixin):
 
     @classmethod
     def from_pretrained(cls, folder: Any, *, on_use: Callable[[Any], Weights] | None = None, **options: Any) -> Any:
-        """Reads what `save_pretrained` wrote; see diffusers.
+        """Load a network written by `save_pretrained`; see diffusers.
 
         Args:
-            folder: where it is.
-            on_use: opens the folder's weights, which then stay there until they are used; of the options only `dtype`
-                has a meaning then.
-            options: of diffusers' method.
+            folder: its folder.
+            on_use: opens the folder's weights for lazy loading; then only the option `dtype` applies.
+            options: options of diffusers' method.
+
+        Raises:
+            ValueError: missing or damaged files, or weights that do not match the configuration.
         """
-        if on_use is None:
-            return super().from_pretrained(folder, **options)
-        return cls.without_weights(folder).load_on_use(on_use(folder), options.get("dtype")).eval()
+        with reading(folder, f"a {cls.__name__}"):
+            path = Path(folder, options.get("subfolder") or "")
+            if on_use is not None:
+                network = cls.without_weights(folder).load_on_use(on_use(folder), options.get("dtype")).eval()
+            else:
+                check_shards(path)
+                network, found = super().from_pretrained(folder, output_loading_info=True, **options)
+                if wrong := [f"{name} is {what}" for what, key in _WRONG.items() for name in sorted(found[key])]:
+                    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+                    raise ValueError(f"the weights do not fit the configuration: {'; '.join(wrong[:5])}{more}")
+            network.read_beside(path)
+        return network
+
+    def read_beside(self, folder: Path) -> None:
+        """Load what `save_pretrained` of the subclass wrote besides configuration and weights, e.g. a tokenizer."""
 
     @classmethod
     def without_weights(cls, folder: Any) -> Any:
-        """What `from_pretrained` would give, on the meta device but for its buffers."""
+        """Build the network as `from_pretrained` does, but on the meta device except for buffers."""
         with init_empty_weights(include_buffers=False):
             return cls.from_config(cls.load_config(folder))
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the network."""
         return super().device if self._unread is None else self._home
 
     def save_pretrained(
@@ -102,7 +122,7 @@ class LoadsOnUse(ModelMixin):
         max_shard_size: int | str = "10GB",
         **options: Any,
     ) -> None:
-        """Writes it, read as a whole; see diffusers, whose pipelines pass on what they find in this signature."""
+        """Save the network after loading all weights; see diffusers, whose pipelines inspect this signature."""
         self.load_now()
         named = {"safe_serialization": safe_serialization, "variant": variant, "max_shard_size": max_shard_size}
         super().save_pretrained(save_directory, *args, **named, **options)
@@ -119,7 +139,7 @@ class LoadsOnUse(ModelMixin):
             layer.load_state_dict({own: value.reshape(placeholder.shape)}, strict=False, assign=True)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `.to` and its kin do to every tensor: placeholders remember it."""
+        """Apply `.to` and similar to all tensors; placeholders remember it."""
 
         if self._unread is None:
             return super()._apply(fn, recurse)
@@ -134,7 +154,7 @@ class LoadsOnUse(ModelMixin):
 
 
 def mismatches(expected: Weights, weights: Weights) -> Iterator[tuple[str, str]]:
-    """Names, and what is wrong with them: those missing (placeholders must be there), unknown, or of another shape."""
+    """Yield names and problems of weights: missing (placeholders are required), unknown, or of another shape."""
     for name, tensor in expected.items():
         if name not in weights:
             if tensor.is_meta:
@@ -145,7 +165,7 @@ def mismatches(expected: Weights, weights: Weights) -> Iterator[tuple[str, str]]
 
 
 def plain_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without the ones at its end."""
+    """Return a shape without trailing ones."""
     sizes = list(shape)
     while sizes and sizes[-1] == 1:
         sizes.pop()
@@ -153,13 +173,13 @@ def plain_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def unread(module: nn.Module) -> dict[str, Callable[[], Tensor]]:
-    """What a network and its parts have still in their files, by the names of `module.state_dict()`."""
+    """Return the weights not loaded yet of a network and its parts, by the names of `module.state_dict()`."""
     parts = [(name, part) for name, part in module.named_modules() if isinstance(part, LoadsOnUse)]
     return {_join(name, own): see for name, part in parts for own, see in part.unread.items()}
 
 
 def _placeholders(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The layer's own tensors that have no numbers yet."""
+    """Yield the layer's own tensors that are not loaded yet."""
     for own in (layer.named_parameters, layer.named_buffers):
         yield from ((name, tensor) for name, tensor in own(recurse=False) if tensor.is_meta)
 

@@ -1,4 +1,4 @@
-"""The plan of the diffuser: which kind of layer runs when, at which width. It is the same for every modality."""
+"""The plan of the diffuser: kind and width of each layer in running order. It is the same for all modalities."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Kind = Literal["stem", "residual", "down", "up", "out"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One data layer, and what happens around it.
+    """One data layer with its skips and attention.
 
     Args:
-        kind: which data layer it is.
-        wide_in: channels that enter it, those of a popped skip included.
-        wide_out: channels that leave it.
-        pops: the newest skip is joined to its input.
-        pushes: its output (after attention) is kept as a skip.
-        attention: number of the context block that follows it, None where there is none.
+        kind: kind of data layer.
+        wide_in: input channels, including a popped skip.
+        wide_out: output channels.
+        pops: whether the newest skip is concatenated to its input.
+        pushes: whether its output (after attention) is kept as a skip.
+        attention: index of the following context block; None if there is none.
     """
 
     kind: Kind
@@ -30,27 +30,44 @@ class Stage:
     attention: int | None = None
 
 
+def deep_span(plan: Sequence[Stage], level: int) -> tuple[int, int]:
+    """Where the stages below a level begin and end: from the way down that leaves it to the way up that comes back,
+    between which every skip that is pushed is popped again.
+
+    Args:
+        plan: stages of a UNet.
+        level: 0 for the first (all that is below it), 1 for the second, ...
+
+    Raises:
+        ValueError: there is nothing below that level.
+    """
+    downs, ups = ([k for k, stage in enumerate(plan) if stage.kind == kind] for kind in ("down", "up"))
+    if level not in range(len(downs)):
+        raise ValueError(f"level is {level}; this plan has stages below levels 0 to {len(downs) - 1}")
+    return downs[level], ups[-1 - level] + 1
+
+
 def unet_plan(
     width: int, multipliers: Sequence[int], depth: int | Sequence[int], attends: Sequence[bool]
 ) -> tuple[Stage, ...]:
-    """Stages of a UNet in running order.
+    """Return the stages of a UNet in running order.
 
     Args:
         width: channels of the first level.
         multipliers: channels of each level, in units of `width`.
-        depth: residual blocks of a level on the way down (one more on the way up); a number, or one per level.
-        attends: for each level, whether context blocks follow its residual blocks.
+        depth: residual blocks per level on the way down (one more on the way up); one number, or one per level.
+        attends: whether context blocks follow the residual blocks, per level.
     """
     levels = len(multipliers)
     depths = [depth] * levels if isinstance(depth, int) else list(depth)
     if not levels or len(depths) != levels or len(attends) != levels:
         raise ValueError(
-            f"a plan needs as many depths and attends as multipliers, and at least one: "
+            f"depth, attends and multipliers must have equal lengths of at least one: "
             f"got {len(depths)} depths, {len(attends)} attends and {levels} multipliers"
         )
     stages: list[Stage] = []
     skips: list[int] = []
-    blocks = iter(range(2 * sum(depths) + levels + 1))  # more than there can be
+    blocks = iter(range(2 * sum(depths) + levels + 1))  # upper bound
 
     def add(kind: Kind, wide: int, *, pops: bool = False, pushes: bool = False, attention: bool = False) -> None:
         wide_in = (stages[-1].wide_out if stages else 0) + (skips.pop() if pops else 0)

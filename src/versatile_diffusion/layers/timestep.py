@@ -1,4 +1,4 @@
-"""The time embedding: the global layers, shared by every flow."""
+"""Time embedding: the global layers, shared by all flows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 
-def sinusoid(timestep: Shaped[Tensor, "b"], width: int, longest: float = 10_000.0) -> Float[Tensor, "b width"]:
-    """Timesteps as `width / 2` cosines followed by as many sines, in float32."""
+def sinusoid(timestep: Shaped[Tensor, " b"], width: int, longest: float = 10_000.0) -> Float[Tensor, "b width"]:
+    """Return the sinusoidal embedding of timesteps, `width / 2` cosines then sines, in float32."""
     half = width // 2
     steps = torch.arange(half, dtype=torch.float32, device=timestep.device)
     angles = timestep.float()[:, None] * torch.exp(-math.log(longest) / half * steps)
@@ -18,12 +18,12 @@ def sinusoid(timestep: Shaped[Tensor, "b"], width: int, longest: float = 10_000.
 
 
 class TimestepEmbedding(nn.Module):
-    """Timesteps (B,) to vectors (B, 4 * width) that every residual block reads."""
+    """Embedding of timesteps (B,) as vectors (B, 4 * width) for the residual blocks."""
 
     def __init__(self, width: int):
         super().__init__()
         self.width = width
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
 
-    def forward(self, timestep: Shaped[Tensor, "b"]) -> Float[Tensor, "b time"]:
+    def forward(self, timestep: Shaped[Tensor, " b"]) -> Float[Tensor, "b time"]:
         return self.mlp(sinusoid(timestep, self.width).to(next(self.mlp.parameters()).dtype))

@@ -1,8 +1,9 @@
-"""All codecs and context encoders of a model, as one component of a pipeline."""
+"""All codecs and context encoders of a model, as one pipeline component."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from os import PathLike
@@ -14,62 +15,68 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
+from versatile_diffusion.modalities import MODALITIES, Modality
 from versatile_diffusion.modalities.base import Codec, ContextEncoder
+from versatile_diffusion.modalities.records import IMAGE, TEXT
+from versatile_diffusion.printable import shown
+from versatile_diffusion.reading import has_variant, read_json, reading
 
 INDEX = "bank.json"
 PARTS_GROUP = "versatile_diffusion.parts"
-PART_CLASSES = {
-    "AutoKLCodec": "versatile_diffusion.modalities.autokl:AutoKLCodec",
-    "LiteVAE": "versatile_diffusion.modalities.lite_vae:LiteVAE",
-    "Optimus": "versatile_diffusion.modalities.optimus:Optimus",
-    "CLIPTextContext": "versatile_diffusion.modalities.clip:CLIPTextContext",
-    "CLIPHiddenTextContext": "versatile_diffusion.modalities.clip_hidden:CLIPHiddenTextContext",
-    "CLIPImageContext": "versatile_diffusion.modalities.clip:CLIPImageContext",
-    "DualTextEncoder": "versatile_diffusion.modalities.dual_encoder:DualTextEncoder",
-    "DualImageEncoder": "versatile_diffusion.modalities.dual_encoder:DualImageEncoder",
-}
+_PART = re.compile(r"(codec|encoder)-\w+")
+_BASES: dict[str, type[Codec | ContextEncoder]] = {"codec": Codec, "encoder": ContextEncoder}
 
 
 def part_classes() -> dict[str, EntryPoint]:
-    """Every class that a part may have, by name; nothing is imported before it is asked for.
+    """Return all part classes by name, without importing them.
 
-    Classes of other distributions join through the entry point group `versatile_diffusion.parts`.
+    Those of a modality are in its record; others are added through the entry point group `versatile_diffusion.parts`.
     """
-    ours = {name: EntryPoint(name, where, PARTS_GROUP) for name, where in PART_CLASSES.items()}
-    return {point.name: point for point in entry_points(group=PARTS_GROUP)} | ours
+    return {point.name: point for point in entry_points(group=PARTS_GROUP)} | classes_in(MODALITIES.values())
+
+
+def classes_in(records: Iterable[Modality]) -> dict[str, EntryPoint]:
+    """Return the part classes of these modalities."""
+    parts = ((name, where) for record in records for name, where in record.parts.items())
+    return {name: EntryPoint(name, where, PARTS_GROUP) for name, where in parts}
 
 
 def known_class(name: str) -> EntryPoint:
-    """The class of a part by its name.
+    """Return the class of a part by name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: an unknown name.
     """
-    if name in PART_CLASSES:  # other distributions need not be searched
-        return EntryPoint(name, PART_CLASSES[name], PARTS_GROUP)
+    if name in (ours := classes_in((IMAGE, TEXT))):  # skip the search of other distributions
+        return ours[name]
     known = part_classes()
     if name not in known:
         raise ValueError(
-            f"unknown class of codec or context encoder {name!r}; known are {', '.join(sorted(known))}. "
-            f"Others join through the entry point group {PARTS_GROUP!r}"
+            f"unknown class of codec or context encoder {shown(name)}; known: {', '.join(sorted(known))}. "
+            f"Add others through the entry point group {shown(PARTS_GROUP)}"
         )
     return known[name]
 
 
 def classes_of(folder: str | PathLike[str]) -> dict[str, str]:
-    """The class names of the parts in a bank's folder, by the name of the part's own folder.
+    """Return the class name of each part in a bank folder, by part folder.
 
     Raises:
-        ValueError: there is no bank in the folder.
+        ValueError: no bank in the folder, or a damaged index.
     """
     index = Path(folder) / INDEX
     if not index.is_file():
-        raise ValueError(f"{folder} holds no {INDEX}, so it is not a bank of codecs and context encoders")
-    return json.loads(index.read_text(encoding="utf-8"))["parts"]
+        raise ValueError(f"{folder} has no {INDEX}, so it is not a bank of codecs and context encoders")
+    parts = read_json(index).get("parts")
+    if not isinstance(parts, dict) or not all(isinstance(kind, str) for kind in parts.values()):
+        raise ValueError(f"{index} is damaged: it needs `parts`, the class name of each part")
+    if odd := [name for name in parts if not _PART.fullmatch(name)]:
+        raise ValueError(f"{index} has part {shown(odd[0])}; allowed: codec-MODALITY and encoder-MODALITY")
+    return parts
 
 
 class _Parts(nn.ModuleDict):
-    """Parts of one kind by modality; asking for one that is absent says what there is."""
+    """Parts of one kind by modality; a missing part raises an error that lists the available ones."""
 
     def __init__(self, kind: str, use: str, modules: Mapping[str, nn.Module], wake: Callable[[], None]) -> None:
         super().__init__(modules)
@@ -83,13 +90,13 @@ class _Parts(nn.ModuleDict):
 
 
 class ModalityBank(ModelMixin):
-    """What a model reads and writes: a codec per modality it generates, a context encoder per modality that guides it.
+    """Codecs and context encoders of a model: a codec per generated modality, an encoder per conditioning modality.
 
-    On disk each part has a folder (`codec-image/`, `encoder-text/`, ...), and `bank.json` names each part's class.
+    On disk each part has a folder (`codec-image/`, `encoder-text/`, ...); `bank.json` has each part's class.
 
     Args:
-        codecs: by modality.
-        encoders: by modality.
+        codecs: codecs by modality.
+        encoders: context encoders by modality.
     """
 
     def __init__(
@@ -97,31 +104,35 @@ class ModalityBank(ModelMixin):
     ) -> None:
         super().__init__()
         self.codecs = _Parts("codec", "generate", codecs or {}, self._wake)
-        self.encoders = _Parts("context encoder", "be guided by", encoders or {}, self._wake)
+        self.encoders = _Parts("context encoder", "be conditioned on", encoders or {}, self._wake)
 
     @apply_forward_hook
     def _wake(self) -> None:
-        """Nothing here; under `enable_model_cpu_offload` the bank comes to the device when a part is asked for."""
+        """Do nothing; `enable_model_cpu_offload` hooks it to move the bank to the device when a part is accessed."""
 
     @property
     def device(self) -> torch.device:
-        """Where its parts compute."""
+        """Device of its parts."""
         return next((part.device for part in self.parts.values()), torch.device("cpu"))
 
     @property
     def parts(self) -> dict[str, Any]:
-        """Codecs and context encoders by the name of their folder."""
+        """Codecs and context encoders by folder name."""
         return {f"codec-{m}": part for m, part in self.codecs.items()} | {
             f"encoder-{m}": part for m, part in self.encoders.items()
         }
 
     def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | PathLike[str], max_shard_size: int | str = "10GB", **options: Any
+        self,
+        save_directory: str | PathLike[str],
+        max_shard_size: int | str = "10GB",
+        variant: str | None = None,
+        **options: Any,
     ) -> None:
-        """Writes each part to its folder under `save_directory`, and `bank.json`.
+        """Write each part to its folder below `save_directory`, and `bank.json`.
 
         Raises:
-            ValueError: a part's class could not be found again when loading.
+            ValueError: a part's class cannot be found by name on loading.
         """
         classes = {name: type(part).__name__ for name, part in self.parts.items()}
         for class_name in classes.values():
@@ -129,7 +140,7 @@ class ModalityBank(ModelMixin):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         for name, part in self.parts.items():
-            part.save_pretrained(folder / name, max_shard_size=max_shard_size, **options)
+            part.save_pretrained(folder / name, max_shard_size=max_shard_size, variant=variant, **options)
         (folder / INDEX).write_text(json.dumps({"parts": classes}, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -140,20 +151,21 @@ class ModalityBank(ModelMixin):
         parts: Iterable[str] | None = None,
         torch_dtype: torch.dtype | None = None,
         on_use: Callable[[Any], Mapping[str, Tensor]] | None = None,
+        variant: str | None = None,
         **_loading: Any,
     ) -> ModalityBank:
-        """Reads what `save_pretrained` wrote.
+        """Load a bank written by `save_pretrained`.
 
         Args:
-            folder: holds `bank.json`.
-            dtype: of the weights; as saved (or as each part's class decides) when None.
-            parts: names of the parts to load, e.g. `["codec-image", "encoder-text"]`; all when None.
-            torch_dtype: the name under which a diffusers pipeline passes `dtype`; its other loading options do not
-                apply here.
-            on_use: opens a part's folder, whose weights then stay there until they are used.
+            folder: folder with `bank.json`.
+            dtype: dtype of the weights; None keeps the saved dtype (or each class's own).
+            parts: names of the parts to load, e.g. `["codec-image", "encoder-text"]`; None loads all.
+            torch_dtype: alias of `dtype` used by diffusers pipelines; other loading options do not apply.
+            on_use: opens a part's folder; its weights are then loaded on first use.
+            variant: variant of the weight files, e.g. `"fp16"`, of parts that have it.
 
         Raises:
-            ValueError: there is no bank in the folder, a part asked for is not in it, or its class is unknown.
+            ValueError: no bank in the folder, or a missing or unknown part.
         """
         classes = classes_of(folder)
         wanted = list(classes if parts is None else parts)
@@ -167,5 +179,11 @@ class ModalityBank(ModelMixin):
         for name in wanted:
             kind, modality = name.split("-", 1)
             part = known_class(classes[name]).load()
-            found[kind][modality] = part.from_pretrained(str(Path(folder) / name), **loading)
+            with reading(Path(folder) / name, f"a {classes[name]}"):  # also classes of other distributions
+                given = {"variant": variant} if variant and has_variant(Path(folder) / name, variant) else {}
+                module = part.from_pretrained(str(Path(folder) / name), **loading, **given)
+            base = _BASES[kind]
+            if not isinstance(module, base) or module.modality != modality:
+                raise ValueError(f"{folder}: {name} is a {classes[name]}, not a {base.__name__} of {modality}")
+            found[kind][modality] = module
         return cls(found["codec"], found["encoder"]).eval()

@@ -1,94 +1,106 @@
-"""The vocabulary: what a modality is, and the two interfaces that it brings along.
+"""The two interfaces of a modality: codec and context encoder.
 
 * raw value (PIL image, str, ...) -> `Codec` -> latent, which the diffuser denoises.
-* raw value -> `ContextEncoder` -> context tokens (B, L, D), which guide it.
+* raw value -> `ContextEncoder` -> context tokens (B, L, D), which condition it.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import wraps
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import ConfigMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from versatile_diffusion.layers.on_use import LoadsOnUse
+from versatile_diffusion.modalities.modality import Modality as Modality
+from versatile_diffusion.numeric import as_tensor, check_finite
 
 Generators = Sequence[torch.Generator] | None
 
 
-class Codec(LoadsOnUse, ConfigMixin):
-    """Autoencoder of one modality. Latents are scaled to what the diffuser expects (about unit variance)."""
+class Part(LoadsOnUse, ConfigMixin):
+    """Base class of codecs and context encoders; checks that tensors entering and leaving are finite."""
 
     modality: ClassVar[str]
-    preprocessing: ClassVar[int] = 1  # counts up when raw values are prepared otherwise; embeddings record it
+    GIVES: ClassVar[Mapping[str, str]] = {}
+    """Methods that return tensors, and a description for messages."""
+    TAKES: ClassVar[Mapping[str, str]] = {}
+    """Methods that take tensors, and a description for messages."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in (cls.GIVES.keys() | cls.TAKES.keys()) & vars(cls).keys():
+            setattr(cls, name, _checked(vars(cls)[name], cls.TAKES.get(name), cls.GIVES.get(name)))
+
+
+def _checked(method: Callable[..., Any], takes: str | None, gives: str | None) -> Callable[..., Any]:
+    """Wrap a part's method to raise ValueError if its first argument or its result is not finite."""
+
+    @wraps(method)
+    def checked(self: Part, values: Any, *args: Any, **options: Any) -> Any:
+        if takes is not None:
+            values = check_finite(as_tensor(values, f"the {self.modality} {takes}"), f"the {self.modality} {takes}")
+        made = method(self, values, *args, **options)
+        return made if gives is None else check_finite(made, f"the {self.modality} {gives}", self)
+
+    return checked
+
+
+class Codec(Part):
+    """Autoencoder of one modality. Latents are scaled to what the diffuser expects (about unit variance)."""
+
+    preprocessing: ClassVar[int] = 1  # version of the preprocessing, recorded with embeddings
+    GIVES = MappingProxyType({"encode": "latents that the codec encoded"})
+    TAKES = MappingProxyType({"decode": "latents to decode"})
 
     @abstractmethod
     def latent_shape(self, **size: int) -> tuple[int, ...]:
-        """Shape of one latent without the batch axis, e.g. (4, 64, 64) for a 512 x 512 picture."""
+        """Return the shape of one latent without batch axis, e.g. (4, 64, 64) for a 512 x 512 image."""
 
     @abstractmethod
     def encode(self, values: Sequence[Any], generators: Generators = None, **size: int) -> Tensor:
-        """Raw values to latents (B, *latent_shape(**size)). With one generator per item the posterior is sampled (where
-        the codec has one), without generators its mean is taken."""
+        """Encode raw values to latents (B, *latent_shape(**size)): samples of the posterior (if the codec has one)
+        with one generator per item, its mean without generators."""
 
     def fit(self, value: Any, **size: int) -> Any:
-        """The raw value at the size that generated ones have; unchanged where there is no such thing."""
+        """Return the raw value at the size of generated ones; unchanged if sizes do not apply."""
         return value
+
+    def save_memory(self, way: str, on: bool) -> bool:
+        """Switches a way to save memory: `"slicing"` (item by item) or `"tiling"` (piece by piece). Whether this codec
+        has it."""
+        return False
 
     @abstractmethod
     def decode(self, latents: Tensor, generators: Generators = None, **options: Any) -> list[Any]:
-        """Latents (B, *latent_shape) to raw values. `generators` (one per item) serve codecs that sample."""
+        """Decode latents (B, *latent_shape) to raw values. `generators` (one per item) are for codecs that sample."""
 
 
-class ContextEncoder(LoadsOnUse, ConfigMixin):
-    """Turns raw values of one modality into context tokens."""
+class ContextEncoder(Part):
+    """Encodes raw values of one modality to context tokens."""
 
-    modality: ClassVar[str]
-    preprocessing: ClassVar[int] = 1  # as for a codec
-    space: ClassVar[str | None] = None  # encoders of one model that name the same space can be compared
+    preprocessing: ClassVar[int] = 1  # as in Codec
+    GIVES = MappingProxyType({"encode": "context tokens that the encoder gave", "compare": "vectors to compare"})
+    space: ClassVar[str | None] = None  # encoders of a model with the same space are comparable
 
     @abstractmethod
     def encode(self, values: Sequence[Any], masks: Sequence[Any] | None = None) -> Tensor:
-        """Raw values to context tokens (B, L, D). `masks` has one entry per value, None for the whole of it."""
+        """Encode raw values to context tokens (B, L, D). `masks` has one entry per value; None uses the whole value."""
 
     def fit(self, value: Any) -> Any:
-        """The raw value as far as it can be read; a text that is too long loses its end."""
+        """Return the part of the raw value that can be encoded; long texts are truncated."""
         return value
 
     def compare(self, values: Sequence[Any]) -> Tensor:
-        """Raw values to unit vectors (B, D) in the space named by `space`: their inner products say how well values
-        agree, of one modality or of two. Only for encoders that have a `space`.
+        """Encode raw values to unit vectors (B, D) in the space `space`; inner products measure similarity, within and
+        across modalities. Only for encoders with a `space`.
 
         Raises:
-            ValueError: this encoder has none.
+            ValueError: the encoder has no space.
         """
-        raise ValueError(f"{type(self).__name__} has no space that it shares with other encoders")
-
-
-@dataclass(frozen=True)
-class Modality:
-    """All that the framework knows of a modality.
-
-    Args:
-        name: the key of its streams.
-        data_stream: `(plan, **options) -> nn.ModuleList`, one block per stage of the plan; None if never generated.
-        context_stream: `(plan, **options) -> nn.ModuleList`, one per attention of the plan; None if it never guides.
-        check: takes what a user may give (a path, an array, ...), returns the raw value or raises ValueError.
-        blanks: named raw values that say nothing; a task picks one as its null context.
-        check_mask: `(mask, raw value or None)`: takes what a user may give as a mask (of that value), returns it as
-            numbers 0..1, white (1) keeps; None if only whole values can guide.
-        paste: `(made, kept, mask)`: the value that is `made` where the mask is white and `kept` elsewhere; None if
-            values have no parts.
-    """
-
-    name: str
-    data_stream: Callable[..., nn.ModuleList] | None
-    context_stream: Callable[..., nn.ModuleList] | None
-    check: Callable[[Any], Any]
-    blanks: Mapping[str, Any] = field(default_factory=dict)
-    check_mask: Callable[..., Any] | None = None
-    paste: Callable[[Any, Any, Any], Any] | None = None
+        raise ValueError(f"{type(self).__name__} has no shared embedding space")

@@ -1,29 +1,31 @@
-"""The sampling loop as a generator: progress bars, previews, streaming and cancelling are its consumers."""
+"""The sampling loop as a generator; progress bars, previews, streaming and cancelling consume it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from versatile_diffusion.numeric import as_tensor, check_finite
+from versatile_diffusion.printable import shown
 from versatile_diffusion.sampling.schedulers import clean_and_noise, takes_eta
 
 Predict = Callable[[Tensor, Tensor], Tensor]
-"""(latent (B, ...), timestep (B,)) to the network's guided output (B, ...)."""
+"""`(latent (B, ...), timestep (B,)) ->` the network's guided output (B, ...)."""
 
 
 @dataclass(frozen=True)
 class StepState:
-    """What is known after one step.
+    """State after a step.
 
     Args:
-        index: of the step, from 0.
+        index: index of the step, from 0.
         total: number of steps of the run.
-        timestep: at which the network was asked, 0 (clean) to 999 (noise).
-        latent: (B, ...), the state after the step.
-        pred_x0: (B, ...), the network's present estimate of the clean latent.
+        timestep: timestep of the network call, 0 (clean) to 999 (noise).
+        latent: (B, ...) latent after the step.
+        pred_x0: (B, ...) current estimate of the clean latent.
     """
 
     index: int
@@ -33,55 +35,125 @@ class StepState:
     pred_x0: Tensor
 
 
+class Trajectory:
+    """A latent on its way through the scheduler's timesteps, one step at a time.
+
+    It asks (`question`) and is answered (`advance`), so that whoever runs several of them can answer them together.
+
+    Args:
+        scheduler: with `set_timesteps` done; it belongs to this trajectory alone.
+        latent: (B, ...), noise; or a noised clean latent (`noisy_start`) if `start` is above 0.
+        start: number of steps skipped at the noisy end.
+        eta: 0 is deterministic, 1 as noisy as DDPM.
+        step_noise: draws the noise (B, ...) of one step, needed when `eta` is above 0.
+        hold: `(latent, step) -> latent` resets the kept part of the latent before a step (counted including skipped
+            ones).
+
+    Attributes:
+        latent: (B, ...), the present state; another one may be put in its place.
+        index: of the next step, from 0.
+    """
+
+    def __init__(
+        self,
+        scheduler: Any,
+        latent: Tensor,
+        *,
+        start: int = 0,
+        eta: float = 0.0,
+        step_noise: Callable[[], Tensor] | None = None,
+        hold: Callable[[Tensor, int], Tensor] | None = None,
+    ):
+        self.scheduler, self.start, self.hold, self.index = scheduler, start, hold, 0
+        self.timesteps = scheduler.timesteps[start:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(start)
+        self.latent = latent if hold is None else hold(latent, start)
+        noisy = eta > 0 and step_noise is not None and takes_eta(scheduler)
+        self._noise = (lambda: {"eta": eta, "variance_noise": step_noise()}) if noisy else dict  # type: ignore[misc]
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no step left."""
+        return self.index >= len(self.timesteps)
+
+    @property
+    def question(self) -> tuple[Tensor, Tensor]:
+        """What the network is asked next: latent (B, ...) and timestep (B,)."""
+        timestep = self.timesteps[self.index]
+        return self.scheduler.scale_model_input(self.latent, timestep), timestep.expand(len(self.latent))
+
+    def advance(self, output: Tensor) -> StepState:
+        """Takes a step. Args: output: (B, ...), the network's guided answer to the question."""
+        timestep, latent = self.timesteps[self.index], self.latent
+        noise = self._noise()
+        clean, _ = clean_and_noise(self.scheduler, output, int(timestep), latent)
+        latent = self.scheduler.step(output, timestep, latent, return_dict=False, **noise)[0]
+        self.index += 1
+        self.latent = latent if self.hold is None else self.hold(latent, self.start + self.index)
+        return StepState(self.index - 1, len(self.timesteps), int(timestep), self.latent, clean)
+
+
 def denoise(
-    predict: Predict,
-    scheduler: Any,
-    latent: Tensor,
-    *,
-    start: int = 0,
-    eta: float = 0.0,
-    step_noise: Callable[[], Tensor] | None = None,
-    hold: Callable[[Tensor, int], Tensor] | None = None,
+    predict: Predict, scheduler: Any, latent: Tensor, **options: Any
 ) -> Generator[StepState, Tensor | None, None]:
     """Runs the scheduler's timesteps, yielding after each; a latent sent back in replaces the current one.
 
     Args:
         predict: see `Predict`; guidance is in it.
-        scheduler: with `set_timesteps` done.
-        latent: (B, ...), noise; or a noised clean latent (`noised`) when `start` is above 0.
-        start: number of steps left out at the noisy end.
-        eta: 0 is deterministic, 1 as noisy as DDPM.
-        step_noise: draws the noise (B, ...) of one step, needed when `eta` is above 0.
-        hold: `(latent, step) -> latent` keeps a part of the latent as it has to be before a step (counted with those
-            left out).
+        scheduler, latent, options: of the `Trajectory`.
     """
-    timesteps = scheduler.timesteps[start:]
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(start)
-    latent = latent if hold is None else hold(latent, start)
-    for index, timestep in enumerate(timesteps):
-        output = predict(scheduler.scale_model_input(latent, timestep), timestep.expand(len(latent)))
-        noise = {"eta": eta, "variance_noise": step_noise()} if eta > 0 and step_noise and takes_eta(scheduler) else {}
-        clean, _ = clean_and_noise(scheduler, output, int(timestep), latent)
-        latent = scheduler.step(output, timestep, latent, return_dict=False, **noise)[0]
-        latent = latent if hold is None else hold(latent, start + index + 1)
-        sent = yield StepState(index, len(timesteps), int(timestep), latent, clean)
-        latent = latent if sent is None else sent
+    yield from walked(predict, Trajectory(scheduler, latent, **options))
+
+
+def walked(predict: Predict, path: Trajectory) -> Generator[StepState, Tensor | None, None]:
+    """The steps of a trajectory, as `denoise` yields them."""
+    while not path.over:
+        sent = yield path.advance(predict(*path.question))
+        if sent is not None:
+            path.latent = replacing(path.latent, sent)
+
+
+def replacing(latent: Tensor, sent: Any) -> Tensor:
+    """Return latents that replace the current ones.
+
+    Raises:
+        ValueError: another shape, or not finite.
+    """
+    new = as_tensor(sent, "latents").to(latent)
+    if new.shape != latent.shape:
+        raise ValueError(f"replacement latents are {tuple(new.shape)}; they must be {tuple(latent.shape)}")
+    return check_finite(new, "the replacement latents")
+
+
+def latents_from_callback(answer: Any) -> Any:
+    """Return the latents in a callback's return value, or None; ValueError for other return values."""
+    if answer is not None and not isinstance(answer, Mapping):
+        raise ValueError(f"callback_on_step_end returned {shown(answer)}; it must be a dict with latents, or None")
+    return None if answer is None else answer.get("latents")
 
 
 def start_step(num_inference_steps: int, fidelity: float) -> int:
-    """How many steps at the noisy end to leave out for a result that keeps `fidelity` (0..1) of a start latent.
+    """Return the number of steps to skip at the noisy end to keep `fidelity` (0..1) of an init latent.
 
-    The original truncates 50 (1 - fidelity), so it is one step short for some values; this rounds.
+    The original truncates 50 (1 - fidelity), one step short for some values; this rounds. Between 0 and 1 at least one
+    step is skipped and at least one is run (see `steps_with`).
     """
-    return round(num_inference_steps * fidelity)
+    if fidelity in (0, 1):
+        return num_inference_steps * int(fidelity)
+    return min(max(round(num_inference_steps * fidelity), 1), num_inference_steps - 1)
 
 
-def noised(scheduler: Any, clean: Tensor, noise: Tensor, start: int) -> Tensor:
-    """The latent (B, ...) from which `denoise(..., start=start)` begins, made of a clean latent and noise.
+def steps_with(num_inference_steps: int, fidelity: float) -> int:
+    """Return the minimum number of steps for an init latent that is kept in part: one skipped and one run."""
+    return max(num_inference_steps, 2) if 0 < fidelity < 1 else num_inference_steps
 
-    With `start` 0 it is the noise alone; with every step left out it is the clean latent. The original's DDIM adds the
-    noise of the step before the first that it runs; `start_lead` of the scheduler says so.
+
+def noisy_start(scheduler: Any, clean: Tensor, noise: Tensor, start: int) -> Tensor:
+    """Return the initial latent (B, ...) for `denoise(..., start=start)` from a clean latent and noise.
+
+    With `start` 0 it is pure noise; with all steps skipped it is the clean latent. The original DDIM adds the noise of
+    the step before the first one it runs; the scheduler's `start_lead` sets this.
     """
     if start == 0:
         return noise
@@ -90,7 +162,7 @@ def noised(scheduler: Any, clean: Tensor, noise: Tensor, start: int) -> Tensor:
 
 
 def at_level(scheduler: Any, clean: Tensor, noise: Tensor, step: int) -> Tensor:
-    """The latent (B, ...) that a step expects, made of a clean latent and noise; clean after the last step."""
+    """Return the latent (B, ...) that a step expects, from a clean latent and noise; clean after the last step."""
     if step >= len(scheduler.timesteps):
         return clean
     alpha = scheduler.alphas_cumprod[int(scheduler.timesteps[step])]

@@ -1,8 +1,8 @@
-"""What becomes of context tokens before they guide: focus on semantics or on style, and joining several into one.
+"""Transformations of context tokens: focus on semantics or style, and concatenation of several contexts.
 
-Disentanglement (the paper's figure 9): the global token is left alone, the local tokens are taken apart into
-principal components. The strongest ones hold style, the weaker ones what is shown. All here is exact linear algebra on
-tokens: no random state, and no item of a batch depends on another.
+Disentanglement (figure 9 of the paper): the global token is kept, the local tokens are decomposed into principal
+components. The main components hold style, the minor ones semantics. All functions are deterministic linear algebra on
+tokens, independent per item of a batch.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from versatile_diffusion.choices import unknown
+from versatile_diffusion.choices import chosen
+from versatile_diffusion.numeric import check_finite, is_number, number, plain, settle, switch
+from versatile_diffusion.printable import shown
 
 OVER_CHANNELS, OVER_TOKENS = -1, -2
+MOST_COMPONENTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class Weights:
     """Factors on the principal components of the local tokens.
 
     Args:
-        leading: of the strongest component, the next, and so on.
-        beyond: of all that follow.
+        leading: factors of the first components, main component first.
+        beyond: factor of all further components.
     """
 
     leading: tuple[float, ...]
@@ -35,18 +38,18 @@ class Weights:
 
 @dataclass(frozen=True)
 class Convention:
-    """One way to take tokens apart.
+    """A decomposition of tokens.
 
     Args:
-        levels: the least and the greatest level.
-        neutral: the level that changes nothing.
-        components: how many of the strongest components it tells apart.
-        weights: `(level, components) -> Weights`; ValueError for a level between those that it knows.
-        centre: the axis whose mean is taken out first and put back at the end: `OVER_CHANNELS`, a mean for each
-            token, or `OVER_TOKENS`, a mean for each channel.
-        keeps_spread: whether the standard deviation over all local tokens and channels is brought back.
-        on_null: whether the null context is treated likewise.
-        help: one line for people.
+        levels: minimum and maximum level.
+        neutral: level that changes nothing.
+        components: number of main components that it distinguishes.
+        weights: `(level, components) -> Weights`; ValueError for an unsupported level.
+        centre: axis whose mean is removed first and restored at the end: `OVER_CHANNELS` (a mean per token) or
+            `OVER_TOKENS` (a mean per channel).
+        keeps_spread: whether the standard deviation over all local tokens and channels is restored.
+        on_null: whether the null context is transformed, too.
+        help: one line for users.
     """
 
     levels: tuple[float, float]
@@ -60,20 +63,20 @@ class Convention:
 
 
 def by_level(level: float, components: int) -> Weights:
-    """The five levels of figure 9: -2 and -1 leave out the strongest 2 or 1 of the first components, so what is shown
-    counts; 1 and 2 keep the strongest 10 or 2 alone, so style counts."""
+    """Return the five levels of figure 9: -2 and -1 remove the 2 or 1 main components (semantics); 1 and 2 keep only
+    the 10 or 2 main components (style)."""
     kept = {-2: (2, components), -1: (1, components), 0: (0, components), 1: (0, 10), 2: (0, 2)}
     if level not in kept:
-        raise ValueError(f"focus level is {level}; this convention has the levels {', '.join(map(str, kept))}")
+        raise ValueError(f"focus level is {level}; allowed levels: {', '.join(map(str, kept))}")
     first, end = kept[int(level)]
     return Weights((0.0,) * first + (1.0,) * (min(end, components) - first))
 
 
 def by_dial(level: float, components: int, semantics: int = 1, style: int = 5) -> Weights:
-    """The dial of the 2023 app, from 0 (what is shown) over 0.5 (as it is) to 1 (style).
+    """Return the focus of the 2023 demo, from 0 (semantics) over 0.5 (unchanged) to 1 (style).
 
-    Below 0.5 the strongest `semantics + 1` components fade, the first of them first, and all others stay. Above it
-    those after the strongest `style` fade, the last of them first, and what is beyond `components` is left out.
+    Below 0.5 the `semantics + 1` main components fade out, first one first. Above 0.5 those after the `style` main
+    components fade out, last one first, and components beyond `components` are removed.
     """
     if level < 0.5:
         faded = (1 - math.exp(2 * level - 1)) / (1 - math.exp(-1))
@@ -87,32 +90,34 @@ def by_dial(level: float, components: int, semantics: int = 1, style: int = 5) -
 
 
 _PAPER = Convention(
-    (-2, 2), 0, 50, by_level, on_null=True, help="The paper's levels -2 to 2, with each token centred as in 2022."
+    (-2, 2), 0, 50, by_level, on_null=True, help="The paper's levels -2 to 2, centred per token as in 2022."
 )
 CONVENTIONS: Mapping[str, Convention] = {
     "paper": _PAPER,
     "2022": _PAPER,
-    "2023": Convention((0, 1), 0.5, 20, by_dial, keeps_spread=True, help="The dial 0 to 1 of the 2023 app."),
-    "pca": Convention((-2, 2), 0, 50, by_level, OVER_TOKENS, help="The paper's levels on plain PCA over the tokens."),
+    "2023": Convention((0, 1), 0.5, 20, by_dial, keeps_spread=True, help="The focus 0 to 1 of the 2023 demo."),
+    "pca": Convention(
+        (-2, 2), 0, 50, by_level, OVER_TOKENS, help="The paper's levels with standard PCA over the tokens."
+    ),
 }
-"""Ways to take tokens apart, by name."""
+"""Decompositions of tokens, by name."""
 
 
 @dataclass(frozen=True)
 class Focus:
-    """How much the semantics or the style of a condition counts.
+    """Focus of a condition on semantics or style.
 
     Args:
-        level: lower than neutral for what is shown, higher for style; its range is the convention's.
-        convention: a key of `CONVENTIONS`.
-        components: how many components are told apart, the convention's own where left out (50, as later ones have
-            little effect; 20 in 2023). Levels that keep what is beyond them, or drop it, follow this number.
-        drop_global: leave token 0 out altogether, "for art".
-        on_null: whether the null context is treated likewise; as the convention does where left out. It loses its
-            token 0 in any case where `drop_global` says so.
+        level: below neutral for semantics, above for style; the range depends on the convention.
+        convention: key of `CONVENTIONS`.
+        components: number of distinguished components; by default the convention's (50, later ones have little effect;
+            20 in 2023). Further components are kept or dropped as a whole.
+        drop_global: drop token 0, "for art".
+        on_null: whether the null context is transformed, too; by default as in the convention. `drop_global` always
+            drops its token 0.
 
     Raises:
-        ValueError: no such convention, or a level that it has not.
+        ValueError: an unknown convention, or an unsupported level.
     """
 
     level: float
@@ -122,16 +127,20 @@ class Focus:
     on_null: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.convention not in CONVENTIONS:
-            raise ValueError(unknown("convention", self.convention, CONVENTIONS))
+        chosen("convention", self.convention, CONVENTIONS)
         least, most = CONVENTIONS[self.convention].levels
-        if isinstance(self.level, bool) or not isinstance(self.level, int | float) or not least <= self.level <= most:
+        given = plain(self.level)
+        if not is_number(given) or not least <= given <= most:
             raise ValueError(
-                f"focus level is {self.level!r}; convention {self.convention!r} takes {least:g} to {most:g}"
+                f"focus level is {shown(given)}; convention {shown(self.convention)} supports {least:g} to {most:g}"
             )
-        if self.components is not None and self.components < 1:
-            raise ValueError(f"components of focus is {self.components}; it must be 1 or more")
-        self.weights  # noqa: B018 (refuses levels between those known)
+        settled = {"level": given, "drop_global": switch("drop_global", self.drop_global)}
+        if self.components is not None:
+            settled["components"] = number("components of focus", self.components, 1, MOST_COMPONENTS, whole=True)
+        if self.on_null is not None:
+            settled["on_null"] = switch("on_null", self.on_null)
+        settle(self, **settled)
+        self.weights  # noqa: B018 (refuses unsupported levels)
 
     @property
     def rule(self) -> Convention:
@@ -139,7 +148,7 @@ class Focus:
 
     @property
     def neutral(self) -> bool:
-        """Whether the components stay as they are."""
+        """Whether the components are unchanged."""
         return self.level == self.rule.neutral
 
     @property
@@ -149,34 +158,34 @@ class Focus:
 
 
 def as_focus(value: Focus | float) -> Focus:
-    """A focus as it is, or a number as a position of the 2023 dial: 0 semantics, 0.5 neutral, 1 style."""
+    """Return a focus; a number is a level of the 2023 demo: 0 semantics, 0.5 neutral, 1 style."""
     return value if isinstance(value, Focus) else Focus(value, "2023")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Tokens taken apart: kept + removed are the tokens. Both are (B, L, D); the global token is kept."""
+    """Decomposed tokens; kept + removed are the tokens. Both are (B, L, D); the global token is in kept."""
 
     kept: Tensor
     removed: Tensor
 
 
 def parts(tokens: Float[Tensor, "b l d"], focus: Focus) -> Parts:
-    """What a focus keeps of tokens and what it removes, before any spread is brought back.
+    """Split tokens into what a focus keeps and removes, before the spread is restored.
 
     Raises:
-        ValueError: there are no local tokens, or some are not finite.
+        ValueError: no local tokens, or tokens that are not finite.
     """
     if focus.neutral:
         return Parts(tokens, torch.zeros_like(tokens))
     if tokens.shape[1] < 2:
-        raise ValueError(f"focus needs a global token and local ones; the context has {tokens.shape[1]} token")
-    kept = torch.cat([tokens[:, :1], weighed(tokens[:, 1:], focus.weights, focus.rule.centre)], dim=1)
+        raise ValueError(f"focus needs a global token and local tokens; the context has {tokens.shape[1]} token")
+    kept = torch.cat([tokens[:, :1], scale_components(tokens[:, 1:], focus.weights, focus.rule.centre)], dim=1)
     return Parts(kept, tokens - kept)
 
 
 def apply_focus(tokens: Float[Tensor, "b l d"], focus: Focus | float) -> Float[Tensor, "b k d"]:
-    """Tokens as a focus has them guide; K is L, or L - 1 without the global token. Neutral is bit for bit the same.
+    """Apply a focus to tokens; K is L, or L - 1 without the global token. Neutral is bit-identical.
 
     Raises:
         ValueError: see `parts`.
@@ -191,30 +200,29 @@ def apply_focus(tokens: Float[Tensor, "b l d"], focus: Focus | float) -> Float[T
 
 
 def focus_null(null: Float[Tensor, "b l d"], focus: Focus | float) -> Float[Tensor, "b k d"]:
-    """The null context that goes with `apply_focus`: treated likewise where the focus says so."""
+    """Apply a focus to a null context, if the focus includes it."""
     focus = as_focus(focus)
     likewise = focus.rule.on_null if focus.on_null is None else focus.on_null
     return apply_focus(null, focus) if likewise else null[:, 1:] if focus.drop_global else null
 
 
-def weighed(tokens: Float[Tensor, "b l d"], weights: Weights, centre: int) -> Float[Tensor, "b l d"]:
-    """Tokens with factors on their principal components; the mean over axis `centre` stays.
+def scale_components(tokens: Float[Tensor, "b l d"], weights: Weights, centre: int) -> Float[Tensor, "b l d"]:
+    """Scale the principal components of tokens; the mean over axis `centre` is kept.
 
     Raises:
-        ValueError: tokens are not finite.
+        ValueError: tokens that are not finite.
     """
-    if not tokens.isfinite().all():
-        raise ValueError("tokens hold NaN or infinity, so they have no principal components")
-    # One by one and in double precision on the CPU: the same to the last bit in every batch and on every device.
-    rows = [_weighed(row, weights, centre) for row in tokens.detach().to("cpu", torch.float64)]
+    check_finite(tokens, "the tokens to decompose")
+    # Item by item in double precision on the CPU: bit-identical in every batch and on every device.
+    rows = [_scale_components(row, weights, centre) for row in tokens.detach().to("cpu", torch.float64)]
     return torch.stack(rows).to(tokens)
 
 
-def _weighed(tokens: Float[Tensor, "l d"], weights: Weights, centre: int) -> Float[Tensor, "l d"]:
+def _scale_components(tokens: Float[Tensor, "l d"], weights: Weights, centre: int) -> Float[Tensor, "l d"]:
     mean = tokens.mean(centre, keepdim=True)
     centred = tokens - mean
     wide = centred if len(centred) <= centred.shape[1] else centred.mT
-    # Singular vectors of the short side from its Gram matrix, strongest first; those of the long side are not needed.
+    # Singular vectors of the short side from its Gram matrix, largest first; those of the long side are not needed.
     vectors = torch.linalg.eigh(wide @ wide.mT).eigenvectors.flip(-1)[:, : len(weights.leading)]
     factors = tokens.new_tensor(weights.leading[: vectors.shape[1]]) - weights.beyond
     changed = weights.beyond * wide + (vectors * factors) @ (vectors.mT @ wide)
@@ -222,20 +230,18 @@ def _weighed(tokens: Float[Tensor, "l d"], weights: Weights, centre: int) -> Flo
 
 
 def join_tokens(parts: Sequence[tuple[Tensor, float]]) -> Float[Tensor, "b l d"]:
-    """Several contexts of one stream as one: each scaled by its strength, then joined along the tokens, as the 2023 app
-    joins pictures.
+    """Concatenate several contexts of a stream along the tokens, each scaled by its strength, as the 2023 demo does for
+    images.
 
     Args:
-        parts: tokens (B, L_i, D), with a strength of 0 or more each.
+        parts: tokens (B, L_i, D), each with a strength of 0 or more.
 
     Raises:
-        ValueError: there is none, a strength is negative, or the tokens differ in batch or width.
+        ValueError: no parts, a negative strength, or different batch sizes or widths.
     """
     if not parts:
-        raise ValueError("there are no tokens to join")
+        raise ValueError("no tokens to join")
     shapes = {(tokens.shape[0], tokens.shape[2]) for tokens, _ in parts}
     if len(shapes) > 1:
         raise ValueError(f"tokens to join differ in (batch, width): {sorted(shapes)}")
-    if any(strength < 0 for _, strength in parts):
-        raise ValueError(f"strengths are {[strength for _, strength in parts]}; each must be 0 or more")
-    return torch.cat([tokens * strength for tokens, strength in parts], dim=1)
+    return torch.cat([tokens * number("strength of a part", strength) for tokens, strength in parts], dim=1)

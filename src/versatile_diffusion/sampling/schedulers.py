@@ -1,4 +1,4 @@
-"""Noise schedules and samplers: DDIM as the original samples, and two faster ones of diffusers as presets."""
+"""Noise schedules and samplers: DDIM as in the original, and two faster presets from diffusers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistep
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor
 
-from versatile_diffusion.choices import unknown
+from versatile_diffusion.choices import chosen
 
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 """betas = linspace(sqrt(0.00085), sqrt(0.012), 1000)^2, as in the released code (the paper prints 8.5e-5)."""
 
 SHARED = (*SCHEDULE, "trained_betas", "prediction_type")
-"""What belongs to the trained model and stays when another sampler is chosen."""
+"""Config that belongs to the trained model and is kept when the sampler changes."""
 
 ENDS_IN_NOISE = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-"""Of a schedule that leaves nothing of the latent at its end; sampling must then begin at the very last timestep."""
+"""Config of a zero terminal SNR schedule; sampling must then start at the last timestep."""
 
 
 def clean_and_noise(scheduler: Any, output: Tensor, timestep: int | Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
-    """Estimates of the clean latent and of the noise from a network's output (of the scheduler's `prediction_type`)."""
+    """Return estimates of the clean latent and the noise from a network output (of the scheduler's
+    `prediction_type`)."""
     signal = scheduler.alphas_cumprod[timestep] ** 0.5
     sigma = (1 - scheduler.alphas_cumprod[timestep]) ** 0.5
     return PREDICTIONS[scheduler.config.prediction_type](output, sample, signal, sigma)
@@ -39,20 +40,20 @@ PREDICTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, 
 
 
 class OfficialDDIMScheduler(DDIMScheduler):
-    """DDIM as the original sampler does it, in exactly n steps.
+    """DDIM as in the original sampler, in exactly n steps.
 
-    Timesteps are floor(i T / n) + 1, which are the original's where n divides T; elsewhere the original takes more
-    than n steps, and diffusers' own "leading" spacing stops short of the noisiest ones. Only the spacing "trailing"
-    begins at the last one. The last step ends at the first `alphas_cumprod`, not at 1 (`set_alpha_to_one=False`).
+    Timesteps are floor(i T / n) + 1, the original's if n divides T; otherwise the original takes more than n steps, and
+    diffusers' "leading" spacing ends before the noisiest ones. Only "trailing" spacing starts at the last timestep. The
+    final step ends at the first `alphas_cumprod`, not at 1 (`set_alpha_to_one=False`).
     """
 
-    start_lead = 1  # steps by which a start from a clean latent is noisier than the first step expects, as originally
+    start_lead = 1  # an init latent is noised by one step more than the first step expects, as in the original
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
-        """Timesteps in running order, noisiest first.
+        """Set the timesteps in running order, noisiest first.
 
         Raises:
-            ValueError: the number of steps is below 1 or above the number of trained timesteps.
+            ValueError: a number of steps below 1 or above the number of trained timesteps.
         """
         trained = self.config.num_train_timesteps
         if not 1 <= num_inference_steps <= trained:
@@ -61,7 +62,7 @@ class OfficialDDIMScheduler(DDIMScheduler):
         if self.config.timestep_spacing == "trailing":
             ascending = torch.arange(1, num_inference_steps + 1) * trained // num_inference_steps - 1
         else:
-            offset = 1 if num_inference_steps < trained else 0  # where every timestep is used there is no room for it
+            offset = 1 if num_inference_steps < trained else 0  # no offset if every timestep is used
             ascending = torch.arange(num_inference_steps) * trained // num_inference_steps + offset
         self.timesteps = ascending.flip(0).to(device)
 
@@ -74,7 +75,7 @@ class OfficialDDIMScheduler(DDIMScheduler):
         variance_noise: Tensor | None = None,
         return_dict: bool = True,
     ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
-        """One step of DDIM (its equation 12). `variance_noise` is needed when `eta` is above 0."""
+        """Run one DDIM step (equation 12). `variance_noise` is required if `eta` is above 0."""
         now = int(timestep)
         later = self.timesteps[self.timesteps < now]
         previous = int(later[0]) if len(later) else -1
@@ -94,21 +95,20 @@ SCHEDULERS: dict[str, Callable[..., Any]] = {
     "dpm++": partial(DPMSolverMultistepScheduler, **SCHEDULE, algorithm_type="dpmsolver++"),
     "unipc": partial(UniPCMultistepScheduler, **SCHEDULE),
 }
-"""Samplers by name; each takes what differs (such as `prediction_type`) as keywords."""
+"""Samplers by name; each takes config overrides (e.g. `prediction_type`) as keywords."""
 
 
 def named_scheduler(name: str, trained: Mapping[str, Any] | None = None) -> Any:
-    """A fresh sampler.
+    """Return a fresh sampler.
 
     Args:
         name: a key of `SCHEDULERS`.
-        trained: config of the scheduler that the model was trained with; its betas and prediction type are kept.
+        trained: config of the model's training scheduler; its betas and prediction type are kept.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: an unknown name.
     """
-    if name not in SCHEDULERS:
-        raise ValueError(unknown("scheduler", name, SCHEDULERS))
+    chosen("scheduler", name, SCHEDULERS)
     shared = {key: trained[key] for key in SHARED if trained and key in trained}
     if trained and trained.get("rescale_betas_zero_snr"):
         shared |= ENDS_IN_NOISE
@@ -116,10 +116,10 @@ def named_scheduler(name: str, trained: Mapping[str, Any] | None = None) -> Any:
 
 
 def scheduler_name(scheduler: Any) -> str | None:
-    """The key in `SCHEDULERS` of a scheduler's class, if it is one of them."""
+    """Return the key in `SCHEDULERS` of a scheduler's class; None if there is none."""
     return next((name for name, make in SCHEDULERS.items() if type(scheduler) is getattr(make, "func", make)), None)
 
 
 def takes_eta(scheduler: Any) -> bool:
-    """Whether the sampler can add noise at each step (`eta` above 0)."""
+    """Return whether the sampler supports `eta` above 0."""
     return "eta" in inspect.signature(scheduler.step).parameters

@@ -1,1 +1,1 @@
-"""The web studio: every task of one model in a browser, for one person or for many (`versatile ui`)."""
+"""The web studio: every task of one model in a browser, for one or many users (`versatile ui`)."""

@@ -1,32 +1,39 @@
-"""Starting the studio: one model, one temporary folder, nothing that leaves the machine."""
+"""Running the studio: one model, one temporary folder, no external requests."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from versatile_diffusion.ui.jobs import Limits
+from versatile_diffusion.ui.page.gate import MEGABYTE, Gate, Hosts, Names, SameOrigin, Unframed, allowed_names
+from versatile_diffusion.ui.queue.jobs import Limits
+from versatile_diffusion.ui.queue.store import RESULTS, remove_leftovers, studio_folder, used_bytes
 
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
+    from versatile_diffusion.serving.engine import Engine
+    from versatile_diffusion.ui.page.page import Studio
 
+TIDY_EVERY = 60  # seconds
+BROKEN_OFF = 3600  # seconds after which an unfinished upload is abandoned
+AUTH = "VERSATILE_AUTH"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_SHARE": "False"}
 
 
 @dataclass(frozen=True)
 class Running:
-    """A studio that runs.
+    """A running studio.
 
     Args:
-        url: where.
-        page: the app.
-        folder: of uploads and results.
+        url: its address.
+        page: the gradio app.
+        folder: folder of uploads and results.
     """
 
     url: str
@@ -36,46 +43,76 @@ class Running:
 
 
 def logins(given: Sequence[str]) -> list[tuple[str, str]] | None:
-    """Names and passwords of `NAME:PASSWORD`; None if there are none.
+    """Parse logins of the form `NAME:PASSWORD`; None if there are none.
 
     Raises:
-        ValueError: one of them has no colon, no name or no password.
+        ValueError: a missing colon, name or password, or a repeated name.
     """
-    pairs = [tuple(one.split(":", 1)) for one in given]
+    pairs = [tuple(part.strip(" ") for part in one.split(":", 1)) for one in given]
     if any(len(pair) != 2 or not all(pair) for pair in pairs):
-        raise ValueError("--auth is NAME:PASSWORD, with a name and a password")
+        raise ValueError("a login must be NAME:PASSWORD")
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("two logins have the same name; names must be unique")
     return [(name, password) for name, password in pairs] or None
+
+
+def written_logins(file: Path | None) -> list[str]:
+    """Read logins that must not be visible on the command line: from a file and from the variable VERSATILE_AUTH, one
+    per line; lines starting with # are comments.
+
+    Raises:
+        ValueError: an unreadable file, or one without logins.
+    """
+    lines = _logins_in(os.environ.get(AUTH, ""))
+    if file is not None:
+        try:
+            of_file = _logins_in(file.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"--auth-file {file} cannot be read ({error})") from error
+        if not of_file:
+            raise ValueError(f"--auth-file {file} contains no logins; it must have lines of NAME:PASSWORD")
+        lines += of_file
+    return lines
+
+
+def _logins_in(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
 @contextmanager
 def running(
-    pipe: VersatileDiffusionPipeline,
+    pipe: VersatileDiffusionPipeline | Engine,
     model: str,
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
     auth: Sequence[str] = (),
+    allow_hosts: Sequence[str] = (),
     limits: Limits | None = None,
     open_browser: bool = False,
 ) -> Iterator[Running]:
-    """The studio for as long as the context lasts; then its folder is gone.
+    """Run the studio while the context lasts; its folder is removed at the end.
 
     Args:
-        pipe: the model.
-        model: how it was asked for.
-        host: the address to listen at; others than this machine reach it only where this says so.
-        port: the first free one from 7860 where left out.
-        auth: who may come in, `NAME:PASSWORD` each; everybody who reaches the address if empty.
+        pipe: the pipeline; or an engine that has it and serves others besides.
+        model: name of the model as given.
+        host: bind address; by default only this machine can connect.
+        port: port; by default the first free one from 7860.
+        auth: logins, `NAME:PASSWORD` each; none lets in anyone who can connect.
+        allow_hosts: additional host names, e.g. of a reverse proxy.
         limits: see `Limits`.
-        open_browser: opens it in this machine's browser.
+        open_browser: whether to open it in a browser.
     """
-    pairs, limits = logins(auth), limits or Limits()
+    pairs, limits, names = logins(auth), limits or Limits(), allowed_names(host, allow_hosts)
     quiet = {**QUIET, "NO_PROXY": ",".join([*LOOPBACK, *filter(None, [os.environ.get("NO_PROXY")])])}
+    # Proxies whose forwarded client addresses uvicorn trusts: none, unless the variable is set.
+    quiet["FORWARDED_ALLOW_IPS"] = os.environ.get("FORWARDED_ALLOW_IPS", "")
     before = {name: os.environ.get(name) for name in (*quiet, "GRADIO_TEMP_DIR")}
-    with tempfile.TemporaryDirectory(prefix="versatile-ui-", ignore_cleanup_errors=True) as folder:
-        os.environ.update(quiet, GRADIO_TEMP_DIR=folder)  # read by gradio when it makes components
+    with studio_folder() as folder:
+        os.environ.update(quiet, GRADIO_TEMP_DIR=str(folder))  # read by gradio when components are created
         try:
-            yield from _launched(pipe, model, Path(folder), host, port, pairs, limits, open_browser)
+            with _opened(pipe, model, folder, limits) as studio:
+                yield from _launched(studio, folder, names, port, pairs, open_browser)
         finally:
             for name, value in before.items():
                 os.environ.pop(name, None)
@@ -83,48 +120,93 @@ def running(
                     os.environ[name] = value
 
 
-def _launched(
-    pipe: VersatileDiffusionPipeline,
-    model: str,
-    folder: Path,
-    host: str,
-    port: int | None,
-    pairs: list[tuple[str, str]] | None,
-    limits: Limits,
-    open_browser: bool,
-) -> Iterator[Running]:
-    from versatile_diffusion.ui.desk import Desk
-    from versatile_diffusion.ui.page import Studio, build, head
-    from versatile_diffusion.ui.shelf import Shelves
-    from versatile_diffusion.ui.theme import theme
-    from versatile_diffusion.ui.widgets import asset
+@contextmanager
+def _opened(pipe: VersatileDiffusionPipeline | Engine, model: str, folder: Path, limits: Limits) -> Iterator[Studio]:
+    from versatile_diffusion.serving.engine import Engine
+    from versatile_diffusion.ui.page.desk import Desk
+    from versatile_diffusion.ui.page.page import Studio
+    from versatile_diffusion.ui.page.shelf import Shelves
 
-    desk = Desk(pipe, limits)
-    studio = Studio(desk, Shelves(folder, model, limits.kept), pipe.model_name)
+    desk = Desk(pipe.pipe, limits, pipe) if isinstance(pipe, Engine) else Desk(pipe, limits)
+    try:
+        shelves = Shelves(folder / RESULTS, model, limits.kept, limits.visitors, limits.stored * MEGABYTE // 2)
+        yield Studio(desk, shelves, desk.pipe.model_name)
+    finally:
+        desk.close()
+
+
+def _launched(
+    studio: Studio, folder: Path, names: Names, port: int | None, pairs: list[tuple[str, str]] | None, browser: bool
+) -> Iterator[Running]:
+    from versatile_diffusion.ui.forms.widgets import asset
+    from versatile_diffusion.ui.page.guard import slim_sessions
+    from versatile_diffusion.ui.page.page import build, head
+    from versatile_diffusion.ui.page.theme import theme
+
+    limits = studio.desk.limits
     page = build(studio)
     try:
         _, url, _ = page.launch(
-            server_name=host,
+            server_name=names.listening,
             server_port=port,
             auth=pairs,
             share=False,
-            inbrowser=open_browser,
+            inbrowser=browser,
             prevent_thread_lock=True,
             quiet=True,
             show_error=False,
             max_file_size=f"{limits.megabytes}mb",
+            state_session_capacity=limits.visitors,
+            app_kwargs=_protection(studio, page, folder, names, bool(pairs)),
             footer_links=[],
             ssr_mode=False,
             pwa=False,
             enable_monitoring=False,
             mcp_server=False,
             run_history=False,
-            _frontend=False,  # no check whether the page answers in 3 seconds: a busy machine is not a broken one
+            _frontend=False,  # skip the check that the page answers within 3 s, which fails on a busy machine
             theme=theme(),
             css=asset("studio.css"),
             head=head(),
         )
+        slim_sessions(page)
         yield Running(url, page, folder, studio)
     finally:
-        desk.close()
         page.close(verbose=False)
+
+
+def _protection(studio: Studio, page: Any, folder: Path, names: Names, members: bool) -> dict[str, Any]:
+    """Return the middleware in front of the app and its background tasks."""
+    from starlette.middleware import Middleware
+
+    from versatile_diffusion.ui.page.guard import doors, forget_files, forget_sessions, has_logged_in
+
+    limits = studio.desk.limits
+
+    def room() -> int:
+        return limits.stored * MEGABYTE - used_bytes(folder)
+
+    def tidy() -> None:
+        forget_sessions(page, limits.hours)
+        studio.shelves.remove_unused(limits.hours * 3600)
+        remove_leftovers(folder, limits.hours * 3600, BROKEN_OFF)
+        forget_files(page)
+
+    async def keep_tidy() -> None:
+        while True:
+            await asyncio.sleep(TIDY_EVERY)
+            await asyncio.to_thread(tidy)
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        task = asyncio.create_task(keep_tidy())
+        yield
+        task.cancel()
+
+    before = [
+        Middleware(Unframed),
+        Middleware(Hosts, names=names),
+        Middleware(SameOrigin, names=names),
+        Middleware(Gate, doors=doors(limits), member=has_logged_in if members else None, room=room),
+    ]
+    return {"middleware": before, "lifespan": lifespan}

@@ -1,0 +1,1 @@
+"""Reading inputs, writing results and reporting errors."""

@@ -1,0 +1,66 @@
+"""`versatile ui`: the studio in the browser."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from versatile_diffusion.cli.io.console import note, show, show_json
+from versatile_diffusion.cli.options import Device, Dtype, Json, Model
+
+
+def ui(
+    model: Model = "emoji",
+    host: Annotated[str, typer.Option(help="Address to bind; 0.0.0.0 accepts other machines.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port; default: first free port from 7860.")
+    ] = None,
+    auth: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:PASSWORD", help="Login; repeatable. Visible to other users of this machine."),
+    ] = None,
+    auth_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File of logins, one NAME:PASSWORD per line; or set VERSATILE_AUTH."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Additional host name to accept, e.g. a proxy's; repeatable."),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--open", help="Open the studio in a browser.")] = False,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    json: Json = False,
+) -> None:
+    """Open the studio: every task of the model in a browser, without any external requests.
+
+    Only this machine can reach it unless --host allows others. Stop with Ctrl+C.
+    """
+    from versatile_diffusion.cli.io.model import load
+
+    try:
+        from versatile_diffusion.ui.page.gate import allowed_names, is_loopback
+        from versatile_diffusion.ui.serve import logins, running, written_logins
+    except ImportError as error:
+        raise ValueError(f"the studio needs the extra 'ui': pip install 'versatile-diffusion[ui]' ({error})") from error
+
+    everybody = [*(auth or ()), *written_logins(auth_file)]
+    logins(everybody)
+    names = allow_host or ()
+    beyond = not is_loopback(allowed_names(host, names).listening)
+    if auth:
+        note("other users of this machine can read --auth in the process list; use --auth-file or VERSATILE_AUTH")
+    pipe = load(model, device, dtype)
+    with running(pipe, model, host=host, port=port, auth=everybody, allow_hosts=names, open_browser=browser) as studio:
+        show_json({"url": studio.url}) if json else show(studio.url)
+        if beyond and not everybody:
+            note("anyone who can reach this address can use it; require logins with --auth-file FILE")
+        note("Press Ctrl+C to stop")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's SIGTERM cleans up, too
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()

@@ -1,0 +1,256 @@
+"""Items to rows of latents and of context tokens; what cannot be encoded is a bad item like any other."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from versatile_diffusion.choices import unknown
+from versatile_diffusion.data.buckets import Buckets, Shape, cut
+from versatile_diffusion.data.captions import TOO_LONG
+from versatile_diffusion.data.journal import POISONOUS, Journal
+from versatile_diffusion.data.looks import Looks
+from versatile_diffusion.data.report import Report
+from versatile_diffusion.data.rows import DamagedError, Part
+from versatile_diffusion.data.shards import Raw
+from versatile_diffusion.data.sources import Item, Position, item_of, others_of
+from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.modalities.bank import ModalityBank
+from versatile_diffusion.modalities.base import Codec
+from versatile_diffusion.printable import shown
+
+LATENTS, TOKENS = "latents", "tokens"
+LONG = ("cut", "skip", "refuse")
+"""What becomes of captions that are longer than the context encoder reads."""
+NOT_ENCODED = "samples that cannot be encoded"
+ItemRows = dict[str, list[Tensor]]
+"""The rows of an item, by what made them; those of one modality as many, in one order."""
+T = TypeVar("T")
+
+
+def encoders_of(bank: ModalityBank) -> dict[str, Any]:
+    """Everything that makes rows, by their name in the files."""
+    return {f"{LATENTS}.{m}": part for m, part in bank.codecs.items()} | {
+        f"{TOKENS}.{m}": part for m, part in bank.encoders.items()
+    }
+
+
+@dataclass(frozen=True)
+class ItemEncoder:
+    """The codecs and context encoders of a model.
+
+    Args:
+        bank: whose.
+        batch: values that are encoded together.
+        long: one of `LONG`.
+        report: counts what is cut, left out or bad.
+    """
+
+    bank: ModalityBank
+    batch: int
+    long: str
+    report: Report
+
+    def __post_init__(self) -> None:
+        if self.long not in LONG:
+            raise ValueError(unknown("--long", self.long, LONG))
+
+    def fitted(self, item: Item) -> Item | None:
+        """The item with values that the context encoders can read; None, counted, if none are left.
+
+        Raises:
+            ValueError: a value is too long, and that is to be refused.
+        """
+        fits: dict[str, list[tuple[Any, Any]]] | None = None
+        with self.report.guard(item.key):
+            encoders: dict[str, Any] = dict(self.bank.encoders.items())
+            fits = {m: [(value, part.fit(value)) for value in item.values[m]] for m, part in encoders.items()}
+        if fits is None:
+            return None
+        long = [value for pairs in fits.values() for value, fitted in pairs if fitted is not value and fitted != value]
+        if not long:
+            return item
+        told = f"the caption {shown(long[0])} of {len(long[0]):,} characters is longer than the encoder reads"
+        if self.long == "refuse":
+            raise ValueError(f"{item.key}: {told}; --long cut, or --long skip, goes on")
+        cut = self.long == "cut"
+        kept = {
+            m: [fitted for value, fitted in pairs if value not in long or (cut and fitted)] for m, pairs in fits.items()
+        }
+        if not all(kept.values()):
+            self.report.skip(TOO_LONG, f"{item.key}: {told}")
+            return None
+        self.report.captions["captions cut to what the encoder reads" if cut else TOO_LONG] += len(long)
+        return replace(item, values={**item.values, **kept})
+
+    @torch.no_grad()
+    def rows(self, items: Sequence[Item], shape: Shape | None) -> list[ItemRows | None]:
+        """The rows of each item; None, counted, where a modality has none. All images are of one shape."""
+        outcomes: dict[str, list[list[Tensor | str]]] = {}
+        for name, encoder in encoders_of(self.bank).items():
+            kind, modality = name.split(".")
+            encode = encoder.encode
+            if kind == LATENTS:
+                encode = partial(latents_of, encoder, shape if MODALITIES[modality].size else None)
+            values = [value for item in items for value in item.values[modality]]
+            rows = iter([row for some in batched(values, self.batch) for row in _guarded(encode, some)])
+            outcomes[name] = [list(islice(rows, len(item.values[modality]))) for item in items]
+        return [
+            self._whole(item, {name: found[place] for name, found in outcomes.items()})
+            for place, item in enumerate(items)
+        ]
+
+    def tried(self, item: Item | None, shape: Shape | None) -> None:
+        """Encodes an item for nothing."""
+        if item is not None:
+            quiet = replace(self, report=Report(allowed=1.0))
+            quiet.rows([item], shape)
+
+    def _whole(self, item: Item, outcomes: dict[str, list[Tensor | str]]) -> ItemRows | None:
+        """Of each modality the values that all its encoders could encode."""
+        rows: ItemRows = {}
+        for modality, values in item.values.items():
+            own = {name: found for name, found in outcomes.items() if name.split(".")[1] == modality}
+            good = [k for k in range(len(values)) if all(isinstance(found[k], Tensor) for found in own.values())]
+            if not good:
+                reason = next(why for found in own.values() for why in found if isinstance(why, str))
+                self.report.good -= 1
+                self.report.skip(NOT_ENCODED, f"{item.key}: {reason}")
+                return None
+            if len(good) < len(values):
+                self.report.captions[f"values of {modality} that cannot be encoded"] += len(values) - len(good)
+            rows |= {name: [found[k] for k in good] for name, found in own.items()}  # type: ignore[misc]
+        return rows
+
+
+@dataclass
+class Entry:
+    """An item on its way into a part: raw until it is encoded, or with rows that were there before."""
+
+    key: str
+    content: str
+    shape: Shape | None
+    item: Item | None = None
+    rows: ItemRows | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """Where the rows of an item are already."""
+
+    part: Part
+    number: int
+
+
+class Taking:
+    """From samples to the entries of a part. Images wait in memory for no more than a batch of their shape."""
+
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        looks: Looks,
+        known: Mapping[tuple[str, str], Known],
+        buckets: Buckets | None,
+        journal: Journal,
+    ):
+        self.encoder, self.looks, self.known, self.buckets = encoder, looks, known, buckets
+        self.journal = journal
+        self.entries: dict[Shape | None, list[Entry]] = {}
+        self.waiting: dict[Shape | None, list[Entry]] = {}
+
+    def take(self, raw: Raw) -> Entry | None:
+        """The entry of a sample; None, counted, if it is bad."""
+        known = self.known.get((raw.key, raw.content))
+        if known and not self.looks.wants(raw.key):
+            try:
+                shape = known.part.told.get("shape")
+                return Entry(raw.key, raw.content, shape and tuple(shape), rows=known.part.item(known.number))
+            except (DamagedError, OSError) as error:
+                warnings.warn(f"{error}; {raw.key} is encoded anew", stacklevel=1)
+        if self.journal.poisonous(raw.key):
+            self.encoder.report.skip(POISONOUS, raw.where or raw.key)
+            return None
+        bank = self.encoder.bank
+        with self.journal.at([raw.key]):
+            item = item_of(raw, self.encoder.report, others_of([*bank.codecs, *bank.encoders]))
+            item = item and self.encoder.fitted(item)
+        if item is None:
+            return None
+        shape = None if self.buckets is None else self.buckets.nearest(item.values["image"][0])
+        return Entry(raw.key, raw.content, shape, item)
+
+    def fill(self, taken: Iterator[tuple[Entry, Position]], size: int) -> Position | None:
+        """Takes the next `size` entries; the position after them, None where there are no more."""
+        position = None
+        for entry, after in islice(taken, size):
+            position = after
+            self.entries.setdefault(entry.shape, []).append(entry)
+            if entry.item is not None:
+                waiting = self.waiting.setdefault(entry.shape, [])
+                waiting.append(entry)
+                if len(waiting) == self.encoder.batch:
+                    self._encode(self.waiting.pop(entry.shape))
+        for shape in list(self.waiting):
+            self._encode(self.waiting.pop(shape))
+        return position
+
+    def _encode(self, entries: list[Entry]) -> None:
+        """Encodes entries of one shape together. If one of them may have ended a process, each is tried alone first; if
+        only all of them together do, they stay apart."""
+        keys = [entry.key for entry in entries]
+        if len(entries) > 1 and self.journal.too_much(keys):
+            for entry in entries:
+                self._encode([entry])
+            return
+        if not self.journal.suspects.isdisjoint(keys):
+            for entry in entries:
+                with self.journal.at([entry.key]):
+                    self.encoder.tried(entry.item, entry.shape)
+        items = [entry.item for entry in entries if entry.item is not None]
+        with self.journal.at(keys):
+            rows = self.encoder.rows(items, entries[0].shape)
+        for entry, item, found in zip(entries, items, rows, strict=True):
+            entry.rows = found
+            if found is not None:
+                self.looks.keep(item)
+            entry.item = None
+
+    def drain(self) -> dict[Shape | None, list[Entry]]:
+        """The good ones among the entries taken, by their shape."""
+        entries, self.entries = self.entries, {}
+        good = {shape: [e for e in some if e.rows is not None] for shape, some in entries.items()}
+        return {shape: some for shape, some in good.items() if some}
+
+
+def _guarded(encode: Callable[[list[Any]], Tensor], values: list[Any]) -> list[Tensor | str]:
+    """A row for each value, or why there is none: where a batch fails, its values are encoded one by one."""
+    try:
+        rows = list(encode(values).half().cpu())
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        if len(values) == 1:
+            return [" ".join(str(error).split()) or type(error).__name__]
+        return [row for value in values for row in _guarded(encode, [value])]
+    return [row if bool(row.isfinite().all()) else "what it gives is not finite in half precision" for row in rows]
+
+
+def latents_of(codec: Codec, shape: Shape | None, values: Sequence[Any]) -> Tensor:
+    """Of values at the codec's own size, or of images at another shape."""
+    if shape is None:
+        return codec.encode([codec.fit(value) for value in values])
+    return codec.encode([cut(value, shape) for value in values], height=shape[0], width=shape[1])
+
+
+def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` values, the last one perhaps shorter."""
+    rest = iter(values)
+    while some := list(islice(rest, size)):
+        yield some

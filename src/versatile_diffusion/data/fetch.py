@@ -1,0 +1,301 @@
+"""Fetches the images of selected rows into WebDataset shards, as img2dataset lays them out, with a ledger of failures.
+
+A shard is made of a fixed range of rows. Its tar is written whole, then its entry of the ledger: a run that was stopped
+goes on with the first shard that has no entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import tarfile
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from versatile_diffusion.data.places import Spread, in_turn
+from versatile_diffusion.data.rules import Selection
+from versatile_diffusion.data.select import TEXT, URL, Table
+from versatile_diffusion.files import draft_of, write_json, write_whole, writing
+
+if TYPE_CHECKING:
+    from versatile_diffusion.data.download import Downloader, Limits
+
+LEDGER, ENTRIES = "ledger.json", "ledger"
+AHEAD = 4
+"""How many downloads may be finished and wait for an earlier one, as a multiple of those at the same time."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of one table that become one shard.
+
+    Args:
+        number: of the shard.
+        table: that the rows are in.
+        start: the first of them.
+        count: how many.
+    """
+
+    number: int
+    table: Table
+    start: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:05d}"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is fetched.
+
+    Args:
+        out: the output folder.
+        limits: of every download.
+        selection: whose limits of size are held against what was measured.
+    """
+
+    out: Path
+    limits: Limits
+    selection: Selection
+
+    @property
+    def identity(self) -> str:
+        """Changes with what decides which images are kept."""
+        kept = (self.limits.size, self.limits.redirects, self.selection.aspect, self.selection.min_area)
+        return hashlib.sha256(repr(kept).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A fetched image: its bytes as they came, and what was measured."""
+
+    data: bytes
+    suffix: str
+    width: int
+    height: int
+    redirects: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one row: an image, or the reason why there is none."""
+
+    row: Mapping[str, Any]
+    image: Image | None
+    reason: str = ""
+    more: str = ""
+
+
+def pieces(tables: Sequence[Table], size: int) -> list[Piece]:
+    """The rows of tables in shards of at most `size`, in order."""
+    import polars as pl
+
+    found: list[Piece] = []
+    for table in tables:
+        with table.local() as file:
+            schema = pl.scan_parquet(file).collect_schema()
+            if lost := [name for name in (URL, TEXT) if name not in schema]:
+                raise ValueError(
+                    f"{table.path} has no column {lost[0]}; its columns are {', '.join(schema)} "
+                    "(`versatile data select` writes both)"
+                )
+            rows = pl.scan_parquet(file).select(pl.len()).collect().item()
+        for start in range(0, rows, size):
+            found.append(Piece(len(found), table, start, min(size, rows - start)))
+    return found
+
+
+def fetch(
+    inputs: Sequence[Piece],
+    order: Order,
+    spread: Spread = in_turn,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, Any]:
+    """Writes the shards, and the ledger: how many rows were fetched, and how many failed by reason.
+
+    Args:
+        inputs: of `pieces`.
+        order: what to fetch, and where to.
+        spread: where shards are worked on, see `data.places`.
+        progress: called with the number of shards that are done, and that of all.
+    """
+    order.out.mkdir(parents=True, exist_ok=True)
+    left = [piece for piece in inputs if not _finished(order, piece)]
+    for done, _ in enumerate(spread(partial(fetch_piece, order), left), len(inputs) - len(left) + 1):
+        progress(done, len(inputs))
+    entries = [json.loads(_entry(order, piece).read_text(encoding="utf-8")) for piece in inputs]
+    failed: Counter[str] = Counter()
+    for entry in entries:
+        failed.update(entry["failed"])
+    total = {
+        "rows": sum(entry["rows"] for entry in entries),
+        "fetched": sum(entry["fetched"] for entry in entries),
+        "failed": dict(failed.most_common()),
+        "bytes": sum(entry["bytes"] for entry in entries),
+        "redirects": sum(entry["redirects"] for entry in entries),
+        "tried_again": sum(entry["tried_again"] for entry in entries),
+        "shards": len(entries),
+    }
+    assert total["rows"] == total["fetched"] + failed.total(), total
+    write_json(order.out / LEDGER, {"limits": asdict(order.limits), "total": total})
+    return total
+
+
+def fetch_piece(order: Order, piece: Piece) -> None:
+    """Writes one shard, a table of its failures beside it, and its entry of the ledger."""
+    with writing(order.out, lambda: "the shards that are finished stay"):
+        entry = asyncio.run(_fetch_piece(order, piece))
+        write_json(_entry(order, piece), entry)
+
+
+async def _fetch_piece(order: Order, piece: Piece) -> dict[str, Any]:
+    from versatile_diffusion.data.download import Downloader
+
+    failed: Counter[str] = Counter()
+    lines: list[str] = []
+    size = redirects = fetched = 0
+    target = order.out / f"{piece.name}.tar"
+    unfinished = draft_of(target)
+    async with Downloader(order.limits) as downloader, aclosing(_outcomes(order, piece, downloader)) as outcomes:
+        with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as shard:
+            number = -1
+            async for outcome in outcomes:
+                number += 1
+                if outcome.image is None:
+                    failed[outcome.reason] += 1
+                    told = {"url": outcome.row[URL], "reason": outcome.reason, "more": outcome.more}
+                    lines.append(json.dumps({"key": f"{piece.name}{number:05d}", **told}, ensure_ascii=False))
+                    continue
+                fetched, size = fetched + 1, size + len(outcome.image.data)
+                redirects += outcome.image.redirects
+                _add(shard, f"{piece.name}{number:05d}", outcome.row, outcome.image)
+        tried = downloader.tries.total()
+    unfinished.replace(target)
+    text = "".join(f"{line}\n" for line in lines)
+    write_whole(target.with_suffix(".failed.jsonl"), lambda part: part.write_text(text, encoding="utf-8"))
+    return {
+        "identity": order.identity,
+        "table": [piece.table.path, piece.table.identity, piece.start, piece.count],
+        "rows": piece.count,
+        "fetched": fetched,
+        "failed": dict(failed.most_common()),
+        "bytes": size,
+        "redirects": redirects,
+        "tried_again": tried,
+    }
+
+
+async def _outcomes(order: Order, piece: Piece, downloader: Downloader) -> AsyncGenerator[Outcome, None]:
+    """What comes of every row, in the order of the rows; a bounded number of downloads runs ahead."""
+    places = asyncio.Semaphore(order.limits.at_once)
+
+    async def one(row: Mapping[str, Any]) -> Outcome:
+        async with places:
+            return await _fetch_row(order, row, downloader)
+
+    running: deque[asyncio.Task[Outcome]] = deque()
+    try:
+        for row in _rows(piece):
+            running.append(asyncio.create_task(one(row)))
+            if len(running) >= AHEAD * order.limits.at_once:
+                yield await running.popleft()
+        while running:
+            yield await running.popleft()
+    finally:
+        for task in running:
+            task.cancel()
+
+
+async def _fetch_row(order: Order, row: Mapping[str, Any], downloader: Downloader) -> Outcome:
+    from versatile_diffusion.data.download import FailedError
+
+    try:
+        if not isinstance(row[URL], str):
+            raise FailedError("bad URL", "none")
+        got = await downloader.get(row[URL])
+        suffix, width, height = await asyncio.to_thread(measure, got.data)
+        for rule, value in (("aspect", width / height), ("area", width * height)):
+            for mine in order.selection.rules:
+                if mine.name == rule and mine.interval is not None and value not in mine.interval:
+                    raise FailedError(f"measured {rule}", f"{width} x {height}")
+    except FailedError as failure:
+        return Outcome(row, None, failure.reason, str(failure))
+    return Outcome(row, Image(got.data, suffix, width, height, got.redirects))
+
+
+def measure(data: bytes) -> tuple[str, int, int]:
+    """The suffix, width and height of an image file.
+
+    Raises:
+        FailedError: it is no image that can be decoded.
+    """
+    from versatile_diffusion.data.download import FailedError
+    from versatile_diffusion.modalities.image.files import open_image
+
+    try:
+        image = open_image(data)
+    except ValueError as error:
+        raise FailedError("bad image", str(error)) from error
+    if (suffix := SUFFIXES.get(str(image.format))) is None:
+        raise FailedError("bad image", f"{image.format} files are not kept")
+    return suffix, *image.size
+
+
+SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tiff"}
+"""Formats that are kept, with the suffix that each has in a shard."""
+
+
+def _rows(piece: Piece) -> Iterator[Mapping[str, Any]]:
+    import polars as pl
+
+    with piece.table.local() as file:
+        part = pl.scan_parquet(file).slice(piece.start, piece.count).collect()
+    yield from part.iter_rows(named=True)
+
+
+def _add(shard: tarfile.TarFile, key: str, row: Mapping[str, Any], image: Image) -> None:
+    """The members of one sample: the image as it came, its caption, and all that is known of it."""
+    told = {
+        **row,
+        "caption": row[TEXT],
+        "url": row[URL],
+        "key": key,
+        "status": "success",
+        "width": image.width,
+        "height": image.height,
+        "original_width": image.width,
+        "original_height": image.height,
+        "sha256": hashlib.sha256(image.data).hexdigest(),
+    }
+    members = {
+        image.suffix: image.data,
+        "txt": (row[TEXT] or "").encode(),
+        "json": json.dumps(told, ensure_ascii=False, default=str).encode(),
+    }
+    for suffix, data in members.items():
+        info = tarfile.TarInfo(f"{key}.{suffix}")
+        info.size = len(data)
+        shard.addfile(info, io.BytesIO(data))
+
+
+def _entry(order: Order, piece: Piece) -> Path:
+    return order.out / ENTRIES / f"{piece.name}.json"
+
+
+def _finished(order: Order, piece: Piece) -> bool:
+    """Whether the shard is there, made of the same rows in the same way."""
+    try:
+        entry = json.loads(_entry(order, piece).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    same = [piece.table.path, piece.table.identity, piece.start, piece.count] == entry.get("table")
+    return same and entry.get("identity") == order.identity and (order.out / f"{piece.name}.tar").is_file()

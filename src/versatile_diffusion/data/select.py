@@ -1,0 +1,344 @@
+"""Selects rows of image-text metadata (LAION-2B-en and its kin) by the paper's filters, with a ledger of every row.
+
+Each input file is read on its own: its outcomes are counted, its kept rows are written, then its entry of the ledger.
+So a run that was stopped goes on with the first file that has no entry, and memory does not grow with the set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from versatile_diffusion.data.ledger import BASE, Tally
+from versatile_diffusion.data.places import Spread, in_turn
+from versatile_diffusion.data.rules import Columns, Rule, Selection
+from versatile_diffusion.data.select_shards import SAMPLE, SHARD, copy_samples, samples_of, where_of
+from versatile_diffusion.files import write_json, write_whole, writing
+
+if TYPE_CHECKING:
+    import polars as pl
+    from fsspec import AbstractFileSystem
+
+LEDGER = "ledger.json"
+ENTRIES = "ledger"
+PASSED = ".passed"
+"""Rows that all rules let pass, before duplicates are taken out."""
+
+URL, TEXT = "URL", "TEXT"
+"""Columns of what is written, whatever they were called: those that img2dataset is usually given."""
+
+BINS = 100
+
+
+@dataclass(frozen=True)
+class Table:
+    """One input file.
+
+    Args:
+        system: the file system that it is on.
+        path: its path there.
+        name: where its rows go, relative to the output folder.
+    """
+
+    system: AbstractFileSystem
+    path: str
+    name: str
+
+    @property
+    def is_shard(self) -> bool:
+        """Whether it is a WebDataset shard."""
+        return self.name.lower().endswith(SHARD)
+
+    @property
+    def identity(self) -> str:
+        """Changes with the file, as far as its system tells (size, time, tag)."""
+        return str(self.system.ukey(self.path))
+
+    @contextmanager
+    def local(self) -> Iterator[Path]:
+        """The file on this machine: itself, or a copy for as long as it is read."""
+        if "file" in _protocols(self.system):
+            yield Path(self.path)
+            return
+        with tempfile.TemporaryDirectory(prefix="versatile-select-") as folder:
+            copy = Path(folder, Path(self.path).name)
+            self.system.get_file(self.path, str(copy))
+            yield copy
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done with each table.
+
+    Args:
+        selection: which rows are kept.
+        out: the output folder.
+        layout: of the columns; the one that fits best where left out.
+        columns: columns by meaning, in place of the layout's.
+        histograms: whether the ledger has them.
+    """
+
+    selection: Selection
+    out: Path
+    layout: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    histograms: bool = True
+
+    @property
+    def identity(self) -> str:
+        """Changes with everything that decides which rows are kept."""
+        told = json.dumps([self.selection.to_json(), self.layout, sorted(self.columns.items())])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def entry(self, table: Table) -> Path:
+        """Where the ledger's entry of a table is."""
+        return self.out / ENTRIES / f"{table.name}.json"
+
+    def passed(self, table: Table) -> Path:
+        """Where the rows go that all rules let pass: to their place, unless duplicates are still to be taken out."""
+        return self.out / PASSED / table.name if self.selection.unique else self.out / table.name
+
+
+def tables(paths: Sequence[str]) -> list[Table]:
+    """The parquet files of folders, patterns and files, local or by URL (`s3://`, `gs://`, `hf://`, ...); or WebDataset
+    shards, of a folder those where it has no parquet files.
+
+    Raises:
+        ValueError: there are none in one of them, or two would be written to the same place.
+    """
+    from fsspec.core import url_to_fs
+
+    found: dict[str, Table] = {}
+    for path in paths:
+        system, root = url_to_fs(path)
+        base = root
+        if _magic(root):
+            base, files = _before_magic(root), system.glob(root)
+        elif system.isdir(root):
+            below = f"{root.rstrip('/')}/**/*"
+            files = system.glob(f"{below}.parquet") or system.glob(f"{below}{SHARD}")
+        else:
+            base, files = root.rpartition("/")[0], [root] if system.exists(root) else []
+        if not files:
+            raise ValueError(
+                f"{path} holds no parquet files or shards; give a folder, a file or a pattern such as part-*.parquet"
+            )
+        for file in sorted(map(str, files)):
+            table = Table(system, file, file.removeprefix(base).lstrip("/"))
+            if (old := found.get(table.name)) and old.path != table.path:
+                raise ValueError(
+                    f"{old.path} and {table.path} would both be written to {table.name}; select them apart"
+                )
+            found[table.name] = table
+    return list(found.values())
+
+
+def select(
+    inputs: Sequence[Table],
+    plan: Plan,
+    spread: Spread = in_turn,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Tally:
+    """Writes the kept rows of every table below `plan.out`, and the ledger.
+
+    Args:
+        inputs: of `tables`.
+        plan: what to keep, and where to.
+        spread: where the tables are worked on, see `data.places`.
+        progress: called with the number of tables that are done, and that of all.
+
+    Returns:
+        The totals.
+
+    Raises:
+        ValueError: the folder holds another selection, a table lacks a column or cannot be read.
+    """
+    if plan.selection.unique and (shards := [table for table in inputs if table.is_shard]):
+        raise ValueError(f"{shards[0].path} is a shard; keep rows that are unique from the metadata, before fetching")
+    plan.out.mkdir(parents=True, exist_ok=True)
+    settle(plan)
+    left = [table for table in inputs if not _finished(plan, table)]
+    for done, _ in enumerate(spread(partial(select_table, plan), left), len(inputs) - len(left) + 1):
+        progress(done, len(inputs))
+    entries = {table: _read_entry(plan.entry(table)) for table in inputs}
+    if plan.selection.unique:
+        from versatile_diffusion.data.duplicates import take_out
+
+        meaning = plan.selection.unique
+        paths = {plan.passed(table): plan.out / table.name for table in inputs}
+        counts = take_out(paths, {plan.passed(t): entries[t]["columns"][meaning] for t in inputs}, plan.out / ".keys")
+        tallies = [replace(_tally(entries[table]), duplicates=counts[plan.passed(table)]) for table in inputs]
+    else:
+        tallies = [_tally(entries[table]) for table in inputs]
+    names = tuple(rule.name for rule in plan.selection.rules)
+    total = Tally.total(names, plan.selection.missing, tallies)
+    write_json(
+        plan.out / LEDGER,
+        {
+            "identity": plan.identity,
+            "selection": plan.selection.to_json(),
+            "rules": {rule.name: rule.says for rule in plan.selection.rules},
+            "total": total.to_json(),
+            "files": {table.name: tally.to_json() for table, tally in zip(inputs, tallies, strict=True)},
+        },
+    )
+    return total
+
+
+def settle(plan: Plan) -> None:
+    """Leaves word in the output folder of what is selected there.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    file = plan.out / ENTRIES / "selection.json"
+    if file.exists():
+        there = json.loads(file.read_text(encoding="utf-8"))
+        if there["identity"] != plan.identity:
+            raise ValueError(f"{plan.out} holds another selection ({there['selection']}); give another folder")
+        return
+    write_json(file, {"identity": plan.identity, "selection": plan.selection.to_json()})
+
+
+def select_table(plan: Plan, table: Table) -> None:
+    """Writes the rows of one table that pass, then its entry of the ledger.
+
+    Raises:
+        ValueError: it lacks a column, or cannot be read.
+    """
+    import polars as pl
+
+    target = plan.passed(table)
+    with table.local() as file, writing(plan.out, lambda: "the files that are finished stay"):
+        if table.is_shard:
+            return _enter(plan, table, *_select_shard(plan, table, file))
+        try:
+            rows = pl.scan_parquet(file)
+            where = Columns.find(rows.collect_schema(), plan.selection.needs, plan.layout, plan.columns, table.path)
+            passes, outcomes = counting(plan.selection, where)
+            passed = rows.filter(passes).rename(_renamed(where))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target, lambda part: passed.sink_parquet(part))
+            tally = tally_of(outcomes, plan.selection, _histograms(rows, plan.selection, where, plan.histograms))
+            if tally.read != (there := rows.select(pl.len()).collect().item()):
+                raise ValueError(f"{table.path} changed while it was read: {tally.read} rows were judged of {there}")
+        except pl.exceptions.PolarsError as error:
+            raise ValueError(f"{table.path} cannot be read as parquet: {error}") from error
+    _enter(plan, table, where, tally, pl.scan_parquet(target).select(pl.len()).collect().item())
+
+
+def _select_shard(plan: Plan, table: Table, file: Path) -> tuple[Columns, Tally, int]:
+    """Copies the samples of a shard that pass: where its columns are, the ledger, and how many were written."""
+    samples = samples_of(file)
+    where = where_of(samples, plan.selection.needs, plan.layout, plan.columns, table.path)
+    passes, outcomes = counting(plan.selection, where)
+    names = set(samples.filter(passes)[SAMPLE])
+    tally = tally_of(outcomes, plan.selection, _histograms(samples.lazy(), plan.selection, where, plan.histograms))
+    return where, tally, copy_samples(file, names, plan.passed(table))
+
+
+def _enter(plan: Plan, table: Table, where: Columns, tally: Tally, written: int) -> None:
+    """Writes the ledger's entry of a table."""
+    if written != tally.passed:
+        raise ValueError(f"{table.path} changed while it was read: {tally.passed} rows passed, {written} were written")
+    names = {**where.names, **{m: n for m, n in (("url", URL), ("text", TEXT)) if m in where.names}}
+    entry = {"table": table.path, "identity": table.identity, "layout": where.layout, "columns": names}
+    write_json(plan.entry(table), {**entry, "tally": tally.to_json()})
+
+
+def counting(selection: Selection, columns: Columns) -> tuple[pl.Expr, np.ndarray]:
+    """Whether every rule lets a row pass; and how many rows have each combination of outcomes (see `BASE`), counted as
+    the former is evaluated, so that rows are read once."""
+    import polars as pl
+
+    names = tuple(rule.name for rule in selection.rules)
+    outcomes, lock = np.zeros(BASE ** len(names), dtype=np.int64), threading.Lock()
+    empty = Tally(names, selection.missing, {})
+    passing = np.array([empty.lets_pass(code) for code in range(len(outcomes))])
+    kind = pl.UInt8 if len(outcomes) <= 256 else pl.UInt16
+    code: pl.Expr = pl.lit(0, dtype=kind)
+    for place, rule in enumerate(selection.rules):
+        code = code + rule.outcome(columns).cast(kind) * pl.lit(BASE**place, dtype=kind)
+
+    def judge(codes: pl.Series) -> pl.Series:
+        found = codes.to_numpy()
+        counts = np.bincount(found, minlength=len(outcomes))
+        with lock:
+            outcomes[:] += counts
+        return pl.Series(codes.name, passing[found])
+
+    if not names:  # a number alone is one row, however many there are
+        code = code + pl.lit(0, dtype=kind) * pl.col(columns.names["url"]).is_null().cast(kind)
+    return code.map_batches(judge, return_dtype=pl.Boolean, is_elementwise=True), outcomes
+
+
+def tally_of(outcomes: np.ndarray, selection: Selection, histograms: Mapping[str, list[int]]) -> Tally:
+    """The ledger of rows that were judged by `counting`."""
+    told = {int(code): int(outcomes[code]) for code in np.flatnonzero(outcomes)}
+    tally = Tally(tuple(rule.name for rule in selection.rules), selection.missing, told, histograms=dict(histograms))
+    tally.check()
+    return tally
+
+
+def _histograms(rows: pl.LazyFrame, selection: Selection, columns: Columns, wanted: bool) -> dict[str, list[int]]:
+    rules = [rule for rule in selection.rules if wanted and rule.interval is not None]
+    return {rule.name: _histogram(rows, rule, columns) for rule in rules}
+
+
+def _histogram(rows: pl.LazyFrame, rule: Rule, columns: Columns) -> list[int]:
+    """How many values lie in each of `BINS` equal parts of the rule's span."""
+    import polars as pl
+
+    low, high = rule.span
+    place = ((rule.number(columns).cast(pl.Float64) - low) / (high - low) * BINS).floor().clip(0, BINS - 1)
+    found = rows.select(place=place.cast(pl.Int32)).drop_nulls().group_by("place").len().collect(engine="streaming")
+    counts = [0] * BINS
+    for at, number in found.iter_rows():
+        counts[at] = number
+    return counts
+
+
+def _renamed(columns: Columns) -> dict[str, str]:
+    """The address and the caption under the names that img2dataset is usually given."""
+    return {columns.names["url"]: URL, columns.names["text"]: TEXT}
+
+
+def _finished(plan: Plan, table: Table) -> bool:
+    """Whether the table has an entry of the ledger, is still the same, and its rows are where they were written."""
+    try:
+        entry = _read_entry(plan.entry(table))
+    except (OSError, ValueError):
+        return False
+    return entry.get("identity") == table.identity and plan.passed(table).is_file()
+
+
+def _read_entry(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _tally(entry: Mapping[str, Any]) -> Tally:
+    return Tally.from_json(entry["tally"])
+
+
+def _protocols(system: AbstractFileSystem) -> tuple[str, ...]:
+    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
+
+
+def _magic(path: str) -> bool:
+    return any(sign in path for sign in "*?[")
+
+
+def _before_magic(path: str) -> str:
+    """The folders of a pattern before the first one with a wildcard."""
+    parts = path.split("/")
+    return "/".join(parts[: next(k for k, part in enumerate(parts) if _magic(part))])

@@ -1,0 +1,1 @@
+"""Name tables between published checkpoints and ours, in both directions."""

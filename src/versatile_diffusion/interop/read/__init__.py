@@ -1,0 +1,1 @@
+"""Readers of published checkpoints in any layout."""

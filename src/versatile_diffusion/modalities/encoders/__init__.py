@@ -1,0 +1,1 @@
+"""Context encoders: from values to context tokens."""

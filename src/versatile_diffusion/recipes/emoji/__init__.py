@@ -1,0 +1,1 @@
+"""The emoji model: data set, training stages and judge."""

@@ -1,0 +1,86 @@
+"""Training runs by objective and settings name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from versatile_diffusion.files import write_whole
+from versatile_diffusion.recipes.settings import named
+from versatile_diffusion.training.engine.config import LoopSettings
+from versatile_diffusion.training.engine.distributed import World, joined, place
+from versatile_diffusion.training.engine.folder import owned
+from versatile_diffusion.training.engine.loop import Objective, Outcome, go_on
+
+
+def run(
+    objective: str,
+    settings: str,
+    data: Path | None,
+    out: Path,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    timeout: float = 30.0,
+    tell: Callable[[str], None] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Train `objective` with named settings on `data` in `out`, or resume the run there.
+
+    Under `torchrun` etc., every process calls this alike. `out` also receives `settings.json`.
+
+    Args:
+        objective: a key of `SETTINGS`, e.g. `"image-codec"`; or `"own-data"`.
+        settings: a key below it, e.g. `"emoji"`; with `"own-data"` the model to start from.
+        data: training data; None if options name sets to stream.
+        out: the run's folder; runs of parts that it starts from are beside it.
+        minutes, steps, seed: override the settings.
+        device: `"cpu"`, `"cuda"`, ...; default: the GPU if available.
+        changes: overrides of other fields of `LoopSettings`. None is a value like others (`clip`: no clipping); omit
+            fields to keep.
+        timeout: minutes after which an unresponsive process counts as dead.
+        tell: called with the resolved settings as JSON and the objective's remark before training.
+        options: keywords of `own_data` with `"own-data"`.
+
+    Raises:
+        ValueError: unknown names, invalid values, or another run in `out`.
+    """
+    build, where = named(objective, settings, options), place(device)
+    given = {"minutes": minutes, "steps": steps, "seed": seed}
+    changed = {name: value for name, value in given.items() if value is not None} | dict(changes or {})
+    LoopSettings(**{"steps": 1, "schedule": "trapezoid", **changed})  # checks the values first
+    data, out = None if data is None else Path(data), Path(out)
+    with joined(where, timedelta(minutes=timeout)) as world, owned(out, world):
+        what, loop = _in_turn(world, lambda: build(data, out, where))
+        loop = replace(loop, **changed)
+
+        def settled() -> None:
+            started: dict[str, Any] = {} if data is None else {"data": str(data.resolve())}
+            started |= {"device": where.type, "processes": world.size}
+            started |= {"threads": torch.get_num_threads()}  # affects rounding
+            resolved = {"objective": objective, "settings": settings, **what.settings(), "loop": asdict(loop)}
+            resolved |= {"options": dict(options)} if options else {}
+            text = json.dumps({**resolved, "started": started}, indent=2)
+            write_whole(out / "settings.json", lambda new: new.write_text(text + "\n"))
+            if tell is not None:
+                tell(text)
+                if what.remark:
+                    tell(what.remark)
+
+        return go_on(what, loop, out, world, settled)
+
+
+def _in_turn(
+    world: World, build: Callable[[], tuple[Objective[Any], LoopSettings]]
+) -> tuple[Objective[Any], LoopSettings]:
+    """Let the first process build first; the others then reuse what it encoded."""
+    built = world.first_alone(build)
+    return build() if built is None else built

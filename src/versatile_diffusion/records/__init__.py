@@ -1,0 +1,1 @@
+"""Records of outputs: PNG metadata and embedding files."""

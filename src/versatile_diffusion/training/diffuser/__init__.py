@@ -1,0 +1,1 @@
+"""Training of the diffuser: objective, mixture of flows, promotion and LoRA."""

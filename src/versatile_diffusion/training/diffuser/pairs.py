@@ -1,0 +1,243 @@
+"""What the diffuser is trained on: items that exist in several modalities, as latents and as context tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.modalities.bank import ModalityBank
+from versatile_diffusion.modalities.modality import ZEROS
+from versatile_diffusion.tasks import Task
+from versatile_diffusion.training.engine.cache import cached
+
+ENCODE_BATCH = 64
+Values = Mapping[str, Sequence[Sequence[Any]]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One raw value per item, encoded once: (N, ...) latents or tokens, kept in half precision."""
+
+    rows: Tensor
+
+    @property
+    def alike(self) -> list[Tensor]:
+        return [torch.arange(len(self.rows))]
+
+    def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        return self.rows[items].float()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Several raw values per item: one is drawn each time, and encoded then."""
+
+    values: Sequence[Sequence[Any]]
+    encode: Any
+
+    @property
+    def alike(self) -> list[Tensor]:
+        return [torch.arange(len(self.values))]
+
+    @torch.no_grad()
+    def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        picks = torch.rand(len(items), generator=generator, device=generator.device).tolist()
+        choices = (self.values[item] for item in items.tolist())
+        return self.encode([c[int(pick * len(c))] for c, pick in zip(choices, picks, strict=True)])
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Several raw values per item, all encoded once: one is drawn each time.
+
+    Args:
+        rows: (V, ...), of the different values, in half precision.
+        which: (N, most), numbers of the rows of each item; what is beyond its count says nothing.
+        counts: (N,), how many rows each item has.
+    """
+
+    rows: Tensor
+    which: Tensor
+    counts: Tensor
+
+    @property
+    def alike(self) -> list[Tensor]:
+        return [torch.arange(len(self.counts))]
+
+    def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        picks = torch.rand(len(items), generator=generator, device=generator.device)
+        return self.rows[self.which[items, (picks * self.counts[items]).long()]].float()
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Several rows per item, at hand: one is drawn each time."""
+
+    rows: Sequence[Sequence[Tensor]]
+    device: torch.device
+
+    @property
+    def alike(self) -> list[Tensor]:
+        return [torch.arange(len(self.rows))]
+
+    def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        picks = torch.rand(len(items), generator=generator, device=generator.device).tolist()
+        choices = (self.rows[item] for item in items.tolist())
+        return (
+            torch.stack([c[int(pick * len(c))] for c, pick in zip(choices, picks, strict=True)]).to(self.device).float()
+        )
+
+
+class Side(Protocol):
+    """One modality of all items, as latents or as tokens."""
+
+    @property
+    def alike(self) -> list[Tensor]:
+        """The numbers of the items that may be drawn together, since what they give has one shape; shape by shape."""
+
+    def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, ...) for item numbers (B,), all of one shape."""
+
+
+@dataclass(frozen=True)
+class Only:
+    """Some of the items of another side, numbered anew."""
+
+    side: Side
+    items: Tensor
+
+    @cached_property
+    def alike(self) -> list[Tensor]:
+        found = [torch.isin(self.items, numbers).nonzero()[:, 0] for numbers in self.side.alike]
+        return [numbers for numbers in found if len(numbers)]
+
+    def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
+        return self.side.draw(self.items[items.cpu()], generator)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Items in several modalities. `latents[m]` and `tokens[m]` give (B, ...) for item numbers (B,)."""
+
+    count: int
+    latents: Mapping[str, Side]
+    tokens: Mapping[str, Side]
+
+    def only(self, items: Sequence[int]) -> Pairs:
+        """Some of the items, in the order given."""
+        numbers = torch.tensor(items)
+        latents, tokens = ({m: Only(s, numbers) for m, s in sides.items()} for sides in (self.latents, self.tokens))
+        return Pairs(len(items), latents, tokens)
+
+    def batches(
+        self,
+        wanted: Callable[[int], Sequence[tuple[Task, int]]],
+        step: int,
+        number: int,
+        count: int,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[Pairs, Tensor]]:
+        """For each task of a step what its batch is drawn from, and the numbers of its items there: drawn at random,
+        all of one shape; a shape is drawn as often as there are items of it.
+
+        Args:
+            wanted: the tasks of a step and the sizes of their batches.
+            step: which one.
+            number: of its batches, which one.
+            count: how many those are.
+            generator: of all chance.
+        """
+        for task, size in wanted(step):
+            alike, which = self.latents[task.flow.data].alike, 0
+            if len(alike) > 1:
+                counts = torch.tensor([float(len(numbers)) for numbers in alike], device=generator.device)
+                which = int(torch.multinomial(counts, 1, generator=generator))
+            drawn = torch.randint(len(alike[which]), (size,), generator=generator, device=generator.device)
+            yield self, alike[which][drawn.to(alike[which].device)].to(generator.device)
+
+    @classmethod
+    def encode(
+        cls, guiding: Values, generated: Values, bank: ModalityBank, cache: Path | None = None, ahead: bool = False
+    ) -> Pairs:
+        """Items from raw values.
+
+        A modality with one value per item is encoded here, once, and the result kept in the folder `cache` under a
+        name that depends on the values and the weights; one with several is encoded as it is drawn.
+
+        Args:
+            guiding: per modality, for each item the raw values that say the same of it; they become context tokens.
+            generated: likewise; they become latents.
+            bank: what encodes.
+            cache: a folder.
+            ahead: whether several values of an item are encoded here, too, each once. That pays in runs which draw
+                them more often than there are of them.
+
+        Raises:
+            ValueError: the modalities have different numbers of items.
+        """
+        counts = {len(items) for values in (guiding, generated) for items in values.values()}
+        if len(counts) != 1:
+            raise ValueError(f"every modality needs the same number of items; given are {sorted(counts)}")
+        latents = {m: _side(items, bank.codecs[m], f"latents-{m}", cache, ahead) for m, items in generated.items()}
+        tokens = {m: _side(items, bank.encoders[m], f"tokens-{m}", cache, ahead) for m, items in guiding.items()}
+        return cls(counts.pop(), latents, tokens)
+
+
+def _side(
+    items: Sequence[Sequence[Any]], part: Any, name: str, cache: Path | None, ahead: bool
+) -> Table | Drawn | Choices:
+    if any(len(choices) > 1 for choices in items):
+        return _choices(items, part, name, cache) if ahead else Drawn(items, part.encode)
+    return Table(_encode_all([choices[0] for choices in items], part, name, cache))
+
+
+def _choices(items: Sequence[Sequence[Any]], part: Any, name: str, cache: Path | None) -> Choices:
+    place = {value: number for number, value in enumerate(dict.fromkeys(v for choices in items for v in choices))}
+    rows = _encode_all(list(place), part, name, cache)
+    most = max(map(len, items))
+    which = [[place[value] for value in choices] + [0] * (most - len(choices)) for choices in items]
+    counts = torch.tensor([len(choices) for choices in items], device=rows.device)
+    return Choices(rows, torch.tensor(which, device=rows.device), counts)
+
+
+def _encode_all(values: Sequence[Any], part: Any, name: str, cache: Path | None) -> Tensor:
+    @torch.no_grad()
+    def encode() -> Tensor:
+        starts = tqdm(range(0, len(values), ENCODE_BATCH), desc=name, disable=None)
+        return torch.cat([part.encode(values[start : start + ENCODE_BATCH]).half() for start in starts])
+
+    if cache is None:
+        return encode()
+    return cached(cache / f"{name}-{_digest(values, part)}.safetensors", "rows", encode).to(part.device)
+
+
+def _digest(values: Sequence[Any], part: Any) -> str:
+    digest = hashlib.sha256(type(part).__name__.encode())
+    for tensor in part.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    modality = MODALITIES[part.modality]
+    for value in values:
+        digest.update(value.encode() if modality.plain else np.ascontiguousarray(modality.numbers(value)).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def null_tokens(task: Task, bank: ModalityBank, stream: str | None = None) -> Tensor:
+    """The null context (1, L, D) of a context of a task (of its only one); zeros are broadcast over the tokens."""
+    if stream is None:
+        (stream,) = task.flow.contexts
+    kind = task.null.get(stream, ZEROS)
+    encoder = bank.encoders[stream]
+    if kind == ZEROS:
+        return torch.zeros(1, 1, 1, device=encoder.device)
+    with torch.no_grad():
+        return encoder.encode([MODALITIES[stream].blanks[kind]])

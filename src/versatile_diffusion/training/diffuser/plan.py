@@ -1,0 +1,255 @@
+"""What a training takes, before anything is built: parameters, memory, operations, days, bytes of data.
+
+Everything is counted on the meta device, on the network that would be trained; only the constants below are assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch.utils.flop_counter import FlopCounterMode
+
+from versatile_diffusion.diffuser.context import Context
+from versatile_diffusion.diffuser.groups import parameter_counts, parameter_groups
+from versatile_diffusion.diffuser.unet import MultiFlowUNet
+from versatile_diffusion.tasks import TASKS
+from versatile_diffusion.training.diffuser.paper import PaperRun, Phase, multipliers
+
+STATE_BYTES = {"weights": 4, "gradients": 4, "AdamW": 8, "averaged model": 4}
+"""Bytes per parameter, in float32."""
+
+BACKWARD = 2.0
+"""Operations of the backward pass, as a multiple of those of the forward pass."""
+
+TOKENS = {"text": 77, "image": 257}
+FACTOR = 8
+"""Pixels of an image along one cell of its latent."""
+
+TRANSFORMERS = {
+    "text tokens": (123_700_000, 77),
+    "image tokens": (304_000_000, 257),
+    "text latent": (109_500_000, 79),
+}
+"""Parameters and positions of the frozen transformers: CLIP's two halves, and BERT. Each position takes two operations
+per parameter."""
+
+AUTOENCODER = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+"""diffusers' arguments of the image autoencoder."""
+
+IMAGE_BYTES = {256: 25_000, 512: 75_000}
+"""A JPEG file resized to that side, about."""
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Machine:
+    """GPUs, as many as there are.
+
+    Args:
+        gpus: in all.
+        per_node: on one machine.
+        tflops: peak of dense bfloat16 products, in 10^12 operations per second; 989 is an H100's.
+        mfu: share of it that the training reaches.
+    """
+
+    gpus: int = 8
+    per_node: int = 8
+    tflops: float = 989.0
+    mfu: float = 0.35
+
+    def __post_init__(self) -> None:
+        if self.gpus < 1 or self.per_node < 1:
+            raise ValueError(f"{self.gpus} GPUs, {self.per_node} per node: both must be 1 or more")
+        if not self.tflops > 0 or not 0 < self.mfu <= 1:
+            raise ValueError(f"tflops is {self.tflops} and mfu {self.mfu}; they must be above 0, and mfu at most 1")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one of the paper's trainings takes on some GPUs."""
+
+    run: PaperRun
+    machine: Machine
+
+    @cached_property
+    def unet(self) -> MultiFlowUNet:
+        """The network, without numbers."""
+        with torch.device("meta"):
+            return self.run.settings().build()
+
+    @cached_property
+    def parameters(self) -> dict[str, int]:
+        """By group and stream."""
+        return parameter_counts(self.unet)
+
+    @cached_property
+    def forward_flops(self) -> dict[str, dict[int, float]]:
+        """Operations of the forward pass for one sample, by flow and side."""
+        return {
+            name: {side: _flops(self.unet, name, side) for side in (phase.side for phase in self.run.phases)}
+            for name in self.run.flows
+        }
+
+    @cached_property
+    def activations(self) -> int:
+        """Bytes that the backward pass needs of one sample, at the largest side and for the flow that needs most: in
+        bfloat16, half of what is kept in float32."""
+        side = max(phase.side for phase in self.run.phases)
+        return max(_kept(self.unet, name, side) for name in self.run.flows) // 2
+
+    def memory(self) -> dict[str, int]:
+        """Bytes on each GPU by the way of spreading the model, with one sample at a time."""
+        state = sum(STATE_BYTES.values()) * sum(self.parameters.values())
+        groups = parameter_groups(self.unet).values()
+        gathered = 4 * max(parameter.numel() for members in groups for _, parameter in members) * 8
+        shards = {"ddp": 1, "hsdp": min(self.machine.per_node, self.machine.gpus), "fsdp": self.machine.gpus}
+        return {
+            name: state // count + self.activations + (gathered if count > 1 else 0) for name, count in shards.items()
+        }
+
+    def flops(self, phase: Phase) -> float:
+        """Operations of a phase, all flows alike often, on samples that are encoded ahead."""
+        mean = sum(by_side[phase.side] for by_side in self.forward_flops.values()) / len(self.run.flows)
+        return (1 + BACKWARD) * mean * phase.samples
+
+    def encoding_flops(self, phase: Phase) -> float:
+        """Operations of the frozen codecs and encoders for a phase whose samples are not encoded ahead."""
+        each = {name: 2.0 * size * positions for name, (size, positions) in TRANSFORMERS.items()}
+        each["image latent"] = _encoder_flops(phase.side)
+        total = 0.0
+        for flow in (TASKS[name].flow for name in self.run.flows):
+            total += each[f"{flow.data} latent"] + sum(each[f"{context} tokens"] for context in flow.contexts)
+        return total / len(self.run.flows) * phase.samples
+
+    def gpu_hours(self, flops: float) -> float:
+        """Hours of one GPU."""
+        return flops / (self.machine.tflops * 1e12 * self.machine.mfu) / 3600
+
+    def days(self, flops: float) -> float:
+        """Days of all GPUs together."""
+        return self.gpu_hours(flops) / 24 / self.machine.gpus
+
+    def cached_bytes(self, phase: Phase) -> dict[str, int]:
+        """Bytes of one sample: as a file, and encoded ahead (half precision)."""
+        return {
+            "image file": IMAGE_BYTES.get(phase.side, phase.side**2 // 3),
+            "image latent": 2 * 4 * (phase.side // FACTOR) ** 2,
+            "text latent": 2 * 768,
+            **{f"{modality} tokens": 2 * count * 768 for modality, count in TOKENS.items()},
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.run.stage,
+            "start": self.run.start,
+            "batch": self.run.batch,
+            "lr": self.run.lr,
+            "steps": self.run.steps,
+            "machine": asdict(self.machine),
+            "parameters": self.parameters,
+            "multipliers": multipliers(self.run),
+            "memory": self.memory(),
+            "activations": self.activations,
+            "forward_flops": self.forward_flops,
+            "phases": [self._phase(phase) for phase in self.run.phases],
+        }
+
+    def _phase(self, phase: Phase) -> dict[str, Any]:
+        trained, encoded = self.flops(phase), self.encoding_flops(phase)
+        return {
+            **asdict(phase),
+            "flops": trained,
+            "encoding_flops": encoded,
+            "gpu_hours": self.gpu_hours(trained),
+            "encoding_gpu_hours": self.gpu_hours(encoded),
+            "days": self.days(trained),
+            "bytes": self.cached_bytes(phase),
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        run, machine = self.run, self.machine
+        name = run.stage.replace("_", "-")
+        yield f"{name}: from {run.start}, {run.steps:,} updates of {run.batch:,}, AdamW {run.lr:g}"
+        factors: Mapping[str, float] = multipliers(run)
+        for stream, count in self.parameters.items():
+            yield f"  {stream:14} {count:>14,} parameters, multiplier {factors[stream]:g}"
+        yield f"  {'all':14} {sum(self.parameters.values()):>14,} parameters"
+        for flow, by_side in self.forward_flops.items():
+            told = ", ".join(f"{flops / 1e12:.3f} TFLOP at {side}" for side, flops in by_side.items())
+            yield f"  {flow:16} {told} (forward, one sample)"
+        state = "one sample at a time, weights, gradients, AdamW and averaged model in float32"
+        yield f"  memory per GPU ({state}):"
+        for way, size in self.memory().items():
+            yield f"    {way:5} {size / GIB:7.1f} GiB"
+        yield f"  on {machine.gpus} GPUs of {machine.tflops:g} TFLOP/s at an MFU of {machine.mfu:g}:"
+        for phase in run.phases:
+            trained, encoded, sizes = self.flops(phase), self.encoding_flops(phase), self.cached_bytes(phase)
+            cache = sum(size for name, size in sizes.items() if name != "image file")
+            yield (
+                f"    {phase.samples / 1e6:g} M samples at {phase.side}: {trained:.2e} operations, "
+                f"{self.gpu_hours(trained):,.0f} GPU hours, {self.days(trained):.2g} days; encoding on the way adds "
+                f"{self.gpu_hours(encoded):,.0f} GPU hours"
+            )
+            yield (
+                f"      {phase.samples * sizes['image file'] / 1e12:.1f} TB of files, "
+                f"{phase.samples * cache / 1e12:.1f} TB if all is encoded ahead"
+            )
+
+
+def _one(name: str, side: int, unet: MultiFlowUNet) -> tuple[torch.Tensor, torch.Tensor, list[Context], str]:
+    """A latent, a timestep and the contexts of one sample, without numbers."""
+    flow = TASKS[name].flow
+    shapes = {"image": (4, side // FACTOR, side // FACTOR), "text": (768,)}
+    latent = torch.empty(1, *shapes[flow.data], device="meta")
+    contexts = [
+        Context(m, torch.empty(1, TOKENS[m], unet.config.context_streams[m]["width"], device="meta"))
+        for m in flow.contexts
+    ]
+    return latent, torch.zeros(1, dtype=torch.long, device="meta"), contexts, flow.data
+
+
+def _flops(unet: MultiFlowUNet, name: str, side: int) -> float:
+    latent, timestep, contexts, data = _one(name, side, unet)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        unet(latent, timestep, contexts, data=data)
+    return float(counter.get_total_flops())
+
+
+def _encoder_flops(side: int) -> float:
+    """Of the image autoencoder's encoder for one image."""
+    with torch.device("meta"), torch.no_grad():
+        encoder, image = AutoencoderKL(**AUTOENCODER).encoder, torch.empty(1, 3, side, side)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        encoder(image)
+    return float(counter.get_total_flops())
+
+
+def _kept(unet: MultiFlowUNet, name: str, side: int) -> int:
+    """Bytes of the tensors that autograd keeps for the backward pass, weights left out, each storage once."""
+    weights = {parameter.untyped_storage()._cdata for parameter in unet.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if (place := tensor.untyped_storage()._cdata) not in weights:
+            kept[place] = tensor
+        return tensor
+
+    latent, timestep, contexts, data = _one(name, side, unet)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        unet(latent, timestep, contexts, data=data)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

@@ -1,0 +1,151 @@
+"""A later diffuser that begins as an earlier one: the next of the paper's settings (section 4.1), or a deeper one."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import torch
+from torch import nn
+
+from versatile_diffusion.diffuser.groups import STREAMED
+from versatile_diffusion.diffuser.unet import MultiFlowUNet
+from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.printable import shown
+
+NEW_CONTEXTS = ("fresh", "copied")
+
+
+def promote(unet: MultiFlowUNet, earlier: MultiFlowUNet, new_contexts: str = "copied") -> list[str]:
+    """Makes `unet` begin as `earlier`: the flows that both have give the same outputs, bit for bit.
+
+    Args:
+        unet: of the later stage.
+        earlier: of the stage before; or of none, such as one warm-started from Stable Diffusion.
+        new_contexts: context streams that `earlier` lacks begin as `copied` from one that it has, where all shapes
+            agree (contexts share their form: paper section 3.2), or stay `fresh`. New data streams stay fresh.
+
+    Returns:
+        The new streams, and what each began as.
+
+    Raises:
+        ValueError: the earlier one has weights or settings that this one has not; nothing has been changed then.
+    """
+    if new_contexts not in NEW_CONTEXTS:
+        raise ValueError(f"new_contexts is {shown(new_contexts)}; allowed: {', '.join(NEW_CONTEXTS)}")
+    _check(unet, earlier)
+    unet.load_state_dict(earlier.state_dict(), strict=False)
+    told = [f"data.{name}: fresh" for name in unet.data if name not in earlier.data]
+    for name in (name for name in unet.context if name not in earlier.context):
+        like = [old for old in earlier.context if _shapes(earlier.context[old]) == _shapes(unet.context[name])]
+        if new_contexts == "copied" and like:
+            unet.context[name].load_state_dict(earlier.context[like[0]].state_dict())
+            told.append(f"context.{name}: copy of context.{like[0]}")
+        else:
+            told.append(f"context.{name}: fresh")
+    return told
+
+
+@torch.no_grad()
+def deepened(earlier: MultiFlowUNet, depth: int | Sequence[int], data: Sequence[str]) -> MultiFlowUNet:
+    """A diffuser with more residual blocks per level and the same outputs: the new blocks begin as the identity.
+
+    Args:
+        earlier: the diffuser that it begins as.
+        depth: residual blocks per level, a number or one per level; none may be fewer than `earlier` has.
+        data: which of its data streams to keep.
+
+    Raises:
+        ValueError: a level would have fewer blocks than before.
+    """
+    config = {name: value for name, value in earlier.config.items() if not name.startswith("_")}
+    config |= {"depth": depth, "data_streams": {name: config["data_streams"][name] for name in data}}
+    unet = MultiFlowUNet(**config)
+    levels = len(config["multipliers"])
+    before, after = (_depths(one.config["depth"], levels) for one in (earlier, unet))
+    if any(new < old for new, old in zip(after, before, strict=True)):
+        raise ValueError(f"depth is {depth}; each level must have at least the {before} residual blocks of the earlier")
+    unet.time_embed.load_state_dict(earlier.time_embed.state_dict())
+    olds = {place: number for number, place in enumerate(_places(before, before))}
+    for number, place in enumerate(_places(after, before)):
+        old, stage = olds.get(place), unet.plan[number]
+        for name in data:
+            if old is not None:
+                unet.data[name][number].load_state_dict(earlier.data[name][old].state_dict())
+            elif stage.pops:  # past the skip that it joins
+                weight = unet.data[name][number].skip.weight
+                weight.copy_(torch.eye(*weight.shape[:2]).view_as(weight))
+                unet.data[name][number].skip.bias.zero_()
+        if old is not None and stage.attention is not None:
+            for name, stream in unet.context.items():
+                stream[stage.attention].load_state_dict(earlier.context[name][earlier.plan[old].attention].state_dict())
+    return unet
+
+
+def with_streams(earlier: MultiFlowUNet, data: Sequence[str], contexts: Sequence[str]) -> MultiFlowUNet:
+    """A diffuser with only these of its streams; itself if it has no others."""
+    if not (set(earlier.data) - set(data) or set(earlier.context) - set(contexts)):
+        return earlier
+    config = {name: value for name, value in earlier.config.items() if not name.startswith("_")}
+    for group, kept in (("data_streams", data), ("context_streams", contexts)):
+        config[group] = {name: options for name, options in config[group].items() if name in kept}
+    unet = MultiFlowUNet(**config)
+    weights = earlier.state_dict()
+    unet.load_state_dict({name: weights[name] for name in unet.state_dict()})
+    return unet
+
+
+def _depths(depth: int | Sequence[int], levels: int) -> list[int]:
+    return [depth] * levels if isinstance(depth, int) else list(depth)
+
+
+def _places(depths: Sequence[int], before: Sequence[int]) -> list[tuple[Any, ...]]:
+    """Where each stage of a plan with these depths stands; the same place in the plan of depths `before` is the same
+    stage. On the way down new blocks come last of their level; on the way up after the first, which takes what comes
+    from below: so each old one joins the skip that it joined before."""
+    levels = list(enumerate(zip(depths, before, strict=True)))
+    places: list[tuple[Any, ...]] = [("stem",)]
+    for level, (depth, _) in levels:
+        places += [(level, "down", number) for number in range(depth)]
+        places += [(level, "half")] if level < len(levels) - 1 else []
+    places += [("middle", 0), ("middle", 1)]
+    for level, (depth, old) in reversed(levels):
+        new = count(old + 1)
+        places += [(level, "up", 0)]
+        places += [(level, "up", next(new)) for _ in range(depth - old)]
+        places += [(level, "up", number) for number in range(1, old + 1)]
+        places += [(level, "double")] if level else []
+    return [*places, ("out",)]
+
+
+def _check(unet: MultiFlowUNet, earlier: MultiFlowUNet) -> None:
+    ours, theirs = unet.state_dict(), earlier.state_dict()
+    if unexpected := [name for name in theirs if name not in ours]:
+        raise ValueError(
+            f"the earlier stage has {len(unexpected)} weights that this one lacks, such as {unexpected[0]}"
+        )
+    if other := [name for name, value in theirs.items() if value.shape != ours[name].shape]:
+        shapes = f"{tuple(theirs[other[0]].shape)} there and {tuple(ours[other[0]].shape)} here"
+        raise ValueError(f"{len(other)} weights of the earlier stage have other shapes, such as {other[0]}: {shapes}")
+    mine, its = _options(unet), _options(earlier)
+    if different := [name for name, value in its.items() if mine[name] != value]:  # such as heads, which no shape shows
+        told = ", ".join(f"{name} {its[name]} there and {mine[name]} here" for name in different)
+        raise ValueError(f"the earlier stage was built otherwise: {told}")
+
+
+def _options(unet: MultiFlowUNet) -> dict[str, Any]:
+    """How it was built, each stream's options (with those left out) by its name, as plain JSON."""
+    config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
+    for group in STREAMED:
+        for name, options in config.pop(f"{group}_streams").items():
+            arguments = inspect.signature(getattr(MODALITIES[name], f"{group}_stream")).parameters.values()
+            left_out = {a.name: a.default for a in arguments if a.default is not a.empty}
+            config[f"{group}.{name}"] = left_out | options
+    return json.loads(json.dumps(config))
+
+
+def _shapes(stream: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in stream.state_dict().items()}

@@ -1,0 +1,37 @@
+"""Sheets of samples, for people who watch a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from versatile_diffusion.modalities import MODALITIES
+
+
+def write_sheet(rows: Sequence[tuple[str, Sequence[Any]]], path: Path) -> None:
+    """What was given above what was made: a grid of what can be drawn, and numbered lines of the rest beside it.
+
+    Args:
+        rows: the modality of each row, and its values.
+        path: of the new files, without an ending.
+    """
+    known = [(MODALITIES[name], values) for name, values in rows]
+    drawn = [[modality.draw(value) for value in values] for modality, values in known if modality.draw is not None]
+    if drawn:
+        side = max(image.width for images in drawn for image in images)
+        sheet = Image.new("RGB", (side * len(drawn[0]), side * len(drawn)), "white")
+        for row, images in enumerate(drawn):
+            for column, image in enumerate(images):
+                sheet.paste(image, (side * column, side * row))
+        sheet.save(path.with_suffix(".png"))
+    words = [
+        values if modality.plain else [modality.line(value) for value in values]
+        for modality, values in known
+        if modality.draw is None
+    ]
+    if words:
+        texts = [" -> ".join(column) for column in zip(*words, strict=True)]
+        path.with_suffix(".txt").write_text("".join(f"{n}: {text}\n" for n, text in enumerate(texts)))

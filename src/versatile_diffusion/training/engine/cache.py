@@ -1,0 +1,28 @@
+"""Tensors that take long to compute, kept in a file for the next run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from versatile_diffusion.files import write_whole
+
+
+def cached(path: Path, name: str, compute: Callable[[], Tensor]) -> Tensor:
+    """The tensor `name` of the file, which is written first where there is none, and anew where it is damaged."""
+    if path.exists():
+        try:
+            return load_file(path)[name]
+        except (SafetensorError, KeyError) as error:
+            tqdm.write(f"{path} is damaged ({error}): computed anew", file=sys.stderr)
+    tensor = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, partial(save_file, {name: tensor.contiguous().cpu()}))
+    return tensor

@@ -1,0 +1,252 @@
+"""Muon, which parameter goes to which optimizer, and multipliers on groups and streams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from versatile_diffusion.diffuser.groups import Multipliers, parameter_groups
+from versatile_diffusion.diffuser.unet import MultiFlowUNet
+from versatile_diffusion.printable import shown
+from versatile_diffusion.training.engine.distributed import scattered
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # pushes every singular value in (0, 1] to about 0.7 .. 1.2
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrix to `matrix` (m, n), roughly: all singular values end in about 0.7 .. 1.2.
+
+    Newton-Schulz iteration with a quintic polynomial; only matrix products, on the smaller of the two sides.
+    """
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x = matrix if wide else matrix.T
+    x = x / (x.norm() + 1e-7)
+    a, b, c = _QUINTIC
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + torch.addmm(gram, gram, gram, beta=b, alpha=c) @ x
+    return x if wide else x.T
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised (Jordan et al. 2024): for weights that act as matrices.
+
+    Convolution filters are flattened to (out, in * kernel). The update is scaled by sqrt(max(1, rows / columns)).
+
+    Args:
+        params: parameters of two dimensions or more.
+        lr: step length, about the norm of the change per singular direction.
+        momentum: of the (Nesterov) average of the gradients.
+        weight_decay: decoupled, as in AdamW.
+        newton_schulz_steps: iterations of `orthogonalise`.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        newton_schulz_steps: int = 5,
+    ):
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "newton_schulz_steps": newton_schulz_steps,
+        }
+        super().__init__(params, defaults)
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.ndim < 2:
+                    raise ValueError(f"Muon takes parameters of two dimensions or more, got shape {tuple(p.shape)}")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, p.grad, group)
+        return loss
+
+    def _update(self, p: Tensor, grad: Tensor, group: dict) -> None:
+        state = self.state[p]
+        if not state:
+            state["momentum"] = torch.zeros_like(grad)
+        state["momentum"].lerp_(grad, 1 - group["momentum"])
+        direction = grad.lerp(state["momentum"], group["momentum"])
+        if isinstance(direction, DTensor):  # put together once, not for every product
+            direction = direction.full_tensor()
+        direction = direction.flatten(1)
+        rows, columns = direction.shape
+        update = scattered(orthogonalise(direction, group["newton_schulz_steps"]).view(p.shape), like=p)
+        p.mul_(1 - group["lr"] * group["weight_decay"])
+        p.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+
+
+def _adamw(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """Fused on a GPU."""
+    on_gpu = all(p.is_cuda for group in groups for p in group["params"])
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=on_gpu or None)
+
+
+def _adam(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=lr, betas=betas)
+
+
+def _sgd(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """Without momentum."""
+    return torch.optim.SGD(groups, lr=lr)
+
+
+def _adamw_8bit(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ValueError(
+            "optimizer 'adamw-8bit' needs bitsandbytes, which is not installed: pip install bitsandbytes; "
+            "'adamw' does without"
+        ) from error
+    return AdamW8bit(groups, lr=lr, betas=betas)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "adam": _adam,
+    "sgd": _sgd,
+    "adamw-8bit": _adamw_8bit,
+}
+"""What updates the parameters that Muon does not."""
+
+
+@dataclass
+class ParameterGroups:
+    """Parameters by optimizer: Muon, another with weight decay, that other without."""
+
+    muon: list[nn.Parameter] = field(default_factory=list)
+    decay: list[nn.Parameter] = field(default_factory=list)
+    no_decay: list[nn.Parameter] = field(default_factory=list)
+
+    def optimizers(
+        self,
+        lr: float,
+        weight_decay: float,
+        betas: tuple[float, float] = (0.9, 0.98),
+        muon_lr: float = 0.02,
+        muon_weight_decay: float = 0.02,
+        muon_steps: int = 5,
+        kind: str = "adamw",
+    ) -> list[torch.optim.Optimizer]:
+        """One of `OPTIMIZERS`, and Muon where there is something for it.
+
+        Raises:
+            ValueError: the kind is unknown, or what it needs is not installed.
+        """
+        if kind not in OPTIMIZERS:
+            raise ValueError(f"optimizer is {shown(kind)}; allowed: {', '.join(OPTIMIZERS)}")
+        groups = [{"params": self.decay, "weight_decay": weight_decay}, {"params": self.no_decay, "weight_decay": 0.0}]
+        first = OPTIMIZERS[kind](groups, lr=lr, betas=betas)
+        if not self.muon:
+            return [first]
+        return [first, Muon(self.muon, muon_lr, weight_decay=muon_weight_decay, newton_schulz_steps=muon_steps)]
+
+
+class Rates(Protocol):
+    """The settings of an objective that say how fast it learns."""
+
+    @property
+    def lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def muon_lr(self) -> float: ...
+    @property
+    def muon_weight_decay(self) -> float: ...
+
+
+def adamw_and_muon(module: nn.Module, rates: Rates, not_muon: tuple[str, ...]) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of an encoder, AdamW for all else and for first and last layers.
+
+    Args:
+        rates: AdamW's `lr` and `weight_decay`, Muon's with `muon_` before.
+        not_muon: parts of the names of first and last layers.
+    """
+    groups = split_parameters(module, not_muon=not_muon)
+    return groups.optimizers(
+        rates.lr, rates.weight_decay, (0.9, 0.98), rates.muon_lr, rates.muon_weight_decay, muon_steps=4
+    )
+
+
+def multiply(optimizers: Sequence[torch.optim.Optimizer], unet: MultiFlowUNet, multipliers: Multipliers) -> None:
+    """Gives each group and stream its multiplier (paper section 3.4), by parting the optimizers' parameter groups.
+
+    Call it before the first step, and after `multipliers.freeze`.
+
+    Args:
+        optimizers: over parameters of `unet`.
+        unet: the diffuser.
+        multipliers: see there; where all are 1 nothing changes.
+    """
+    groups = parameter_groups(unet)
+    factors = {id(p): factor for name, factor in multipliers.of(groups).items() for _, p in groups[name]}
+    for optimizer in optimizers:
+        parts = []
+        for group in optimizer.param_groups:
+            for factor in dict.fromkeys([factors[id(p)] for p in group["params"]] or [1.0]):
+                members = [p for p in group["params"] if factors[id(p)] == factor]
+                scaled = {"lr": factor * group["lr"]} if multipliers.mode == "update" else {"gradient_factor": factor}
+                parts.append({**group, "params": members, **({} if factor == 1 else scaled)})
+        optimizer.param_groups[:] = parts
+        optimizer.register_step_pre_hook(_scale_gradients)
+
+
+@torch.no_grad()
+def _scale_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    for group in optimizer.param_groups:
+        gradients = [p.grad for p in group["params"] if p.grad is not None]
+        if gradients and "gradient_factor" in group:
+            torch._foreach_mul_(gradients, group["gradient_factor"])
+
+
+def split_parameters(
+    module: nn.Module, muon: bool = True, not_muon: tuple[str, ...] = (), no_decay: tuple[str, ...] = ()
+) -> ParameterGroups:
+    """Sorts the trainable parameters of `module`.
+
+    Weights of `nn.Linear` and convolutions go to Muon, or to AdamW with decay where `muon` is False; biases, norms,
+    embeddings and other parameters go to AdamW without decay.
+
+    Args:
+        muon: whether to use Muon at all.
+        not_muon: parts of names of matrices that AdamW takes all the same (first and last layers).
+        no_decay: parts of names that must not decay.
+    """
+    groups, matrices = ParameterGroups(), _matrices(module)
+    for name, p in module.named_parameters():
+        if not p.requires_grad:
+            continue
+        if id(p) not in matrices or any(part in name for part in no_decay):
+            groups.no_decay.append(p)
+        elif muon and not any(part in name for part in not_muon):
+            groups.muon.append(p)
+        else:
+            groups.decay.append(p)
+    return groups
+
+
+def _matrices(module: nn.Module) -> set[int]:
+    """Identities of the weights that multiply features; a table tied to an embedding is not among them."""
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
+    tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    return {id(m.weight) for m in module.modules() if isinstance(m, kinds)} - tables

@@ -1,0 +1,1 @@
+"""Training of what stands around the diffuser: codecs and context encoders."""

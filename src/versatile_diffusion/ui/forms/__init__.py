@@ -1,0 +1,1 @@
+"""Forms of the studio: controls, and the tabs that use them."""

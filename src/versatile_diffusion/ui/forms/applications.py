@@ -1,0 +1,299 @@
+"""Forms of the applications: blend, disentangle, edit, inpaint; with those of `joint.py` and `compare.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image, ImageDraw
+
+from versatile_diffusion.applications.disentangle import levels, restyle
+from versatile_diffusion.applications.round_trip import IMAGE_WEIGHT, edit
+from versatile_diffusion.cli.verbs import sweep
+from versatile_diffusion.flow import Condition, Flow
+from versatile_diffusion.modalities.image import check_image
+from versatile_diffusion.pipeline.output import Output
+from versatile_diffusion.ui.forms.compare import compare_form, sheet
+from versatile_diffusion.ui.forms.controls import PRIVATE, Setting, colour_match, condition, draw_handles, link_painter
+from versatile_diffusion.ui.forms.joint import FLOWS, joint_form
+from versatile_diffusion.ui.forms.tabs import (
+    SEVERAL_CONTEXTS,
+    First,
+    Form,
+    Values,
+    draw_settings,
+    filled,
+    first_picture,
+    sample_pictures,
+    seeded,
+)
+from versatile_diffusion.ui.forms.widgets import painter, picture
+from versatile_diffusion.ui.page.shelf import Sheet
+from versatile_diffusion.ui.page.uploads import canvas, read_mask, read_picture
+from versatile_diffusion.ui.queue.jobs import Ask
+
+if TYPE_CHECKING:
+    from versatile_diffusion import VersatileDiffusionPipeline
+
+FROM_BOTH, FROM_PICTURE = Flow("image", ("text", "image")), Flow("image", ("image",))
+PICTURES = tuple(f"picture-{k}" for k in range(1, 5))
+TEXTS = ("text-1", "text-2")
+
+
+def application_forms(pipe: VersatileDiffusionPipeline) -> list[Form]:
+    """Return the application forms that the model supports."""
+    samples = [str(file) for file in sample_pictures()]
+    makers: Mapping[Any, Sequence[Flow]] = {
+        blend_form: [FROM_BOTH],
+        disentangle_form: [FROM_PICTURE],
+        edit_form: [FROM_BOTH],
+        inpaint_form: [FROM_BOTH],
+        joint_form: FLOWS,
+        compare_form: [task.flow for task in pipe.tasks()[:1]] or [FROM_BOTH],
+    }
+    return [make(pipe, samples) for make, flows in makers.items() if all(pipe.can(flow) for flow in flows)]
+
+
+def blend_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
+    """Form for up to four images and two prompts, each with weight and controls."""
+    inputs = {**dict.fromkeys(PICTURES, "image"), **dict.fromkeys(TEXTS, "text")}
+
+    def draw(setting: Setting) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+        drawn |= _few(PICTURES[:2], TEXTS[:1])
+        with gr.Accordion("More images and texts", open=False) as more:
+            drawn |= (rest := _few(PICTURES[2:], TEXTS[1:]))
+
+        def seen(given: Any) -> Any:
+            return gr.update(open=True) if given else gr.skip()
+
+        for name in (*PICTURES[2:], *TEXTS[1:]):  # show inputs filled by another tab or a restore
+            rest[name].change(seen, rest[name], more, queue=False, **PRIVATE)
+        handles = {name: (kind, SEVERAL_CONTEXTS) for name, kind in inputs.items()}
+        return drawn | draw_settings(FROM_BOTH, setting, handles, drawn)
+
+    def asks(values: Values) -> list[Ask]:
+        given = [condition(name, kind, values) for name, kind in inputs.items()]
+        conditions = filled(given, "add an image or a prompt first")
+        return [Ask("image", conditions, seeded(values), after=colour_match(values, first_picture(conditions)))]
+
+    names = ("picture-1", "picture-1.weight", "picture-2", "picture-2.weight", "text-1", "text-1.weight")
+    examples = [
+        (samples[k], 0.6, samples[k - 1], 0.4, text, weight)
+        for k, text, weight in ((0, "", 0.5), (1, "a red heart", 0.3), (2, "a 3d icon", 0.3))
+        if len(samples) > 2
+    ]
+    return Form(
+        "blend",
+        "Blend",
+        "Blend up to four images and two prompts by weight. Leave unused inputs empty.",
+        "image",
+        draw,
+        asks,
+        tuple((kind, name) for name, kind in inputs.items()),
+        names,
+        tuple(examples),
+        "Blend",
+    )
+
+
+def _few(pictures: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+    """Draw image inputs side by side, then prompts, each with a weight."""
+    drawn: dict[str, Any] = {}
+    with gr.Row(elem_classes="cards"):
+        for name in pictures:
+            with gr.Column(min_width=150):
+                drawn[name] = picture(_title(name), height=150)
+                drawn |= draw_handles(name, "image", ("weight", "focus"))
+    for name in texts:
+        with gr.Row():
+            drawn[name] = gr.Textbox(label=_title(name), max_length=500, scale=2, min_width=160)
+            drawn |= draw_handles(name, "text", ("weight",))
+    return drawn
+
+
+def _title(name: str) -> str:
+    return name.replace("picture", "image").replace("-", " ").capitalize()
+
+
+DIAL, LEVELS, STYLE_OF = "Single level", "All five levels", "Style of another image"
+
+
+def disentangle_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
+    """Form that separates an image's content and style."""
+
+    def draw(setting: Setting) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+        with gr.Row(elem_classes="cards"):
+            with gr.Column(min_width=180):
+                drawn["image"] = picture("Image")
+            with gr.Column(min_width=180, visible=False) as other:
+                drawn["style-of"] = picture("Style from")
+        drawn["mode"] = gr.Radio([DIAL, LEVELS, STYLE_OF], value=DIAL, label="Mode")
+        with gr.Column() as dial:
+            info = "0 keeps the content, 0.5 everything, 1 the style."
+            drawn["dial"] = gr.Slider(0, 1, 0.2, step=0.05, label="Dial", info=info)
+        with gr.Column(visible=False) as strength:
+            info = "Number of main components taken as style."
+            drawn["components"] = gr.Slider(1, 10, 2, step=1, label="Components", info=info)
+
+        def turned(mode: str) -> list[Any]:
+            return [gr.update(visible=mode == DIAL), *[gr.update(visible=mode == STYLE_OF)] * 2]
+
+        drawn["mode"].change(turned, drawn["mode"], [dial, strength, other], queue=False, **PRIVATE)
+        return drawn | draw_settings(FROM_PICTURE, setting, {"image": ("image", ("mask", "start", "end"))}, drawn)
+
+    def asks(values: Values) -> list[Ask]:
+        image = condition("image", "image", values)
+        if image is None:
+            raise ValueError("add an image first")
+        arguments = seeded(values)
+        after = colour_match(values, image.value)
+        if values["mode"] == DIAL:
+            return [Ask("image", (replace(image, focus=float(values["dial"])),), arguments, after=after)]
+        if values["mode"] == LEVELS:
+            one = {**arguments, "num_outputs": 1}
+            strip = [(replace(image, focus=focus), f"level {focus.level:+g}") for focus in levels()]
+            return [Ask("image", (at,), one, after=after, label=label) for at, label in strip]
+        style = read_picture(values["style-of"])
+        if style is None:
+            raise ValueError("add the style image, too")
+
+        def call(pipe: VersatileDiffusionPipeline, **own: Any) -> Output:
+            return restyle(pipe, style, image.value, components=int(values["components"]), **own)
+
+        return [Ask("image", (image,), arguments, call, colour_match(values, style))]
+
+    return Form(
+        "disentangle",
+        "Disentangle",
+        "Vary an image by content or style: one focus level, all five levels, or the style of another image.",
+        "image",
+        draw,
+        asks,
+        (("image", "image"), ("image", "style-of")),
+        ("image", "style-of", "mode"),
+        tuple(
+            (one, samples[k - 1] if mode == STYLE_OF else None, mode)
+            for (k, one), mode in zip(enumerate(samples), (LEVELS, DIAL, STYLE_OF), strict=False)
+        ),
+        together=_strip,
+    )
+
+
+def _strip(values: Values, outputs: Sequence[Output], model: str) -> Sheet | None:
+    """Draw the levels side by side; None in the other modes."""
+    if values["mode"] != LEVELS:
+        return None
+    return sheet(outputs, [sweep.Axis("level", tuple(focus.level for focus in levels()))], model)
+
+
+def edit_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
+    """Form that edits an image with words."""
+
+    def draw(setting: Setting) -> dict[str, Any]:
+        drawn: dict[str, Any] = {"image": picture("Image")}
+        info = "Describes the image. Click Write caption, then edit."
+        drawn["caption"] = gr.Textbox(label="Caption", info=info, max_length=500)
+        info = "Relative to the caption; the caption has the rest."
+        drawn["keep"] = gr.Slider(0, 1, IMAGE_WEIGHT, step=0.01, label="Image weight", info=info)
+        with gr.Accordion("Or edit without a caption: remove and add", open=False), gr.Row():
+            drawn["remove"] = gr.Textbox(label="Remove", max_length=200, min_width=120)
+            drawn["add"] = gr.Textbox(label="Add", max_length=200, min_width=120)
+        without = ("negative_prompt", "layer_seed", "layer_plan", "mixing")
+        return drawn | draw_settings(FROM_BOTH, setting, {}, drawn, without=without)
+
+    def asks(values: Values) -> list[Ask]:
+        image = _needed(values, "image")
+        words = {name: values[name].strip() for name in ("remove", "add") if (values[name] or "").strip()}
+        if not words and not (values["caption"] or "").strip():
+            raise ValueError("enter or generate a caption, or fill in Remove or Add")
+        words = words or {"caption": values["caption"].strip()}
+
+        def call(pipe: VersatileDiffusionPipeline, **own: Any) -> Output:
+            captioning = {"callback_on_step_end": own["callback_on_step_end"]}
+            return edit(pipe, image, **words, image_weight=float(values["keep"]), captioning=captioning, **own).picture
+
+        return [Ask("image", (Condition("image", image),), seeded(values), call, colour_match(values, image))]
+
+    def look(values: Values) -> list[Ask]:
+        image = _needed(values, "image")
+        return [Ask("text", (Condition("image", image),), {"seed": 0, "temperature": 0.0})]
+
+    first = First("Write caption", look, "caption") if pipe.can(Flow("text", ("image",))) else None
+    captions = ("a red car", "a green cactus with a flower", "a pink ice cream")
+    return Form(
+        "edit",
+        "Edit",
+        "Edit an image through its caption: generate a caption, change it, and regenerate the image.",
+        "image",
+        draw,
+        asks,
+        (("image", "image"), ("text", "caption")),
+        ("image", "caption"),
+        tuple(zip(samples, captions, strict=False)),
+        first=first,
+    )
+
+
+def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
+    """Form that regenerates part of an image."""
+    codec = pipe.bank.codecs["image"]
+
+    def draw(setting: Setting) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+        with gr.Row(elem_classes="cards"):
+            with gr.Column(min_width=180):
+                drawn["image"] = picture("Image")
+            with gr.Column(min_width=180):
+                drawn["image.mask"] = painter("Paint the area to regenerate")
+        drawn["text"] = gr.Textbox(label="Prompt", info="Empty: continue the image itself.", max_length=500)
+        info = "1 - denoising strength: 0 ignores the original, 1 keeps it."
+        drawn["fidelity"] = gr.Slider(0, 0.95, 0, step=0.05, label="Fidelity to the original", info=info)
+        link_painter(drawn["image"], drawn["image.mask"], codec.fit)
+        without = ("mixing", "layer_seed", "layer_plan", "width", "height", "start", "fidelity", "match_colours")
+        return drawn | draw_settings(FROM_BOTH, setting, {}, drawn, without=without)
+
+    def asks(values: Values) -> list[Ask]:
+        image, mask = _needed(values, "image"), read_mask(values["image.mask"])
+        if mask is None:
+            raise ValueError("paint over the area to regenerate first")
+        arguments = {**seeded(values), "start": codec.fit(image), "repaint": np.asarray(mask, np.float32) / 255}
+        if values["fidelity"]:
+            arguments["fidelity"] = float(values["fidelity"])
+        text = condition("text", "text", {"text": values["text"]})
+        if text is None:
+            arguments = {n: v for n, v in arguments.items() if n not in ("style", "negative_prompt")}
+        return [Ask("image", (text or Condition("image", image),), arguments)]
+
+    return Form(
+        "inpaint",
+        "Inpaint",
+        "Paint over part of an image; only that part is regenerated.",
+        "image",
+        draw,
+        asks,
+        (("image", "image"), ("text", "text")),
+        ("image", "image.mask", "text"),
+        tuple(
+            (sample, _half_painted(codec.fit(check_image(sample))), text)
+            for sample, text in zip(samples, ("a red heart", "a green leaf", "a yellow star"), strict=False)
+        ),
+    )
+
+
+def _half_painted(shown: Image.Image) -> dict[str, str | None] | None:
+    """Return an image with a disc painted over its upper half, as an example."""
+    mask = Image.new("L", (256, round(256 * shown.height / shown.width)))
+    ImageDraw.Draw(mask).ellipse((56, 0, 200, mask.height // 2), fill=255)
+    return canvas(shown, mask)
+
+
+def _needed(values: Values, name: str) -> Any:
+    image = read_picture(values[name])
+    if image is None:
+        raise ValueError("add an image first")
+    return image

@@ -1,0 +1,202 @@
+"""Forms: the inputs of a tab, and the runs they request. One form per task of the table, and those of the applications
+(`applications.py`)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from versatile_diffusion.flow import Condition, Flow
+from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.pipeline.models import shipped_models
+from versatile_diffusion.tasks import Task
+from versatile_diffusion.ui.forms.controls import (
+    Setting,
+    arguments_of,
+    colour_match,
+    condition,
+    draw_controls,
+    draw_handles,
+    link_painter,
+    widgets_of,
+)
+from versatile_diffusion.ui.forms.widgets import form_of, value_input
+from versatile_diffusion.ui.queue.jobs import Ask, Limits
+
+if TYPE_CHECKING:
+    from versatile_diffusion import VersatileDiffusionPipeline
+    from versatile_diffusion.ui.page.shelf import Sheet
+
+Values = Mapping[str, Any]
+Asks = Callable[[Values], Iterable[Ask]]
+Together = Callable[[Values, Sequence[Any], str], "Sheet | None"]
+EXAMPLE_TEXTS = ("a red apple", "a smiling face", "a cat face", "a green tree", "a red heart")
+EXAMPLE_PICTURES = 5
+ONE_CONTEXT = ("mask", "focus", "avoid", "start", "end", "region")
+SEVERAL_CONTEXTS = ("weight", "mask", "focus", "scale", "negative", "avoid", "start", "end", "region")
+
+
+@dataclass(frozen=True)
+class First:
+    """A preliminary pass that fills in an input.
+
+    Args:
+        button: button label.
+        asks: its runs; their first text is filled in.
+        into: name of the input.
+    """
+
+    button: str
+    asks: Asks
+    into: str
+
+
+@dataclass(frozen=True)
+class Form:
+    """Definition of a tab.
+
+    Args:
+        name: name of the tab, as on the command line.
+        title, help: texts shown to the user.
+        data: output modality.
+        draw: draws all inputs; returns components by name.
+        asks: converts values to runs; ValueError with a message for the user.
+        accepts: inputs that take a result from another tab, as (modality, name).
+        example_names: inputs that examples fill in.
+        examples: values of the examples.
+        button: button label.
+        together: builds one sheet of all results: `(values, outputs, model)`, or None.
+        first: preliminary pass, if any.
+        besides: modalities of further results.
+        example_labels: names of the examples, if their values are not descriptive.
+    """
+
+    name: str
+    title: str
+    help: str
+    data: str
+    draw: Callable[[Setting], dict[str, Any]]
+    asks: Asks
+    accepts: tuple[tuple[str, str], ...] = ()
+    example_names: tuple[str, ...] = ()
+    examples: tuple[tuple[Any, ...], ...] = ()
+    button: str = "Generate"
+    together: Together | None = None
+    first: First | None = None
+    besides: tuple[str, ...] = ()
+    example_labels: tuple[str, ...] = ()
+
+
+def sample_pictures() -> list[Path]:
+    """Return the sample images of installed models."""
+    return [file for folder in shipped_models().values() for file in sorted((folder.parent / "samples").glob("*.png"))]
+
+
+def setting_of(pipe: VersatileDiffusionPipeline, limits: Limits, task: Task | None) -> Setting:
+    """Return the context of controls, with the model's defaults for a task over the task's own."""
+    usual = {"guidance_scale": task.guidance_scale} | pipe.config.defaults.get(task.name, {}) if task else {}
+    return Setting(pipe, limits, usual)
+
+
+def seeded(values: Values) -> dict[str, Any]:
+    """Return the arguments set by the controls, always with a seed."""
+    arguments = arguments_of(values)
+    return {**arguments, "seed": arguments.get("seed", secrets.randbelow(2**32))}
+
+
+def filled(conditions: Sequence[Condition | None], missing: str) -> tuple[Condition, ...]:
+    """Return the conditions that are not None; ValueError (`missing`) if there are none."""
+    given = tuple(one for one in conditions if one is not None)
+    if not given:
+        raise ValueError(missing)
+    return given
+
+
+def first_picture(conditions: Sequence[Condition]) -> Any:
+    """Return the first image condition's value; None if there is none."""
+    able = {name for name, record in MODALITIES.items() if "match_colours" in record.pair_options}
+    return next((one.value for one in conditions if one.modality in able), None)
+
+
+def noun_of(modality: str) -> str:
+    """Return the noun of a modality; its name if unknown."""
+    return MODALITIES[modality].noun if modality in MODALITIES else modality
+
+
+def title(name: str) -> str:
+    """Return a task's title."""
+    return name.replace("-", " ").capitalize()
+
+
+def task_form(task: Task) -> Form:
+    """Return the form of a task in the table: an input per context, and the controls of its flow."""
+    contexts = task.flow.contexts
+    several = len(contexts) > 1
+    handles = SEVERAL_CONTEXTS if several else ONE_CONTEXT
+
+    def draw(setting: Setting) -> dict[str, Any]:
+        drawn = {}
+        with gr.Row(elem_classes="cards"):
+            for name in contexts:
+                with gr.Column(min_width=200):
+                    drawn[name] = value_input(name, noun_of(name).capitalize())
+                    drawn |= draw_handles(name, name, ("weight",)) if several else {}
+        return drawn | draw_settings(task.flow, setting, {name: (name, handles) for name in contexts}, drawn)
+
+    def asks(values: Values) -> list[Ask]:
+        conditions = [condition(name, name, values) for name in contexts]
+        for name, one in zip(contexts, conditions, strict=True):
+            if one is None:
+                raise ValueError(f"add {noun_of(name)} input first")
+        given = filled(conditions, "")
+        return [Ask(task.flow.data, given, seeded(values), after=colour_match(values, first_picture(given)))]
+
+    accepts = tuple((name, name) for name in contexts)
+    return Form(
+        task.name, title(task.name), task.help, task.flow.data, draw, asks, accepts, contexts, examples_of(contexts)
+    )
+
+
+def draw_settings(
+    flow: Flow,
+    setting: Setting,
+    inputs: Mapping[str, tuple[str, Sequence[str]]],
+    drawn: Mapping[str, Any],
+    without: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Draw the controls of a run: simple ones first, then the advanced section with all others and the inputs' handles.
+
+    Args:
+        inputs: modality and handles of each input.
+        drawn: the inputs, for linking painters.
+        without: controls to omit.
+    """
+    controls = widgets_of(flow, setting, without)
+    with gr.Row(elem_classes="simple"):
+        made = draw_controls(controls, setting, fold=False)
+    with gr.Accordion("Advanced", open=False, elem_classes="advanced"):
+        with gr.Row(elem_classes="settings"):
+            made |= draw_controls(controls, setting, fold=True)
+        for name, (modality, handles) in inputs.items():
+            foreign = () if MODALITIES[flow.data].grid else ("region",)  # no canvas
+            left = [handle for handle in handles if f"{name}.{handle}" not in drawn and handle not in foreign]
+            title = f"{drawn[name].label}: weight, region and schedule"
+            with gr.Accordion(title, open=False), gr.Row(elem_classes="settings"):
+                made |= draw_handles(name, modality, left)
+            if f"{name}.mask" in made:
+                link_painter(drawn[name], made[f"{name}.mask"])
+    return made
+
+
+def examples_of(contexts: Sequence[str]) -> tuple[tuple[Any, ...], ...]:
+    """Return example values for these contexts; empty if one has no examples."""
+    columns = {"typed": EXAMPLE_TEXTS, "painted": tuple(map(str, sample_pictures())), "file": ()}
+    forms = [form_of(name) for name in contexts]
+    if any(not columns[form] for form in forms):
+        return ()
+    return tuple(zip(*(columns[form] for form in forms), strict=False))[:EXAMPLE_PICTURES]

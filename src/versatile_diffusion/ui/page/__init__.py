@@ -1,0 +1,1 @@
+"""The studio page: layout, panels, uploads and access control."""

@@ -1,0 +1,1 @@
+"""Jobs of the studio: their queue, limits and storage."""

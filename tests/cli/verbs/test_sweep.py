@@ -1,0 +1,100 @@
+"""`versatile sweep`: one task over one or two settings, on a labelled sheet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Command
+from versatile_diffusion import VersatileDiffusionPipeline
+from versatile_diffusion.cli.io.sheet import _fitted, labelled
+from versatile_diffusion.cli.verbs.sweep import axis
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "values"),
+    [
+        ("guidance_scale=1:12:2", "guidance_scale", (1, 3, 5, 7, 9, 11)),
+        ("seed=0:4", "seed", (0, 1, 2, 3)),
+        ("fidelity=0:0.5:0.1", "fidelity", (0, 0.1, 0.2, 0.3, 0.4)),
+        ("steps=2", "num_inference_steps", (2,)),
+        ("style=noto,fluent", "style", ("noto", "fluent")),
+        ("image.focus=0,0.5,1", "image.focus", (0, 0.5, 1)),
+    ],
+)
+def test_what_is_gone_over(text: str, name: str, values: tuple) -> None:
+    found = axis(text)
+    assert (found.name, found.values) == (name, values)
+
+
+def test_a_sheet_has_every_picture_in_its_place() -> None:
+    colours = ["red", "green", "blue", "black", "yellow", "cyan"]
+    tiles = [Image.new("RGB", (16, 8), colour) for colour in colours]
+    drawn = labelled(tiles, ["one", "two"], ["a", "b", "c"])
+    left, top = drawn.width - 3 * (128 + 4), drawn.height - 2 * (64 + 4)
+    for place, tile in enumerate(tiles):
+        row, column = divmod(place, 3)
+        assert drawn.getpixel((left + column * 132 + 64, top + row * 68 + 32)) == tile.getpixel((0, 0))
+    labels = np.asarray(drawn.convert("L"))
+    assert labels[:top].min() < 128
+    assert labels[:, :left].min() < 128
+
+
+def test_labels_go_on_in_a_second_line_and_are_not_cut() -> None:
+    labels = ["noto", "style emojione-monotone", "fluent-emoji-high-contrast"]
+    titles, font = _fitted(labels, width=128)
+    assert [title.replace("\n", " ").replace("- ", "-") for title in titles] == labels
+    assert max(font.getlength(line) for title in titles for line in title.splitlines()) <= 128
+
+
+def test_a_sheet_is_what_its_cells_are_and_replays(
+    versatile: Command, model: str, tiny_pipeline: VersatileDiffusionPipeline
+) -> None:
+    answer = versatile(
+        "sweep", "text-to-image", "a dog", "--over", "guidance_scale=1:4:2", "--over", "seed=3:6", "--set", "steps=2",
+        "--model", model, "--json",
+    )  # fmt: skip
+    told = json.loads(answer.out)
+    assert told["axes"] == {"guidance_scale": [1, 3], "seed": [3, 4, 5]}
+    cells = [(cell["settings"]["guidance_scale"], cell["settings"]["seeds"]) for cell in told["cells"]]
+    assert cells == [(scale, [seed]) for scale in (1, 3) for seed in (3, 4, 5)]
+    drawn = Image.open(told["file"])
+    image = tiny_pipeline.text_to_image("a dog", guidance_scale=3, seed=5, num_inference_steps=2).images[0]
+    tile = image.resize((128, 128), Image.Resampling.NEAREST)
+    corner = (drawn.width - 4 - 128, drawn.height - 4 - 128, drawn.width - 4, drawn.height - 4)
+    assert np.array_equal(np.asarray(drawn.crop(corner)), np.asarray(tile))
+    assert versatile("replay", told["file"]).out.startswith("identical")
+
+
+def test_controls_of_a_condition_and_texts(versatile: Command, model: str, apple: Path) -> None:
+    answer = versatile(
+        "sweep", "image-to-text", apple, "--over", "image.focus=0,0.5", "--set", "steps=2", "--model", model
+    )
+    assert answer.code == 0
+    assert [line.split(":")[0] for line in answer.out.splitlines()[:2]] == ["image.focus 0", "image.focus 0.5"]
+    assert versatile("replay", "out/sweep.json").out.startswith("identical")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("sing", "a", "--over", "seed=0:2"), "unknown task 'sing'; allowed: text-to-image"),
+        (("text-to-image", "a", "b", "--over", "seed=0:2"), "takes 1 inputs (text); got 2"),
+        (("text-to-image", "a", "--over", "seed"), "--over is 'seed'"),
+        (("text-to-image", "a", "--over", "seed=4:4"), "the range is empty"),
+        (("text-to-image", "a", "--over", "seed=0:100000000"), "100000000 values; at most 256 cells"),
+        (("text-to-image", "a", "--over", "seed=0:200", "--over", "steps=1,2"), "at most 2 settings and 256 cells"),
+        (("text-to-image", "a", "--over", "colour=1,2"), "unknown setting 'colour'"),
+        (("text-to-image", "a", "--over", "image.weight=1,2"), "cannot sweep 'image.weight'"),
+        (("text-to-image", "a", "--over", "guidance_scale=-3,1"), "guidance_scale is -3"),
+        (("text-to-image", "a", "--over", "seed=0:2", "--set", "style=a,b"), "one is allowed"),
+    ],
+)
+def test_mistakes_are_one_line(versatile: Command, model: str, arguments: tuple, words: str) -> None:
+    answer = versatile("sweep", *arguments, "--model", model)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert words in answer.err
