@@ -15,8 +15,10 @@ from tiny import build_tiny_pipeline
 
 from versatile_diffusion.data import encoded as module
 from versatile_diffusion.data.encoded import LATENTS, TOKENS, EncodedSet, encode_set, rank
+from versatile_diffusion.data.encoder import seed_of
 from versatile_diffusion.data.looks import Looks
 from versatile_diffusion.data.sources import Report, open_source
+from versatile_diffusion.modalities.image.crops import crops
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "white")
 CPU = torch.device("cpu")
@@ -53,6 +55,25 @@ def test_what_is_drawn_is_what_the_encoders_give(bank, folder: Path, tmp_path: P
             rows = made.rows(kind, modality, CPU).draw(items, generator)
             with torch.no_grad():
                 assert torch.allclose(rows, parts[modality].encode(values), atol=5e-3), (kind, modality)
+
+
+def test_one_of_several_crops_is_drawn(bank, folder: Path, tmp_path: Path) -> None:
+    """The whole image comes first; the crops are the same each time, and each has a latent and tokens of its own."""
+    ramp = Image.linear_gradient("L").convert("RGB").resize((32, 48))
+    ramp.save(folder / "0.png")
+    made, again = (encode_set(open_source(folder), bank, tmp_path / name, crops=3) for name in ("one", "two"))
+    whole = encode_set(open_source(folder), bank, tmp_path / "whole")
+    for kind, part in ((LATENTS, bank.codecs["image"]), (TOKENS, bank.encoders["image"])):
+        rows = made.parts[0].item(0)[f"{kind}.image"]
+        assert len(rows) == 3
+        assert len(made.parts[0].item(0)[f"{kind}.text"]) == 1
+        assert all(torch.equal(*pair) for pair in zip(rows, again.parts[0].item(0)[f"{kind}.image"], strict=True))
+        assert torch.allclose(rows[0], whole.parts[0].item(0)[f"{kind}.image"][0], atol=5e-3)
+        with torch.no_grad():
+            expected = part.encode([part.fit(crop) for crop in crops(ramp, 3, seed_of("0.png"))])
+        assert torch.allclose(torch.stack(rows).float(), expected, atol=5e-3)
+        drawn = made.rows(kind, "image", CPU).draw(torch.zeros(48, dtype=torch.long), torch.Generator().manual_seed(0))
+        assert len({tuple(row.flatten().tolist()) for row in drawn}) == 3, kind
 
 
 def test_one_of_several_captions_is_drawn(bank, folder: Path, tmp_path: Path) -> None:
@@ -158,6 +179,8 @@ def test_another_model_and_another_source_are_refused(bank, folder: Path, tmp_pa
         encode_set(open_source(folder), other, tmp_path / "out")
     with pytest.raises(ValueError, match="another source"):
         encode_set(open_source(made.folder / "looks"), bank, tmp_path / "out")
+    with pytest.raises(ValueError, match="another --crops"):
+        encode_set(open_source(folder), bank, tmp_path / "out", crops=2)
     with pytest.raises(ValueError, match="another --long"):
         encode_set(open_source(folder), bank, tmp_path / "out", long="skip")
 

@@ -57,6 +57,14 @@ def test_the_sets_of_all_shards_are_one(model: Path, shards: Path, tmp_path: Pat
     assert len(encoded_set(tmp_path / "out", bank, tmp_path / "none")) == 23
 
 
+def test_a_finished_encoding_is_not_taken_for_another(model: Path, shards: Path, tmp_path: Path) -> None:
+    encode_shards(work_of(model, shards, tmp_path / "out", crops=2))
+    assert len(encode_shards(work_of(model, shards, tmp_path / "out", crops=2))) == 23
+    for options, other in (({"crops": 3}, "--crops"), ({"crops": 2, "long": "skip"}, "--long")):
+        with pytest.raises(ValueError, match=f"another {other}"):
+            encode_shards(work_of(model, shards, tmp_path / "out", **options))
+
+
 def test_an_encoding_goes_on_with_the_shards_that_are_left(model: Path, shards: Path, tmp_path: Path) -> None:
     encode_shards(work_of(model, shards, tmp_path / "whole"))
 

@@ -32,7 +32,13 @@ __all__ = ["LATENTS", "LONG", "TOKENS", "EncodedSet", "encode_set", "rank"]
 INDEX = "encoded.json"
 MOST_INDEX = 1 << 30
 """Bytes of the index, which has the name of every item."""
-BEGUN = {"source": "another source", "made_by": "another model", "shapes": "other shapes", "long": "another --long"}
+BEGUN = {
+    "source": "another source",
+    "made_by": "another model",
+    "shapes": "other shapes",
+    "long": "another --long",
+    "crops": "another --crops",
+}
 """What an encoding that goes on must not differ in."""
 SETS = "sets"
 """In the index of a set that is made of sets, one for each shard of its source: their folders."""
@@ -142,6 +148,7 @@ def encode_set(
     looks: int = 12,
     buckets: Buckets | None = None,
     long: str = "cut",
+    crops: int = 1,
     report: Report | None = None,
     journal: Journal | None = None,
     empty: bool = False,
@@ -159,6 +166,7 @@ def encode_set(
         looks: how many items to keep as they were, the first by `rank`.
         buckets: the shapes that pictures are cut to, each to the nearest; the codec's own size if left out.
         long: what becomes of captions that are longer than the context encoder reads, one of `LONG`.
+        crops: rows of each image: the image itself and random crops of it, the same ones each time.
         report: counts what is skipped.
         journal: finds samples that end the process.
         empty: whether a source without a good item may be.
@@ -171,21 +179,20 @@ def encode_set(
     report, journal, done = report or Report(), journal or Journal(None), 0
     with writing(out, lambda: f"the first {done} items stay"):
         out.mkdir(parents=True, exist_ok=True)
-        index, known = _begun(out, source, bank, buckets, long, report)
+        index, known = _begun(out, made_from(source, bank, buckets, long, crops), report)
         if index["finished"]:
             return EncodedSet.open(out)
         done = _count(index)
         report = Report(**{**index["report"], "allowed": report.allowed, "few": report.few})
         kept = Looks(out / FOLDER, looks)
-        taking = Taking(ItemEncoder(bank, batch, long, report), kept, known, buckets, journal)
+        taking = Taking(ItemEncoder(bank, batch, long, report, crops), kept, known, buckets, journal)
         taken = source.walk(taking.take, Position(**index["position"]), report)
         while position := taking.fill(taken, part):
             for shape, entries in taking.drain().items():
                 index["parts"].append(_write_part(out, index, shape, entries))
             index |= {"position": asdict(position), "report": report.to_json()}
             _write_index(out, index)
-            done = _count(index)
-            progress(done)
+            progress(done := _count(index))
         if not index["parts"] and not empty:
             raise ValueError(f"{source.path} holds no good picture with a caption: {report}{report.hint}")
         _finish(out, index | {"finished": True, "report": report.to_json()})
@@ -193,23 +200,29 @@ def encode_set(
     return EncodedSet.open(out)
 
 
-def _begun(
-    out: Path, source: Source, bank: ModalityBank, buckets: Buckets | None, long: str, report: Report
-) -> tuple[dict[str, Any], dict[tuple[str, str], Known]]:
-    """The index to go on with, and what is encoded already of what is yet to come."""
-    fresh: dict[str, Any] = {
+def made_from(
+    source: Source, bank: ModalityBank, buckets: Buckets | None = None, long: str = "cut", crops: int = 1
+) -> dict[str, Any]:
+    """What an index says of how its set is made."""
+    return {
         "source": str(source.path.resolve()),
         "content": source.content,
         "encoding": source.encoding,
         "made_by": {name: maker_of(part) for name, part in encoders_of(bank).items()},
         "shapes": None if buckets is None else [list(shape) for shape in buckets.shapes],
         "long": long,
+        "crops": crops,
     }
+
+
+def _begun(out: Path, made: Mapping[str, Any], report: Report) -> tuple[dict[str, Any], dict[tuple[str, str], Known]]:
+    """The index to go on with, and what is encoded already of what is yet to come."""
+    fresh = dict(made)
     fresh |= {"parts": [], "before": [], "position": asdict(Position()), "finished": False, "report": report.to_json()}
     if not (out / INDEX).is_file():
         return fresh, {}
     try:
-        older = {"long": long, "content": "", "before": []}  # which older ones lack
+        older = {"long": made["long"], "crops": 1, "content": "", "before": []}  # which older ones lack
         index: dict[str, Any] = {**dict.fromkeys(fresh), **older, **read_index(out / INDEX)}
     except ValueError as error:
         warnings.warn(f"{error}; all is encoded anew", stacklevel=1)
@@ -224,7 +237,7 @@ def _begun(
     }
     if index["content"] == fresh["content"] and not damaged:
         return index, known
-    changed = f"{source.path} has changed" if index["content"] else f"{out} does not say which files it was made of"
+    changed = f"{made['source']} has changed" if index["content"] else f"{out} does not say which files it was made of"
     why = [*damaged, *([] if index["content"] == fresh["content"] else [changed])]
     warnings.warn(f"{'; '.join(why)}: what is not in {out} any more, or new, is encoded anew", stacklevel=1)
     for path in (out / FOLDER).glob("*"):

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from versatile_diffusion.data.encoded import INDEX, SETS, EncodedSet, encode_set, read_index
-from versatile_diffusion.data.encoder import encoders_of
+from versatile_diffusion.data.encoded import INDEX, SETS, EncodedSet, encode_set, made_from, read_index
 from versatile_diffusion.data.journal import Journal
 from versatile_diffusion.data.looks import FOLDER, RANK_LENGTH
 from versatile_diffusion.data.places import Spread, in_turn
@@ -24,7 +23,6 @@ from versatile_diffusion.data.sources import Position, Source
 from versatile_diffusion.files import write_json
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
-from versatile_diffusion.records.embeddings import maker_of
 
 JOURNAL = "at.json"
 
@@ -77,9 +75,10 @@ class EncodeShard:
             index = read_index(self.folder(number) / INDEX)
         except (ValueError, OSError):
             return False
-        made_by = {name: maker_of(part) for name, part in encoders_of(self.bank).items()}
-        same = index.get("content") == self.alone(number).content and index["made_by"] == made_by
-        return bool(index["finished"]) and same
+        options = {name: self.options[name] for name in ("buckets", "long", "crops") if name in self.options}
+        made = made_from(self.alone(number), self.bank, **options)
+        there = {"crops": 1, **index}
+        return bool(index["finished"]) and all(there.get(name) == made[name] for name in made if name != "source")
 
 
 def encode_shards(
@@ -112,7 +111,7 @@ def encode_shards(
     names = [work.folder(number).name for number, index in enumerate(indices) if index["parts"]]
     _gather_looks(work.out, names, looks)
     common: dict[str, Any] = {
-        name: indices[0].get(name) for name in ("source", "encoding", "made_by", "shapes", "long")
+        name: indices[0].get(name) for name in ("source", "encoding", "made_by", "shapes", "long", "crops")
     }
     common |= {"content": work.source.content, "parts": [], "before": [], "position": asdict(Position())}
     write_json(work.out / INDEX, {**common, SETS: names, "finished": True, "report": report.to_json()})

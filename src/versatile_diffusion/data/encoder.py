@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -51,16 +52,20 @@ class ItemEncoder:
         batch: values that are encoded together.
         long: one of `LONG`.
         report: counts what is cut, left out or bad.
+        crops: rows of each value that can be cropped: the value itself and random crops of it.
     """
 
     bank: ModalityBank
     batch: int
     long: str
     report: Report
+    crops: int = 1
 
     def __post_init__(self) -> None:
         if self.long not in LONG:
             raise ValueError(unknown("--long", self.long, LONG))
+        if self.crops < 1:
+            raise ValueError(f"crops is {self.crops}; it must be 1 or more")
 
     def fitted(self, item: Item) -> Item | None:
         """The item with values that the context encoders can read; None, counted, if none are left.
@@ -89,6 +94,17 @@ class ItemEncoder:
             return None
         self.report.captions["captions cut to what the encoder reads" if cut else TOO_LONG] += len(long)
         return replace(item, values={**item.values, **kept})
+
+    def cropped(self, item: Item) -> Item:
+        """The item with the crops of its values; the same ones for the same key."""
+        seed = seed_of(item.key)
+        values = dict(item.values)
+        for modality, whole in item.values.items():
+            if (crops := MODALITIES[modality].crops) is not None:
+                values[modality] = [
+                    crop for k, value in enumerate(whole) for crop in crops(value, self.crops, seed + k)
+                ]
+        return replace(item, values=values)
 
     @torch.no_grad()
     def rows(self, items: Sequence[Item], shape: Shape | None) -> list[ItemRows | None]:
@@ -215,7 +231,7 @@ class Taking:
                     self.encoder.tried(entry.item, entry.shape)
         items = [entry.item for entry in entries if entry.item is not None]
         with self.journal.at(keys):
-            rows = self.encoder.rows(items, entries[0].shape)
+            rows = self.encoder.rows([self.encoder.cropped(item) for item in items], entries[0].shape)
         for entry, item, found in zip(entries, items, rows, strict=True):
             entry.rows = found
             if found is not None:
@@ -227,6 +243,11 @@ class Taking:
         entries, self.entries = self.entries, {}
         good = {shape: [e for e in some if e.rows is not None] for shape, some in entries.items()}
         return {shape: some for shape, some in good.items() if some}
+
+
+def seed_of(key: str) -> int:
+    """The seed of an item's crops."""
+    return int.from_bytes(sha256(key.encode("utf-8", "surrogateescape")).digest()[:8], "big")
 
 
 def _guarded(encode: Callable[[list[Any]], Tensor], values: list[Any]) -> list[Tensor | str]:

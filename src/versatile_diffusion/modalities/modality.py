@@ -90,6 +90,7 @@ class Modality:
             both.
         size, decoding: those of `data_options` that set the value's size, and the codec's decoding.
         square: `(value, side)`: fits a value to a square of `side` pixels; None if it has no such size.
+        crops: `(value, count, seed)`: the value and `count - 1` random crops of it; None if values have no parts.
 
         noun, plural: words for users; by default the name.
         guides: help text of the command-line argument; metavar: its placeholder.
@@ -134,6 +135,7 @@ class Modality:
     size: tuple[str, ...] = ()
     decoding: tuple[str, ...] = ()
     square: Callable[[Any, int], Any] | None = None
+    crops: Callable[[Any, int, int], list[Any]] | None = None
 
     noun: str = ""
     plural: str = ""

@@ -21,6 +21,7 @@ IMAGE = Modality(
     pair_options=frozenset({"match_colours"}),
     size=("height", "width"),
     square=Late(f"{_IMAGE}:square"),
+    crops=Late(f"{_IMAGE}.crops:crops"),
     example="apple.png",
     several="photos/",
     form="painted",

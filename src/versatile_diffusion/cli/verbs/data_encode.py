@@ -35,6 +35,10 @@ def encode(
     side: Annotated[
         int | None, typer.Option(min=1, help="Side of square images in pixels; default: the model's.")
     ] = None,
+    crops: Annotated[
+        int,
+        typer.Option(min=1, help="Rows of each image: the image itself and random crops of it; training draws one."),
+    ] = 1,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Ray cluster; local starts one here.")] = None,
     device: Device = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -60,7 +64,7 @@ def encode(
     pipe = load(model)
     buckets = Buckets(((side, side),)) if side is not None else None
     buckets = buckets if aspect is None else buckets_of(pipe, aspect)
-    options: dict[str, Any] = {"part": part, "batch": batch, "buckets": buckets, "long": long}
+    options: dict[str, Any] = {"part": part, "batch": batch, "buckets": buckets, "long": long, "crops": crops}
     encoded = _encoded(source, pipe, out, report, options, {"model": model, "device": device, "ray": ray})
     told = Report(**encoded.index["report"])
     if json:
