@@ -14,7 +14,7 @@ import os
 import random
 import re
 import resource
-import select
+import selectors
 import shutil
 import signal
 import sys
@@ -224,8 +224,10 @@ def outcome(kind: Kind, file: Path, content: bytes) -> tuple[str, str, float, fl
         if (child := os.fork()) == 0:
             _child(kind, file, put)
         os.close(put)
-        if waits := not select.select([get], [], [], 30 * LONGEST)[0]:  # other work may have the machine
-            os.kill(child, signal.SIGKILL)
+        with selectors.DefaultSelector() as ready:  # `select` knows no descriptor above 1,023
+            ready.register(get, selectors.EVENT_READ)
+            if waits := not ready.select(30 * LONGEST):  # other work may have the machine
+                os.kill(child, signal.SIGKILL)
         _, status, used = os.wait4(child, 0)
         hung = waits or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU)
         answer, _, said = os.read(get, 9999).decode(errors="replace").partition("\0")

@@ -136,7 +136,7 @@ def test_commands_of_a_page(page: str, clone: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(3600)  # dozens of processes, each of which loads torch
+@pytest.mark.timeout(1200)  # dozens of processes, each of which loads torch
 @pytest.mark.parametrize("page", [page for page in COMMANDING if page not in IN_PROCESS])
 def test_a_page_in_a_shell(page: str, clone: Path) -> None:
     """All of a page in one shell, in a clone with an environment of its own."""

@@ -54,24 +54,25 @@ def step_of(run: Path) -> int:
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1800)
+@pytest.mark.flaky(reruns=1)  # Ray's own processes, on a busy machine
 def test_a_lost_node_is_replaced_and_the_losses_are_those_of_an_unbroken_run(cluster: Any, tmp_path: Path) -> None:
     build_tiny_pipeline().save_pretrained(tmp_path / "model")
     write_shards(tmp_path / "shards", 4, 12)
     options = {**OPTIONS, "stream": [str(tmp_path / "shards")]}
     arguments = {"objective": "own-data", "settings": str(tmp_path / "model"), "data": None, "out": tmp_path / "ray"}
-    arguments |= {"device": "cpu", "changes": LOOP, "options": options}
+    arguments |= {"device": "cpu", "changes": LOOP, "options": options, "timeout": 2}
     ended: list[Any] = []
-    runner = threading.Thread(target=lambda: ended.append(run_on_ray(arguments, Group("", nodes=2))))
+    runner = threading.Thread(target=lambda: ended.append(run_on_ray(arguments, Group("", nodes=2))), daemon=True)
     runner.start()
     while step_of(tmp_path / "ray") < KILLED_AFTER and runner.is_alive():
         time.sleep(0.05)
     cluster.remove_node(cluster.nodes[1], allow_graceful=False)
     killed_at = step_of(tmp_path / "ray")
     cluster.add_node(num_cpus=1)
-    runner.join(3000)
+    runner.join(900)
     assert KILLED_AFTER <= killed_at < STEPS
-    assert ended
+    assert ended, f"the run did not end; it was killed at step {killed_at} and is at {step_of(tmp_path / 'ray')}"
     assert (ended[0].step, ended[0].finished) == (STEPS, True)
     assert json.loads((tmp_path / "ray" / "settings.json").read_text())["started"]["processes"] == 2
 

@@ -91,7 +91,7 @@ def step_of(out: Path) -> int:
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("keep", [1, 2])
 def test_a_run_killed_at_any_of_its_files_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], keep: int

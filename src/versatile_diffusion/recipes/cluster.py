@@ -4,6 +4,7 @@ when a node is lost. All that a run is lies in its folder, so it goes on from th
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from versatile_diffusion.files import write_json
+from versatile_diffusion.training.engine.distributed import TIMEOUT_MINUTES
 from versatile_diffusion.training.engine.loop import Outcome
 
 RAY = "ray"
@@ -65,6 +67,7 @@ def run_on_ray(arguments: Mapping[str, Any], group: Group, tell: Callable[[str],
     if mine:
         ray.init(group.address, log_to_driver=False)
     gpu = ray.cluster_resources().get("GPU", 0) > 0 and arguments.get("device") in (None, "cuda")
+    minutes = arguments.get("timeout", TIMEOUT_MINUTES)
     scaling = ray.train.ScalingConfig(
         num_workers=group.nodes * group.per_node,
         use_gpu=gpu,
@@ -77,7 +80,7 @@ def run_on_ray(arguments: Mapping[str, Any], group: Group, tell: Callable[[str],
         train_loop_config={**arguments, "out": str(out), "folder": os.getcwd()},
         scaling_config=scaling,
         run_config=ray.train.RunConfig(storage_path=str(out / RAY), name="group", failure_config=failures),
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        torch_config=TorchConfig("nccl" if gpu else "gloo", timeout_s=math.ceil(60 * minutes)),
     )
     tell(f"{scaling.num_workers} processes on {group.nodes} nodes of {ray.get_runtime_context().gcs_address}")
     try:

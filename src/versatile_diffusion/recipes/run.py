@@ -14,7 +14,7 @@ import torch
 from versatile_diffusion.files import write_whole
 from versatile_diffusion.recipes.settings import named
 from versatile_diffusion.training.engine.config import LoopSettings
-from versatile_diffusion.training.engine.distributed import World, joined, place
+from versatile_diffusion.training.engine.distributed import TIMEOUT_MINUTES, World, joined, place
 from versatile_diffusion.training.engine.folder import owned
 from versatile_diffusion.training.engine.loop import Objective, Outcome, go_on
 
@@ -29,7 +29,7 @@ def run(
     seed: int | None = None,
     device: str | None = None,
     changes: Mapping[str, Any] | None = None,
-    timeout: float = 30.0,
+    timeout: float = TIMEOUT_MINUTES,
     tell: Callable[[str], None] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Outcome:

@@ -181,7 +181,7 @@ def test_weights_are_behind_the_names() -> None:
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("sharded", [False, True])
 def test_a_trainer_that_is_killed_again_and_again_ends_as_an_unbroken_run(
     model: Path, shards: Path, tmp_path: Path, sharded: bool

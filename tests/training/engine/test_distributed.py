@@ -30,7 +30,7 @@ from versatile_diffusion.training.engine.state import RunState
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.timeout(3600)  # two processes wait for each other at every step, long on a busy machine
+pytestmark = pytest.mark.timeout(1200)  # two processes wait for each other at every step, long on a busy machine
 
 
 @pytest.fixture(scope="module")

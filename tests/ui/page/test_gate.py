@@ -266,6 +266,19 @@ def test_a_page_of_another_site_does_nothing_here(guarded: Running, ada: httpx.C
     assert ada.get("").headers["X-Frame-Options"] == "DENY"
 
 
+def test_who_was_let_in_to_ask_hears_the_answer() -> None:
+    """However many requests the same address has sent since: results have a rate of their own."""
+    join, data = (
+        next(door for door in doors(Limits()) if door.fits(method, f"/gradio_api/queue/{name}"))
+        for method, name in (("POST", "join"), ("GET", "data"))
+    )
+    assert join.throttle is not None
+    assert data.throttle is not None
+    while not join.throttle.take("192.0.2.1", 1):
+        pass
+    assert data.throttle.take("192.0.2.1", 1) == 0
+
+
 def test_uploads_of_a_client_are_bounded_together(guarded: Running, ada: httpx.Client) -> None:
     content = b"0" * (5 * MEGABYTE // 2)
     sent = [ada.post("gradio_api/upload", files={"files": ("a.png", bytes([k]) + content)}) for k in range(5)]

@@ -30,6 +30,8 @@ from versatile_diffusion.training.engine.launch import end_with_launcher
 
 Result = TypeVar("Result")
 PULSE = 10.0
+TIMEOUT_MINUTES = 30.0
+"""Until an unresponsive process counts as dead."""
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
 VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -131,7 +133,7 @@ class World:
 
 
 @contextmanager
-def joined(device: torch.device, timeout: timedelta = timedelta(minutes=30)) -> Iterator[World]:
+def joined(device: torch.device, timeout: timedelta = timedelta(minutes=TIMEOUT_MINUTES)) -> Iterator[World]:
     """Joins the processes that the environment tells of (or stays alone), and leaves them at the end.
 
     Args:

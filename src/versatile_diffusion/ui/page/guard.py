@@ -52,6 +52,7 @@ def doors(limits: Limits) -> tuple[Door, ...]:
     """Return the requests that the page needs. gradio has about sixty other routes: a second queue endpoint, deep links
     (each writes a file), component functions, recordings, a proxy."""
     requests = Throttle(REQUESTS)
+    results = Throttle(REQUESTS)  # separate, so that an admitted request can always fetch its result
     stored = limits.uploaded * MEGABYTE
     uploads = Throttle(Rate(stored, stored / HOUR))
     largest = limits.megabytes * MEGABYTE + MEGABYTE // 2  # including multipart overhead
@@ -64,7 +65,8 @@ def doors(limits: Limits) -> tuple[Door, ...]:
         Door("GET", "/config|/gradio_api/app_id", throttle=requests),
         Door("GET HEAD", "/gradio_api/file=.+"),
         Door("POST", "/gradio_api/upload", throttle=uploads, stores=True, largest=largest),
-        Door("GET", "/gradio_api/(upload_progress|queue/data|heartbeat/[^/]+)", throttle=requests),
+        Door("GET", "/gradio_api/(upload_progress|heartbeat/[^/]+)", throttle=requests),
+        Door("GET", "/gradio_api/queue/data", throttle=results),
         Door("POST", "/gradio_api/(queue/join|run/predict)", throttle=requests),
     )
 
