@@ -27,6 +27,6 @@ except (ValueError, KeyError):
 weak = [f"{one['name']} {one['version']}: {weakness['id']}" for one in found for weakness in one.get("vulns", ())]
 unknown = sum("skip_reason" in one for one in found)
 print(f"audit: bandit found nothing; {len(found) - unknown} packages looked up, of {unknown} the index knows nothing")
-print(*weak, sep="\n")
+print(*weak, sep="\n", end="\n" if weak else "")
 raise SystemExit(bool(weak) and os.environ.get("STRICT") == "1")
 PYTHON
