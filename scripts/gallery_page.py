@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.cli.io.sheet import labelled
+from versatile_diffusion.sheets import labelled
 
 Samples = Mapping[str, Any]
 """Images by name."""

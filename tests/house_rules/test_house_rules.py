@@ -28,6 +28,7 @@ LAYERS = (
     "numeric",
     "reading",
     "files",
+    "sheets",
     "shipped",
     "layers",
     "tokens",

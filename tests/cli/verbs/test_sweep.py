@@ -11,7 +11,6 @@ from PIL import Image
 
 from tests.cli.conftest import Command
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.cli.io.sheet import _fitted, labelled
 from versatile_diffusion.cli.verbs.sweep import axis
 
 
@@ -29,26 +28,6 @@ from versatile_diffusion.cli.verbs.sweep import axis
 def test_what_is_gone_over(text: str, name: str, values: tuple) -> None:
     found = axis(text)
     assert (found.name, found.values) == (name, values)
-
-
-def test_a_sheet_has_every_picture_in_its_place() -> None:
-    colours = ["red", "green", "blue", "black", "yellow", "cyan"]
-    tiles = [Image.new("RGB", (16, 8), colour) for colour in colours]
-    drawn = labelled(tiles, ["one", "two"], ["a", "b", "c"])
-    left, top = drawn.width - 3 * (128 + 4), drawn.height - 2 * (64 + 4)
-    for place, tile in enumerate(tiles):
-        row, column = divmod(place, 3)
-        assert drawn.getpixel((left + column * 132 + 64, top + row * 68 + 32)) == tile.getpixel((0, 0))
-    labels = np.asarray(drawn.convert("L"))
-    assert labels[:top].min() < 128
-    assert labels[:, :left].min() < 128
-
-
-def test_labels_go_on_in_a_second_line_and_are_not_cut() -> None:
-    labels = ["noto", "style emojione-monotone", "fluent-emoji-high-contrast"]
-    titles, font = _fitted(labels, width=128)
-    assert [title.replace("\n", " ").replace("- ", "-") for title in titles] == labels
-    assert max(font.getlength(line) for title in titles for line in title.splitlines()) <= 128
 
 
 def test_a_sheet_is_what_its_cells_are_and_replays(

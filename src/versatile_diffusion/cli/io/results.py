@@ -13,13 +13,14 @@ from typing import Any, BinaryIO
 import torch
 
 from versatile_diffusion.cli.io.console import note, show
-from versatile_diffusion.cli.io.files import Write, grid, next_number, numbered, save_at_once, save_new, variants
+from versatile_diffusion.cli.io.files import Write, next_number, numbered, save_at_once, save_new, variants
 from versatile_diffusion.cli.io.preview import preview
 from versatile_diffusion.cli.options import STDOUT, CommandOptions
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.pipeline.output import Output
 from versatile_diffusion.reading import read_json
 from versatile_diffusion.records.png import read_record, save_png, write_value
+from versatile_diffusion.sheets import grid
 
 RECORD = ".json"
 """Suffix of the record file beside outputs that cannot embed it."""

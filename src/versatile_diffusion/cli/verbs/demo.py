@@ -168,7 +168,7 @@ class Demo:
         return target.name
 
     def _sheet(self, name: str, images: Sequence[Image.Image], columns: int) -> None:
-        from versatile_diffusion.cli.io.files import grid
+        from versatile_diffusion.sheets import grid
 
         grid(images, columns).save(self.out / f"{name}.png")
 

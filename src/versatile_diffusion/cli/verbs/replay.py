@@ -89,9 +89,9 @@ def again(
 ) -> Image.Image | list[str]:
     """Reproduce what the record describes: a value (an image or another), a grid, a sheet, or texts."""
     from versatile_diffusion.applications import again as applications
-    from versatile_diffusion.cli.io.files import grid
     from versatile_diffusion.cli.verbs.sweep import cell_texts, sheet
     from versatile_diffusion.modalities import MODALITIES
+    from versatile_diffusion.sheets import grid
 
     if "sweep" in record:
         cells = [entry(cell, "settings", dict) for cell in entry(record, "cells", list)]

@@ -218,8 +218,8 @@ def save(outputs: Sequence[Output], axes: Sequence[Axis], model: str, folder: Pa
 
 def sheet(outputs: Sequence[Output], axes: Sequence[Axis]) -> Image.Image:
     """Draw the first value of each cell with labels: the first axis down (across, if it is the only one)."""
-    from versatile_diffusion.cli.io.sheet import labelled
     from versatile_diffusion.modalities import MODALITIES
+    from versatile_diffusion.sheets import labelled
 
     draw = MODALITIES[outputs[0].data].draw
     assert draw is not None

@@ -29,6 +29,7 @@ from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
 from versatile_diffusion.recipes.emoji.imagenet import imagenet_weights
 from versatile_diffusion.recipes.emoji.parts import HELD_OUT
 from versatile_diffusion.recipes.emoji.spoilt import FEWEST, SPOILT, between, blur, spoilt
+from versatile_diffusion.sheets import in_rows
 from versatile_diffusion.training.engine.loop import Objective
 from versatile_diffusion.training.engine.optimizer import split_parameters
 from versatile_diffusion.training.parts.codecs import pictures_to_pixels
@@ -222,8 +223,8 @@ class JudgeObjective(Objective[PictureJudge]):
         for place, concept in enumerate(found):
             if concept >= 0:
                 shown[place] = self.pictures[int((self.concepts == concept).nonzero()[0, 0])].cpu().numpy()
-        sheet = np.stack([data.pictures[rows], shown])
-        Image.fromarray(rearrange(sheet, "two n h w c -> (two h) (n w) c")).save(path.with_suffix(".png"))
+        real, nearest = ([Image.fromarray(one) for one in images] for images in (data.pictures[rows], shown))
+        in_rows(real, nearest, columns=len(rows)).save(path.with_suffix(".png"))
 
     def export(self, module: PictureJudge, folder: Path) -> None:
         """Write the judge, and its confusions on pair-test (`confusions.json`)."""

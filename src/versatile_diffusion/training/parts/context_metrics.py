@@ -13,6 +13,7 @@ from torch import Tensor
 
 from versatile_diffusion.modalities.encoders.dual import DualImageEncoder, DualTextEncoder, Embedding
 from versatile_diffusion.numeric import unit
+from versatile_diffusion.sheets import in_rows
 from versatile_diffusion.training.parts.context_data import ContextData, RetrievalSplit
 
 QUERIES = (
@@ -78,4 +79,4 @@ def search_sheet(image: DualImageEncoder, text: DualTextEncoder, data: ContextDa
     pictures = data.held_out["pair-test"].pictures
     scores = _embed_texts(text, QUERIES) @ _embed(image, pictures).concept.T
     nearest: Int[Tensor, "q k"] = scores.topk(min(columns, len(pictures)), dim=1).indices.cpu()
-    return Image.fromarray(rearrange(pictures[nearest], "q k h w c -> (q h) (k w) c").numpy())
+    return in_rows(*([Image.fromarray(image) for image in row] for row in pictures[nearest].numpy()), columns=columns)
