@@ -16,7 +16,8 @@ from versatile_diffusion.data.layouts import shards_in
 from versatile_diffusion.data.listing import LeftOut, is_pattern, summed
 from versatile_diffusion.data.remote import is_url, remote_shards
 from versatile_diffusion.data.report import Report
-from versatile_diffusion.data.shards import Raw, Shard, UnsuitableError, digest
+from versatile_diffusion.data.shards import Raw, Shard, digest
+from versatile_diffusion.data.tables import UnsuitableError
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.image import check_image
 from versatile_diffusion.plain_text.encodings import named
