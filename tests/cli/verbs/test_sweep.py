@@ -11,23 +11,6 @@ from PIL import Image
 
 from tests.cli.conftest import Command
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.cli.verbs.sweep import axis
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "values"),
-    [
-        ("guidance_scale=1:12:2", "guidance_scale", (1, 3, 5, 7, 9, 11)),
-        ("seed=0:4", "seed", (0, 1, 2, 3)),
-        ("fidelity=0:0.5:0.1", "fidelity", (0, 0.1, 0.2, 0.3, 0.4)),
-        ("steps=2", "num_inference_steps", (2,)),
-        ("style=noto,fluent", "style", ("noto", "fluent")),
-        ("image.focus=0,0.5,1", "image.focus", (0, 0.5, 1)),
-    ],
-)
-def test_what_is_gone_over(text: str, name: str, values: tuple) -> None:
-    found = axis(text)
-    assert (found.name, found.values) == (name, values)
 
 
 def test_a_sheet_is_what_its_cells_are_and_replays(

@@ -136,8 +136,8 @@ def produce(
 
     if options.device is not None:
         find_device(options.device)
+    from versatile_diffusion.applications import colours
     from versatile_diffusion.cli.io.results import check_place
-    from versatile_diffusion.cli.verbs import colours
     from versatile_diffusion.pipeline.conditions import GivenCondition
     from versatile_diffusion.pipeline.request import Request
 
@@ -227,14 +227,14 @@ class Call:
 
     def make(self, pipe: VersatileDiffusionPipeline | None, job: PlannedRun) -> None:
         """Generate, save, print."""
+        from versatile_diffusion.applications import colours
         from versatile_diffusion.cli.io.results import write
-        from versatile_diffusion.cli.verbs import colours
 
         assert pipe is not None, "runs that are not kept need a model"
         options, started = self.options, time.perf_counter()
         note_unknown(pipe, job.conditions)
         output = pipe.generate(self.data, job.conditions, seed=self.seed, **options.arguments())
-        output = colours.matched(output, job.conditions, options.match_colours)
+        output = colours.match_to_input(output, job.conditions, options.match_colours)
         seconds = time.perf_counter() - started
         if self.many and (theirs := self._earlier(job)) is not None:
             note(f"{theirs.files[0]} was written by another process meanwhile; keeping it")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
 from versatile_diffusion.applications import again
-from versatile_diffusion.applications.variation import COLOURS
+from versatile_diffusion.applications.colours import COLOURS
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.numeric import is_number
 from versatile_diffusion.pipeline.output import Output

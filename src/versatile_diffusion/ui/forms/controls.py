@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from versatile_diffusion.applications.variation import METHODS, matched
+from versatile_diffusion.applications import colours
+from versatile_diffusion.applications.variation import METHODS
 from versatile_diffusion.cli.options import numbers
 from versatile_diffusion.controls import CONDITION, PARTS, REQUEST, RESULT, RUN, WHOLE, Control
 from versatile_diffusion.flow import Condition, Flow
@@ -237,7 +238,7 @@ def colour_match(values: Mapping[str, Any], reference: Any) -> Callable[[Output]
     method = str(values.get("match_colours"))
     if method not in METHODS or reference is None:
         return None
-    return lambda output: matched(output, reference, method)
+    return lambda output: colours.match(output, reference, method)
 
 
 @dataclass(frozen=True)
