@@ -120,7 +120,7 @@ def joint(
     everywhere = [replace(condition, region=None) for condition in conditions]  # text has no canvas
     caption = _prepared(pipe, "text", everywhere, exchange, picture.seeds, own)
     with under_way(pipe) as flag, pipe.progress_bar(total=picture.total + caption.total) as bar:
-        streams = Stream(pipe, picture, flag, callback_on_step_end), Stream(pipe, caption, flag)
+        streams = JointStream(pipe, picture, flag, callback_on_step_end), JointStream(pipe, caption, flag)
         while any(stream.running for stream in streams):
             for stream, other in (streams, streams[::-1]):
                 bar.update(stream.advance(exchange.every))
@@ -163,7 +163,7 @@ def _prepared(
     return prepare(pipe, pipe.request(data, (*conditions, silent), dict(options)), seed, None, None)
 
 
-class Stream:
+class JointStream:
     """State of one data stream, and its condition on the other."""
 
     def __init__(self, pipe: VersatileDiffusionPipeline, run: Run, flag: Flag, callback: StepCallback | None = None):
@@ -193,7 +193,7 @@ class Stream:
                 self.callback(self.pipe, state.index, state.timestep, told)
         return steps
 
-    def hear(self, other: Stream) -> None:
+    def hear(self, other: JointStream) -> None:
         """Condition this stream on the other's current estimate."""
         if self.running and self.partner.weight and other.estimate is not None:
             self.guidance.exchange(-1, encoded(self.pipe, self.partner.modality, other.said()))

@@ -239,11 +239,11 @@ def late(verb: Verb) -> TyperCommand:
     """Return the verb as a typer command that loads only its name and summary until it is called."""
     from typer.core import TyperCommand
 
-    class Late(TyperCommand):
+    class LateCommand(TyperCommand):
         def make_context(self, *given: Any, **more: Any) -> Any:
             return command(verb).make_context(*given, **more)
 
-    return Late(verb.name, short_help=verb.summary)
+    return LateCommand(verb.name, short_help=verb.summary)
 
 
 def command(verb: Verb) -> TyperCommand | TyperGroup:

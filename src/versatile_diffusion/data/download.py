@@ -23,7 +23,7 @@ LONGEST_WAIT = 30.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class DownloadLimits:
     """What a download may take.
 
     Args:
@@ -118,7 +118,7 @@ def is_public(address: str) -> bool:
 class Downloader:
     """Downloads within limits, over connections that are kept. An asynchronous context manager."""
 
-    limits: Limits
+    limits: DownloadLimits
     tries: Counter[str] = field(default_factory=Counter)
 
     async def __aenter__(self) -> Downloader:

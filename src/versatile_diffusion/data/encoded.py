@@ -20,7 +20,7 @@ from versatile_diffusion.data.encoder import LATENTS, LONG, TOKENS, Entry, ItemE
 from versatile_diffusion.data.journal import Journal
 from versatile_diffusion.data.looks import FOLDER, Looks, rank
 from versatile_diffusion.data.report import Report
-from versatile_diffusion.data.rows import SUMS, DamagedError, Part, Rows, checksums
+from versatile_diffusion.data.rows import SUMS, DamagedError, EncodedFile, Rows, checksums
 from versatile_diffusion.data.sources import Item, Position, Source, open_source, others_of
 from versatile_diffusion.files import write_whole, writing
 from versatile_diffusion.modalities.bank import ModalityBank
@@ -77,9 +77,9 @@ class EncodedSet:
         return _count(self.index)
 
     @cached_property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[EncodedFile]:
         """The files."""
-        return [Part.open(self.folder, told) for told in self.index["parts"]]
+        return [EncodedFile.open(self.folder, told) for told in self.index["parts"]]
 
     @property
     def keys(self) -> list[str]:
@@ -232,12 +232,12 @@ def _begun(
     return fresh | {"before": [dict(part.told) for part in sound if "contents" in part.told]}, known
 
 
-def _opened(out: Path, told: Iterable[Mapping[str, Any]]) -> tuple[list[Part], list[str]]:
+def _opened(out: Path, told: Iterable[Mapping[str, Any]]) -> tuple[list[EncodedFile], list[str]]:
     """The parts that are as they were written, and what is wrong with the others."""
     sound, damaged = [], []
     for part in told:
         try:
-            sound.append(Part.open(out, part))
+            sound.append(EncodedFile.open(out, part))
         except DamagedError as error:
             damaged.append(str(error))
     return sound, damaged

@@ -56,7 +56,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ClusterPlan:
     """What is served, and on how much.
 
     Args:
@@ -182,7 +182,7 @@ def _response(head: Head, parts: Any) -> Response:
     return response
 
 
-def application(plan: Plan) -> serve.Application:
+def application(plan: ClusterPlan) -> serve.Application:
     """The front and its replicas, for `ray.serve.run`."""
     waiting = plan.limits.waiting + plan.limits.places
     scale: dict[str, Any] = {"num_replicas": plan.replicas}
@@ -208,7 +208,7 @@ def application(plan: Plan) -> serve.Application:
     return front.bind(replicas, plan.limits.megabytes * MEGABYTE)
 
 
-def start(plan: Plan, address: str, host: str, port: int) -> None:
+def start(plan: ClusterPlan, address: str, host: str, port: int) -> None:
     """Serves a plan on a cluster; one that is served there already is updated, replica by replica.
 
     Args:

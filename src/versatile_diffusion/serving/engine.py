@@ -73,7 +73,7 @@ class Engine:
     ):
         self.pipe, self.limits, self.continuous = pipe, limits or Limits(), continuous
         self.pace, self.threads = 0.1, torch.get_num_threads()
-        self._turns = Turns()
+        self._turns: Turns[Job] = Turns()
         self._seats: list[Seat] = []
         self._calling: Call | None = None
         self._passes = Passes(pipe.unet, on_pass)
@@ -247,6 +247,13 @@ class Engine:
             except Exception as error:
                 self._fail(job, error)
 
+    def _rotate(self, job: Job) -> None:
+        """Ends the turn of a job's client; a job of which no part waits any more leaves the line."""
+        with self._news:
+            if not job.waits:
+                self._turns.drop(job)
+            self._turns.rotate(job)
+
     def _fits(self, job: Job) -> bool:
         """Whether there is room for the next part of a job; one that is larger than all places runs by itself."""
         if not self._seats or not job.size:
@@ -258,8 +265,7 @@ class Engine:
         """Seats the next part of a generation; of a call, makes all of it."""
         job.begun = job.begun or time.monotonic()
         if isinstance(job, Call):
-            with self._news:
-                self._turns.took(job)
+            self._rotate(job)
             return self._calls(job)
         assert isinstance(job, Generation)
         if job.opening is None:
@@ -270,8 +276,8 @@ class Engine:
         seat = Seat(job, job.seated, opening.trajectory(job.sources[part]), opening.guidance(self.pipe.unet))
         job.seated += few
         job.guidance = job.guidance or seat.guidance
+        self._rotate(job)
         with self._news:
-            self._turns.took(job)
             self._seats.append(seat)
         for k in range(seat.size if job.listener else 0):
             job.listener(Progress(seat.first + k, 0, job.steps))  # type: ignore[misc]

@@ -14,7 +14,7 @@ from versatile_diffusion.cli.options import Json, among, models
 from versatile_diffusion.cli.verbs.verify import LAYOUT_HELP
 
 if TYPE_CHECKING:
-    from versatile_diffusion.interop.convert import Written
+    from versatile_diffusion.interop.convert import Conversion
 
 
 ON_DISK = ("float32", "float16", "bfloat16")
@@ -88,7 +88,7 @@ def convert(
         show_summary(written)
 
 
-def facts_of(source: str, written: Written) -> dict[str, Any]:
+def facts_of(source: str, written: Conversion) -> dict[str, Any]:
     """Summarise the conversion as plain JSON."""
     return {
         "source": source,
@@ -100,7 +100,7 @@ def facts_of(source: str, written: Written) -> dict[str, Any]:
     }
 
 
-def show_summary(written: Written) -> None:
+def show_summary(written: Conversion) -> None:
     """Print the summary as a table."""
     for name, size in written.sizes.items():
         show(f"{size:>14,}  {name}")

@@ -149,7 +149,7 @@ def produce(
     for condition in () if many else jobs[0].conditions:
         if isinstance(condition.value, str):
             GivenCondition.check(condition)
-    run = Call(name, data, options, many, secrets.randbelow(2**32) if options.seed is None else options.seed)
+    run = CommandRun(name, data, options, many, secrets.randbelow(2**32) if options.seed is None else options.seed)
     kept = run.kept(jobs) if many else {}
     pipe = None if len(kept) == len(jobs) else load(options.model, options.device, options.dtype)
     if not many:
@@ -214,7 +214,7 @@ def note_unknown(pipe: VersatileDiffusionPipeline, conditions: Sequence[Conditio
 
 
 @dataclass
-class Call:
+class CommandRun:
     """State of one command call, with one run or many."""
 
     name: str

@@ -25,7 +25,7 @@ Values = Mapping[str, Sequence[Sequence[Any]]]
 
 
 @dataclass(frozen=True)
-class Table:
+class EncodedValues:
     """One raw value per item, encoded once: (N, ...) latents or tokens, kept in half precision."""
 
     rows: Tensor
@@ -195,10 +195,10 @@ class Pairs:
 
 def _side(
     items: Sequence[Sequence[Any]], part: Any, name: str, cache: Path | None, ahead: bool
-) -> Table | Drawn | Choices:
+) -> EncodedValues | Drawn | Choices:
     if any(len(choices) > 1 for choices in items):
         return _choices(items, part, name, cache) if ahead else Drawn(items, part.encode)
-    return Table(_encode_all([choices[0] for choices in items], part, name, cache))
+    return EncodedValues(_encode_all([choices[0] for choices in items], part, name, cache))
 
 
 def _choices(items: Sequence[Sequence[Any]], part: Any, name: str, cache: Path | None) -> Choices:

@@ -77,7 +77,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What one of the paper's trainings takes on some GPUs."""
 
     run: PaperRun

@@ -218,7 +218,7 @@ def losses_told(world: World, out: Path) -> Iterator[None]:
         ) from error
 
 
-class Pass(nn.Module):
+class ObjectivePass(nn.Module):
     """A pass of an objective as a module: what is replicated or sharded, whichever methods the objective calls."""
 
     def __init__(self, objective: Any, module: nn.Module):

@@ -31,7 +31,15 @@ from versatile_diffusion.files import write_whole_folder
 from versatile_diffusion.training.engine.checkpoints import Checkpoints
 from versatile_diffusion.training.engine.config import SCHEDULES, LoopSettings
 from versatile_diffusion.training.engine.contract import Objective
-from versatile_diffusion.training.engine.distributed import Pass, World, adding_up, gathered, mesh_of, replicate, shard
+from versatile_diffusion.training.engine.distributed import (
+    ObjectivePass,
+    World,
+    adding_up,
+    gathered,
+    mesh_of,
+    replicate,
+    shard,
+)
 from versatile_diffusion.training.engine.folder import owned
 from versatile_diffusion.training.engine.posthoc_ema import write_snapshot
 from versatile_diffusion.training.engine.sharded import ShardedCheckpoints
@@ -139,13 +147,13 @@ class _Run:
             _checkpoint_activations(module)
         if settings.compile is not None:
             module.compile(backend=settings.compile)
-        passing: nn.Module = Pass(objective, module)
+        passing: nn.Module = ObjectivePass(objective, module)
         if world.size > 1 and settings.parallel == "ddp":
             passing = replicate(passing)
         elif world.size > 1:
             mesh = mesh_of(objective.device, within_nodes=settings.parallel == "hsdp")
             shard(passing, objective.blocks(module), mesh, self.bf16)
-            shard(Pass(objective, average), (), mesh, bf16=False)
+            shard(ObjectivePass(objective, average), (), mesh, bf16=False)
         batches = world.size * settings.accumulate
         state = RunState.fresh(module, objective.optimizers, average, settings.posthoc, batches)
         if not world.first:  # the same weights, but chance of its own

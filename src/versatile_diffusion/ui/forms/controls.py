@@ -17,7 +17,7 @@ from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities import MODALITIES, Modality
 from versatile_diffusion.ui.forms.widgets import form_of, painter, picture
 from versatile_diffusion.ui.page.uploads import canvas, read_mask, read_picture
-from versatile_diffusion.ui.queue.jobs import Limits
+from versatile_diffusion.ui.queue.jobs import StudioLimits
 
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
@@ -36,7 +36,7 @@ class Setting:
     """Context of a control: the model, the limits, and the defaults of the flow."""
 
     pipe: VersatileDiffusionPipeline
-    limits: Limits
+    limits: StudioLimits
     defaults: Mapping[str, Any]
 
 
