@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from safetensors.torch import save_file
@@ -132,20 +132,38 @@ class EncodedSet:
         return [item for item in kept if item.key in names] or kept
 
 
+class EncodeOptions(TypedDict, total=False):
+    """How items are encoded; `ENCODE` has the defaults.
+
+    Args:
+        part: items per file.
+        batch: values that are encoded together.
+        looks: how many items to keep as they were, the first by `rank`.
+        buckets: the shapes that pictures are cut to, each to the nearest; the codec's own size if None.
+        long: what becomes of captions that are longer than the context encoder reads, one of `LONG`.
+        empty: whether a source without a good item may be.
+    """
+
+    part: int
+    batch: int
+    looks: int
+    buckets: Buckets | None
+    long: str
+    empty: bool
+
+
+ENCODE: EncodeOptions = {"part": 4096, "batch": 32, "looks": 12, "buckets": None, "long": "cut", "empty": False}
+
+
 def encode_set(
     source: Source,
     bank: ModalityBank,
     out: Path,
     *,
-    part: int = 4096,
-    batch: int = 32,
-    looks: int = 12,
-    buckets: Buckets | None = None,
-    long: str = "cut",
     report: Report | None = None,
     journal: Journal | None = None,
-    empty: bool = False,
     progress: Callable[[int], None] = lambda items: None,
+    **options: Unpack[EncodeOptions],
 ) -> EncodedSet:
     """Encodes every item of a source into `out`. Called again, it goes on after the last part that was written; where
     files of the source, or parts, have changed since, only what is not there is encoded.
@@ -154,39 +172,35 @@ def encode_set(
         source: read once, in the order of its shards.
         bank: its codecs make the latents, its context encoders the tokens, of all modalities that they have.
         out: folder for `encoded.json`, `part-00000.safetensors`, ... and `looks/`, items as they were.
-        part: items per file.
-        batch: values that are encoded together.
-        looks: how many items to keep as they were, the first by `rank`.
-        buckets: the shapes that pictures are cut to, each to the nearest; the codec's own size if left out.
-        long: what becomes of captions that are longer than the context encoder reads, one of `LONG`.
         report: counts what is skipped.
         journal: finds samples that end the process.
-        empty: whether a source without a good item may be.
         progress: told the number of items so far.
+        options: see `EncodeOptions`.
 
     Raises:
         ValueError: `out` was begun by another model or from another source, too much is bad, or nothing is good.
         OSError: the disk is full; what is written stays.
     """
+    how: EncodeOptions = {**ENCODE, **options}
     report, journal, done = report or Report(), journal or Journal(None), 0
     with writing(out, lambda: f"the first {done} items stay"):
         out.mkdir(parents=True, exist_ok=True)
-        index, known = _begun(out, source, bank, buckets, long, report)
+        index, known = _begun(out, source, bank, how["buckets"], how["long"], report)
         if index["finished"]:
             return EncodedSet.open(out)
         done = _count(index)
         report = Report(**{**index["report"], "allowed": report.allowed, "few": report.few})
-        kept = Looks(out / FOLDER, looks)
-        taking = Taking(ItemEncoder(bank, batch, long, report), kept, known, buckets, journal)
+        kept = Looks(out / FOLDER, how["looks"])
+        taking = Taking(ItemEncoder(bank, how["batch"], how["long"], report), kept, known, how["buckets"], journal)
         taken = source.walk(taking.take, Position(**index["position"]), report)
-        while position := taking.fill(taken, part):
+        while position := taking.fill(taken, how["part"]):
             for shape, entries in taking.drain().items():
                 index["parts"].append(_write_part(out, index, shape, entries))
             index |= {"position": asdict(position), "report": report.to_json()}
             _write_index(out, index)
             done = _count(index)
             progress(done)
-        if not index["parts"] and not empty:
+        if not index["parts"] and not how["empty"]:
             raise ValueError(f"{source.path} holds no good picture with a caption: {report}{report.hint}")
         _finish(out, index | {"finished": True, "report": report.to_json()})
         journal.end()

@@ -67,10 +67,10 @@ def evaluate(
         "scheduler": scheduler, "guidance_scale": guidance_scale, "candidates": candidates, "seed": seed,
     }  # fmt: skip
     asked = protocol_with(protocol, changes, trust_features)
-    field, protocols = swept(asked, sweep)
+    field, protocols = setting = swept(asked, sweep)
     place = placed(device)
     rivals = load_rivals(against or [], protocols[-1], task or [])
-    results, made = measured(model, held_out, protocols, task or [], samples, out, field, place, trust_features)
+    results, made = measured(model, held_out, setting, task or [], samples, out, place, trust_features)
     others = [
         evaluate_rival(one, model, held_out, results[-1], task or [], out, place, trust_features) for one in rivals
     ]
@@ -145,15 +145,15 @@ def swept(protocol: Protocol, sweep: str | None) -> tuple[str | None, list[Proto
 def measured(
     model: str,
     data: HeldOut,
-    protocols: list[Protocol],
+    setting: tuple[str | None, list[Protocol]],
     tasks: list[str],
     samples: int | None,
     out: Path,
-    field: str | None,
     place: torch.device,
     trust_features: bool = False,
 ) -> tuple[list[Result], list[WaySamples]]:
-    """Evaluate under each protocol; return the results, written to `out`, and the samples of the last."""
+    """Evaluate under each protocol of `swept`; return the results, written to `out`, and the samples of the last."""
+    field, protocols = setting
     with working(f"loading {model}"):
         from diffusers.utils import logging as diffusers_logging
         from transformers.utils import logging as transformers_logging
