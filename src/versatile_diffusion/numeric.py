@@ -112,7 +112,8 @@ def widened(x: Tensor) -> Tensor:
 def unit(x: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
     """Normalise vectors along an axis; zero vectors stay zero, in every dtype."""
     wide = widened(x)
-    return (wide / wide.norm(dim=dim, keepdim=True).clamp_min(LEAST_NORM)).to(x.dtype)
+    norm: Tensor = wide.norm(dim=dim, keepdim=True)
+    return (wide / norm.clamp_min(LEAST_NORM)).to(x.dtype)
 
 
 def check_finite(values: Tensor, what: str, maker: nn.Module | None = None) -> Tensor:

@@ -56,7 +56,7 @@ class _Short(reprlib.Repr):
         short = x[: self.maxstring // 4]
         return repr(x) if len(short) == len(x) else f"{short!r}... ({len(x):,} bytes)"
 
-    repr_bytearray = repr_bytes  # type: ignore[assignment]
+    repr_bytearray = repr_bytes
 
     def repr_instance(self, x: Any, level: int) -> str:
         shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)

@@ -20,7 +20,7 @@ def divide_by_global(tokens: Float[Tensor, "b l d"], reference: Float[Tensor, "n
     With a reference, token 0 gets its mean norm in the reference. Texts need it, since the official model divides by
     the norm of the pooled token, whose position depends on the text.
     """
-    norm = tokens[:, :1].norm(dim=-1, keepdim=True)
+    norm: Tensor = tokens[:, :1].norm(dim=-1, keepdim=True)
     if bool((norm < LEAST_NORM).any()):
         raise ValueError("token 0 is zero, so tokens cannot be divided by its norm; normalise by 'tokens' instead")
     target = 1.0 if reference is None else reference[:, 0].norm(dim=-1).mean().to(tokens)
@@ -31,8 +31,9 @@ def scale_each_token(tokens: Float[Tensor, "b l d"], reference: Float[Tensor, "n
     """Scale each token to its mean norm in the reference; zero tokens stay zero."""
     if reference is None:
         raise ValueError("to normalise by 'tokens', give a reference (N, L, D) with the target norms")
-    typical = reference.norm(dim=-1, keepdim=True).mean(dim=0).to(tokens)
-    return tokens / tokens.norm(dim=-1, keepdim=True).clamp_min(LEAST_NORM) * typical
+    typical: Tensor = reference.norm(dim=-1, keepdim=True).mean(dim=0).to(tokens)
+    norm: Tensor = tokens.norm(dim=-1, keepdim=True)
+    return tokens / norm.clamp_min(LEAST_NORM) * typical
 
 
 def match_statistics(values: Float[Tensor, "b ..."], reference: Float[Tensor, "n ..."] | None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
 from versatile_diffusion.applications import sweep
@@ -27,7 +28,7 @@ def test_what_is_gone_over(text: str, name: str, values: tuple) -> None:
 
 
 def test_a_cell_changes_the_conditions_of_one_modality_and_the_arguments_of_the_run() -> None:
-    given = [Condition("text", "a dog"), Condition("image", None, weight=2)]
+    given = [Condition("text", "a dog"), Condition("image", Image.new("RGB", (8, 8)), weight=2)]
     cells = [sweep.cell(given, chosen) for chosen in sweep.choices([axis("seed=0:2"), axis("text.weight=0.5,3")])]
     assert [one.arguments["seed"] for one in cells] == [0, 0, 1, 1]
     assert [[one.weight for one in each.conditions] for each in cells] == [[0.5, 2], [3, 2]] * 2

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from versatile_diffusion.data import archives, tables
-from versatile_diffusion.data.sources import Report, open_source
+from versatile_diffusion.data.report import Report
+from versatile_diffusion.data.sources import open_source
 
 
 def picture(colour: str = "red") -> bytes:

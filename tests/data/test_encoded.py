@@ -16,7 +16,8 @@ from tiny import build_tiny_pipeline
 from versatile_diffusion.data import encoded as module
 from versatile_diffusion.data.encoded import LATENTS, TOKENS, EncodedSet, encode_set, rank
 from versatile_diffusion.data.looks import Looks
-from versatile_diffusion.data.sources import Report, open_source
+from versatile_diffusion.data.report import Report
+from versatile_diffusion.data.sources import open_source
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "white")
 CPU = torch.device("cpu")

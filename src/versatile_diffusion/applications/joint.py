@@ -28,7 +28,8 @@ from versatile_diffusion.reading import entry, only
 from versatile_diffusion.sampling import seeds
 
 if TYPE_CHECKING:
-    from versatile_diffusion.pipeline.pipeline import StepCallback, VersatileDiffusionPipeline
+    from versatile_diffusion.pipeline.callback import StepCallback
+    from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 
 NAME = "joint"
 RESULTS = ("picture", "caption")
@@ -146,7 +147,8 @@ def again(pipe: VersatileDiffusionPipeline, settings: Mapping[str, Any], resolve
     captioning = {name: value for name, value in captioning.items() if name not in ALONE}
     exchange = Exchange(**only(entry(record, "exchange", Mapping), [field.name for field in fields(Exchange)]))
     result = chosen("result of a joint generation", entry(record, "result", object), RESULTS)
-    return getattr(joint(pipe, exchange=exchange, captioning=captioning, **arguments), result)
+    output: Output = getattr(joint(pipe, exchange=exchange, captioning=captioning, **arguments), result)
+    return output
 
 
 def _prepared(

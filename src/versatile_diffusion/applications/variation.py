@@ -65,7 +65,8 @@ def _transfer(levels: Channel, reference: Channel) -> Channel:
     target = np.interp(below, below_wanted, edges[:-1])
     target[below <= below_wanted[0]] = reference.min() - _MARGIN
     target[below >= below_wanted[-1]] = reference.max() + _MARGIN
-    return np.interp(levels, edges[:-1], target)
+    moved: Channel = np.interp(levels, edges[:-1], target)
+    return moved
 
 
 METHODS: Mapping[str, Callable[[Levels, Levels], Levels]] = {"simple": simple, "histogram": histogram}

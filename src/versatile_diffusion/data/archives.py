@@ -88,10 +88,12 @@ class _Headers:
         return b"" if self.ended else data
 
     def seek(self, place: int) -> int:
-        return self.file.seek(place)
+        reached: int = self.file.seek(place)
+        return reached
 
     def tell(self) -> int:
-        return self.file.tell()
+        place: int = self.file.tell()
+        return place
 
 
 @dataclass
@@ -268,7 +270,7 @@ def _members(file: Any) -> Iterator[tuple[tarfile.TarInfo, bool]]:
 
 def _bytes_at(file: Any, place: int, size: int) -> bytes:
     file.seek(place)
-    data = file.read(size)
+    data: bytes = file.read(size)
     if len(data) != size:
         raise tarfile.ReadError(f"it breaks off within a member of {size:,} bytes")
     return data

@@ -127,7 +127,7 @@ class Downloader:
         )
         if not self.limits.private:
             # httpx passes no network backend on to the pool that it makes.
-            transport._pool._network_backend = _PublicOnly()  # type: ignore[attr-defined]
+            transport._pool._network_backend = _PublicOnly()
         self._client = httpx.AsyncClient(
             transport=transport,
             timeout=self.limits.timeout,

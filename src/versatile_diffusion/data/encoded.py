@@ -260,7 +260,8 @@ def _opened(out: Path, told: Iterable[Mapping[str, Any]]) -> tuple[list[EncodedF
 def _write_part(out: Path, index: Mapping[str, Any], shape: Shape | None, entries: list[Entry]) -> dict[str, Any]:
     """A new file; or one that is there already with just these items."""
     told = {"keys": [e.key for e in entries], "contents": [e.content for e in entries], "shape": shape and list(shape)}
-    for part in index["before"]:
+    before: list[dict[str, Any]] = index["before"]
+    for part in before:
         if part | told == part and part not in index["parts"]:
             return part
     taken = [int(number) for part in (*index["parts"], *index["before"]) for number in NUMBER.findall(part["file"])]

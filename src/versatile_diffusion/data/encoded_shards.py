@@ -34,7 +34,8 @@ class EncodedItem:
 
     @property
     def key(self) -> str:
-        return self.told["keys"][self.number]
+        key: str = self.told["keys"][self.number]
+        return key
 
     @property
     def shape(self) -> tuple[int, ...] | None:

@@ -323,7 +323,8 @@ def _finished(plan: SelectPlan, table: InputTable) -> bool:
 
 
 def _read_entry(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def _tally(entry: Mapping[str, Any]) -> Tally:

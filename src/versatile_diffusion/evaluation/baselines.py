@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import (
+    ConfigMixin,
+    DDIMScheduler,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    UniPCMultistepScheduler,
+)
 from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipImageProcessorPil
 
 from versatile_diffusion.evaluation.networks import called
 from versatile_diffusion.evaluation.protocol import Protocol
 from versatile_diffusion.evaluation.subjects import OwnModel, Subject
-from versatile_diffusion.pipeline.models import INDEX, fetched, find_model, is_ours
+from versatile_diffusion.pipeline.models import fetched, find_model, is_ours
 from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.reading import read_json, reading
 from versatile_diffusion.records.record import fingerprint
 from versatile_diffusion.sampling.seeds import generators
+from versatile_diffusion.shipped import INDEX
 from versatile_diffusion.tasks import TASKS, Task
 
 NAMED = {
@@ -26,7 +33,11 @@ NAMED = {
     "blip": "Salesforce/blip-image-captioning-base",
 }
 """Baseline names to hub ids."""
-SAMPLERS = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
+SAMPLERS: Mapping[str, type[ConfigMixin]] = {
+    "ddim": DDIMScheduler,
+    "dpm++": DPMSolverMultistepScheduler,
+    "unipc": UniPCMultistepScheduler,
+}
 GIVEN = {"text": "prompt", "image": "image"}
 """Name of the conditioning argument in diffusers pipelines."""
 LONGEST = 24  # maximum tokens of a caption

@@ -149,7 +149,7 @@ class PictureJudge(ModelMixin, ConfigMixin):
     def judge(self, pictures: UInt8[np.ndarray, "n h w 3"], batch_size: int = 128) -> Verdict:
         """Classify images stored as uint8."""
         parts = []
-        for part in torch.from_numpy(pictures).split(batch_size):
+        for part in torch.split(torch.from_numpy(pictures), batch_size):
             parts.append(self(rearrange(part.to(self.device), "b h w c -> b c h w").float() / 255))
         return Verdict(*(torch.cat([getattr(part, name) for part in parts]) for name in Verdict.__dataclass_fields__))
 

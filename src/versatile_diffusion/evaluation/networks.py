@@ -124,7 +124,8 @@ def load_encoders(name: str, device: torch.device) -> Encoders:
             model = CLIPModel.from_pretrained(folder, local_files_only=True)  # nosec B615 # a local folder
         return {encoder.modality: encoder.eval().to(device) for encoder in _clip_encoders(model, folder)}
     bank = folder if (folder / BANK).is_file() else folder / "bank"
-    return dict(ModalityBank.from_pretrained(bank).to(device).encoders.items())
+    held: dict[str, Any] = dict(ModalityBank.from_pretrained(bank).to(device).encoders.items())
+    return held
 
 
 def _clip_encoders(model: CLIPModel, folder: Path) -> list[ContextEncoder]:
@@ -184,7 +185,8 @@ def _scripted(module: torch.jit.ScriptModule, device: torch.device) -> Callable[
     options = {"return_features": True} if "return_features" in str(forward.schema) else {}
 
     def embed(pictures: Sequence[Image.Image]) -> Tensor:
-        return module((255 * pixels(pictures, device)).round().to(torch.uint8), **options).flatten(1)
+        features: Tensor = module((255 * pixels(pictures, device)).round().to(torch.uint8), **options).flatten(1)
+        return features
 
     return embed
 

@@ -249,7 +249,7 @@ def _numbers(tensors: Tensors) -> Iterator[Finding]:
 def _measured(tensor: Tensor) -> tuple[int, float, float]:
     """Return the number of non-finite values, the largest magnitude and the RMS of the others."""
     bad, largest, squares = 0, 0.0, 0.0
-    for chunk in tensor.flatten().split(CHUNK):
+    for chunk in torch.split(tensor.flatten(), CHUNK):
         numbers = chunk.float()
         finite = numbers.isfinite()
         if not finite.all():

@@ -18,7 +18,8 @@ from versatile_diffusion.diffuser.adapters import (
 )
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.numeric import number, sequence
-from versatile_diffusion.pipeline.models import HUB_ID, HubOptions, fetched
+from versatile_diffusion.pipeline.models import HubOptions, fetched
+from versatile_diffusion.shipped import HUB_ID
 
 MOST_WEIGHT = 100
 

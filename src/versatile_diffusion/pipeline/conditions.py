@@ -221,7 +221,8 @@ class Encoding:
         return Guide(context, null_tokens, condition.guidance_scale, condition.start, condition.end, rest)
 
     def _encode(self, stream: str, values: Sequence[Any], masks: Sequence[Any] | None = None) -> Float[Tensor, "n l d"]:
-        return self.bank.encoders[stream].encode(values, masks)
+        tokens: Tensor = self.bank.encoders[stream].encode(values, masks)
+        return tokens
 
     def _spread(self, tokens: Float[Tensor, "n l d"]) -> Float[Tensor, "b l d"]:
         tokens = tokens.to(self.device, self.dtype).expand(self.prompts, -1, -1)

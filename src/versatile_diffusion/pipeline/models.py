@@ -133,7 +133,8 @@ def fetched(name: str, options: Any) -> str:
     repository, _, revision = name.partition("@")
     if revision and hub.setdefault("revision", revision) != revision:
         raise ValueError(f"{name} and revision={shown(hub['revision'])} specify two revisions; give one")
-    return snapshot_download(repository, **hub)  # nosec B615 # hub has the revision
+    folder: str = snapshot_download(repository, **hub)  # nosec B615 # hub has the revision
+    return folder
 
 
 def pinned(name: str, revision: str) -> str:

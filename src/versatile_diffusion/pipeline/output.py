@@ -53,7 +53,8 @@ class Output:
     @property
     def texts(self) -> list[str]:
         """The texts."""
-        return self._as("texts", "text")
+        texts: list[str] = self._as("texts", "text")
+        return texts
 
     def _as(self, name: str, data: str) -> Any:
         if self.data != data:

@@ -233,7 +233,8 @@ def finish(
 def encoded(pipe: Model, modality: str, values: Sequence[Any]) -> Float[Tensor, "b l d"]:
     """Encode generated values to context tokens."""
     encoder = pipe.bank.encoders[modality]
-    return encoder.encode([encoder.fit(value) for value in values]).contiguous()
+    tokens: Tensor = encoder.encode([encoder.fit(value) for value in values])
+    return tokens.contiguous()
 
 
 def _decoded(pipe: Model, run: Run, latents: Tensor, sources: Sequence[torch.Generator]) -> list[Any]:

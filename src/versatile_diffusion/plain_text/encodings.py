@@ -45,7 +45,7 @@ def named(encoding: str) -> str:
     """
     try:
         found = codecs.lookup(encoding)
-        if not isinstance(b"".decode(found.name), str) or not found._is_text_encoding:  # type: ignore[attr-defined]
+        if not isinstance(b"".decode(found.name), str) or not found._is_text_encoding:
             raise LookupError
     except (LookupError, ValueError, TypeError) as error:
         raise ValueError(

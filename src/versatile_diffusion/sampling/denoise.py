@@ -166,4 +166,5 @@ def at_level(scheduler: Any, clean: Tensor, noise: Tensor, step: int) -> Tensor:
     if step >= len(scheduler.timesteps):
         return clean
     alpha = scheduler.alphas_cumprod[int(scheduler.timesteps[step])]
-    return alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
+    noisy: Tensor = alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
+    return noisy

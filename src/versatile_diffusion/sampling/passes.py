@@ -87,7 +87,8 @@ def answered(asking: Asking, unet: MultiFlowUNet) -> Tensor:
         try:
             output = asking.send(output).run(unet)  # type: ignore[arg-type]
         except StopIteration as end:
-            return end.value
+            prediction: Tensor = end.value
+            return prediction
 
 
 def merged(passes: Sequence[Pass]) -> Pass:

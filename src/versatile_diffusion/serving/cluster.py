@@ -205,7 +205,7 @@ def application(plan: ClusterPlan) -> serve.Application:
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=plan.limits.grace,
     )
-    return front.bind(replicas, plan.limits.megabytes * MEGABYTE)
+    return front.bind(replicas, plan.limits.megabytes * MEGABYTE)  # type: ignore[no-any-return]
 
 
 def start(plan: ClusterPlan, address: str, host: str, port: int) -> None:

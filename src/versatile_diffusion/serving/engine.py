@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from versatile_diffusion.flow import Condition
 
 logger = logging.getLogger(__name__)
+J = TypeVar("J", bound=Job)
 
 
 class Engine:
@@ -162,7 +163,7 @@ class Engine:
         most = self.limits.seconds
         return deadline_in(most if seconds is None else min(seconds, most))
 
-    def _queued(self, job: Any) -> Any:
+    def _queued(self, job: J) -> J:
         with self._news:
             if self._closing:
                 raise ClosedError("the service is stopping; try another one, or later")

@@ -42,7 +42,7 @@ class Passes:
         rows: dict[int, Tensor | Exception]
         try:
             if self.most is None or len(whole.latent) <= self.most or not whole.divisible:
-                return list(self._timed(whole).split([len(one.latent) for one in passes]))
+                return list(torch.split(self._timed(whole), [len(one.latent) for one in passes]))
             rows = self._rows(whole)
         except Exception as error:
             rows = {row: error for row in range(len(whole.latent))}

@@ -93,8 +93,9 @@ def disentangle(**named: Any) -> None:
 def draw_strip(picture: Any, choice: Choice, options: CommandOptions) -> None:
     """Draw the levels side by side in one image; with --count, one row per seed."""
     from versatile_diffusion.applications.disentangle import levels, strip
+    from versatile_diffusion.applications.sweep import Axis
     from versatile_diffusion.cli.io.results import Written
-    from versatile_diffusion.cli.verbs.sweep import Axis, save
+    from versatile_diffusion.cli.verbs.sweep import save
 
     shared = {"components": choice.components, "drop_global": choice.drop_global, "on_null": choice.on_null or None}
     focuses = levels(choice.convention or "paper", choice.levels, **shared)

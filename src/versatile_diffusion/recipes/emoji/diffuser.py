@@ -12,6 +12,7 @@ import torch
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.bank import ModalityBank
+from versatile_diffusion.modalities.base import Codec, ContextEncoder
 from versatile_diffusion.modalities.encoders.dual import DualImageEncoder, DualTextEncoder
 from versatile_diffusion.modalities.image.lite_vae import LiteVAE
 from versatile_diffusion.modalities.text.optimus import Optimus
@@ -203,8 +204,8 @@ def _fitted(options: DiffuserSettings, bank: ModalityBank) -> DiffuserSettings:
 
 def emoji_bank(runs: Path, data: Sequence[str], contexts: Sequence[str]) -> ModalityBank:
     """Load the trained codecs of the modalities in `data`, and the context encoders of those in `contexts`."""
-    codecs = {"image": LiteVAE, "text": Optimus}
-    encoders = {"image": DualImageEncoder, "text": DualTextEncoder}
+    codecs: dict[str, type[Codec]] = {"image": LiteVAE, "text": Optimus}
+    encoders: dict[str, type[ContextEncoder]] = {"image": DualImageEncoder, "text": DualTextEncoder}
     return ModalityBank(
         {m: codecs[m].from_pretrained(finished(runs / f"{m}-codec")) for m in data},
         {m: encoders[m].from_pretrained(_encoder(runs, m)) for m in contexts},

@@ -135,7 +135,11 @@ class JudgeObjective(Objective[PictureJudge]):
     def _start(self) -> PictureJudge:
         """Build the judge before the first step."""
         recipe = self.recipe
-        shape = {"stages": [list(stage) for stage in recipe.stages], "width": recipe.width, "side": recipe.side}
+        shape: dict[str, Any] = {
+            "stages": [list(stage) for stage in recipe.stages],
+            "width": recipe.width,
+            "side": recipe.side,
+        }
         judge = PictureJudge(self.concept_keys, self.style_names, self.concept_names, **shape).to(self.device)
         if recipe.pretrained:
             judge.start_from(imagenet_weights())
@@ -150,7 +154,7 @@ class JudgeObjective(Objective[PictureJudge]):
         recipe, generator = self.recipe, torch.Generator(self.device).manual_seed(1)
         rows = torch.arange(len(self.pictures), device=self.device).repeat(recipe.views)
         rows = rows[torch.randperm(len(rows), generator=generator, device=self.device)]
-        parts = [self._labelled(part, generator) for part in rows.split(self.batch_size)]
+        parts = [self._labelled(part, generator) for part in torch.split(rows, self.batch_size)]
         with torch.no_grad():
             features = torch.cat([self._start.embed(part.pixels) for part in parts if part.pixels is not None])
         return features, torch.cat([part.concepts for part in parts]), torch.cat([part.styles for part in parts])

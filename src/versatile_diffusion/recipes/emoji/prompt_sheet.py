@@ -50,7 +50,9 @@ def generate(subject: Subject, prompts: Sequence[FixedPrompt], protocol: Protoco
 
 
 @torch.no_grad()
-def verdicts(judge: PictureJudge, prompts: Sequence[FixedPrompt], images: Sequence[Image.Image]) -> list[dict]:
+def verdicts(
+    judge: PictureJudge, prompts: Sequence[FixedPrompt], images: Sequence[Image.Image]
+) -> list[dict[str, Any]]:
     """Return the judge's verdict per image: its top predictions (empty if refused), the index of the first one that
     matches the prompt (null if none), and whether the style matches."""
     verdict = judge(pixels(images, judge.device))
@@ -71,7 +73,7 @@ def verdicts(judge: PictureJudge, prompts: Sequence[FixedPrompt], images: Sequen
     return rows
 
 
-def counts(rows: Sequence[dict]) -> dict[str, int]:
+def counts(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
     """Return the number of prompts and of correct verdicts."""
     return {
         "prompts": len(rows),
@@ -83,7 +85,7 @@ def counts(rows: Sequence[dict]) -> dict[str, int]:
     }
 
 
-def sheet(prompts: Sequence[FixedPrompt], images: Sequence[Image.Image], rows: Sequence[dict]) -> Image.Image:
+def sheet(prompts: Sequence[FixedPrompt], images: Sequence[Image.Image], rows: Sequence[dict[str, Any]]) -> Image.Image:
     """Draw the images above their prompts and verdicts: green for a match with its rank, red for the top prediction
     without one. `rows` is empty without a judge."""
     font = ImageFont.load_default(FONT_SIZE)
@@ -102,7 +104,7 @@ def sheet(prompts: Sequence[FixedPrompt], images: Sequence[Image.Image], rows: S
     return canvas
 
 
-def _verdict(row: dict) -> str:
+def _verdict(row: dict[str, Any]) -> str:
     """Format a verdict."""
     if row["place"] is not None:
         return f"{row['place'] + 1}: {row['seen'][row['place']]}"

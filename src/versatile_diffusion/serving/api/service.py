@@ -66,7 +66,8 @@ class Service:
     ) -> Output:
         """An output. Args: options: of `generate`; how: of `Engine.submit`."""
         job = await self.submitted(request, data, conditions, options, **how)
-        return await self.result(request, job)
+        output: Output = await self.result(request, job)
+        return output
 
     async def submitted(
         self,
@@ -122,7 +123,8 @@ async def _gone(request: Request) -> None:
 
 def service_of(request: Request) -> Service:
     """The service of the app that a request came to."""
-    return request.app.state.service
+    service: Service = request.app.state.service
+    return service
 
 
 TheService = Annotated[Service, Depends(service_of)]

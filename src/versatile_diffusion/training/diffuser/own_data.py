@@ -16,7 +16,8 @@ from versatile_diffusion.choices import unknown
 from versatile_diffusion.data.buckets import Buckets, Shape
 from versatile_diffusion.data.encoded import INDEX, LATENTS, TOKENS, EncodedSet, encode_set, rank
 from versatile_diffusion.data.encoded_shards import is_encoded
-from versatile_diffusion.data.sources import Report, open_source
+from versatile_diffusion.data.report import Report
+from versatile_diffusion.data.sources import open_source
 from versatile_diffusion.data.stream import WINDOW
 from versatile_diffusion.diffuser.groups import covered
 from versatile_diffusion.diffuser.unet import MultiFlowUNet

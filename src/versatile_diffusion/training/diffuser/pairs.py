@@ -53,7 +53,8 @@ class Drawn:
     def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
         picks = torch.rand(len(items), generator=generator, device=generator.device).tolist()
         choices = (self.values[item] for item in items.tolist())
-        return self.encode([c[int(pick * len(c))] for c, pick in zip(choices, picks, strict=True)])
+        encoded: Tensor = self.encode([c[int(pick * len(c))] for c, pick in zip(choices, picks, strict=True)])
+        return encoded
 
 
 @dataclass(frozen=True)
@@ -240,4 +241,5 @@ def null_tokens(task: Task, bank: ModalityBank, stream: str | None = None) -> Te
     if kind == ZEROS:
         return torch.zeros(1, 1, 1, device=encoder.device)
     with torch.no_grad():
-        return encoder.encode([MODALITIES[stream].blanks[kind]])
+        encoded: Tensor = encoder.encode([MODALITIES[stream].blanks[kind]])
+        return encoded

@@ -144,7 +144,8 @@ def _options(unet: MultiFlowUNet) -> dict[str, Any]:
             arguments = inspect.signature(getattr(MODALITIES[name], f"{group}_stream")).parameters.values()
             left_out = {a.name: a.default for a in arguments if a.default is not a.empty}
             config[f"{group}.{name}"] = left_out | options
-    return json.loads(json.dumps(config))
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    return plain
 
 
 def _shapes(stream: nn.Module) -> dict[str, torch.Size]:

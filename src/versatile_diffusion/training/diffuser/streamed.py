@@ -267,7 +267,7 @@ def _held_out(
     return reader.pairs(same, shape), looks, wanted
 
 
-def _key(raw: Any) -> str:
+def _key(raw: Raw) -> str:
     return raw.key
 
 

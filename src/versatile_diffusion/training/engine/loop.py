@@ -48,7 +48,7 @@ from versatile_diffusion.training.engine.tracking import Tracker, memory
 
 __all__ = ["SCHEDULES", "LoopSettings", "Objective", "Outcome", "Settings", "train"]
 
-Settings = Callable[[Any, Path, torch.device], tuple[Objective, LoopSettings]]
+Settings = Callable[[Any, Path, torch.device], tuple[Objective[Any], LoopSettings]]
 """Data, folder of the run and device to what is trained and how."""
 
 
@@ -61,7 +61,7 @@ class Outcome:
     metrics: dict[str, float]
 
 
-def train(objective: Objective, settings: LoopSettings, out: Path, world: World | None = None) -> Outcome:
+def train(objective: Objective[Any], settings: LoopSettings, out: Path, world: World | None = None) -> Outcome:
     """Trains `objective`, or goes on where the checkpoint in `out` stands.
 
     `out` receives `checkpoints/`, `log.jsonl`, `tensorboard/`, `samples/`; at the end `metrics.json` and `export/`.
@@ -84,7 +84,11 @@ def train(objective: Objective, settings: LoopSettings, out: Path, world: World 
 
 
 def go_on(
-    objective: Objective, settings: LoopSettings, out: Path, world: World, settled: Callable[[], None] = lambda: None
+    objective: Objective[Any],
+    settings: LoopSettings,
+    out: Path,
+    world: World,
+    settled: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """`train` in a folder that is `owned`. The first process calls `settled` when it is certain that the run may go on
     there; nothing was written until then."""
@@ -103,7 +107,7 @@ class _Run:
 
     tracker: Tracker | None = None  # of the first process
 
-    def __init__(self, objective: Objective, settings: LoopSettings, out: Path, world: World):
+    def __init__(self, objective: Objective[Any], settings: LoopSettings, out: Path, world: World):
         self.objective, self.settings, self.out, self.world = objective, settings, out, world
         on_gpu = objective.device.type == "cuda"
         self.bf16 = on_gpu if settings.bf16 is None else settings.bf16
@@ -317,7 +321,7 @@ class _Run:
         if not self.world.first:
             return average
         with torch.random.fork_rng(devices=[]):
-            whole = self.objective.build()
+            whole: nn.Module = self.objective.build()
         whole.load_state_dict(weights)
         return whole.to(self.objective.device).requires_grad_(False).eval()
 

@@ -26,7 +26,8 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     """
     wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if wide else matrix.T
-    x = x / (x.norm() + 1e-7)
+    norm: Tensor = x.norm()
+    x = x / (norm + 1e-7)
     a, b, c = _QUINTIC
     for _ in range(steps):
         gram = x @ x.T
@@ -80,7 +81,7 @@ class Muon(torch.optim.Optimizer):
                     self._update(p, p.grad, group)
         return loss
 
-    def _update(self, p: Tensor, grad: Tensor, group: dict) -> None:
+    def _update(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(grad)
@@ -118,7 +119,8 @@ def _adamw_8bit(groups: list[dict[str, Any]], lr: float, betas: tuple[float, flo
             "optimizer 'adamw-8bit' needs bitsandbytes, which is not installed: pip install bitsandbytes; "
             "'adamw' does without"
         ) from error
-    return AdamW8bit(groups, lr=lr, betas=betas)
+    optimizer: torch.optim.Optimizer = AdamW8bit(groups, lr=lr, betas=betas)
+    return optimizer
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

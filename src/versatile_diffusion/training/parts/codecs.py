@@ -120,7 +120,7 @@ class ImageCodecObjective(Objective[LiteVAE]):
         for split, pictures in self.held_out.items():
             values = [
                 psnr(module.reconstruct(module.posterior(pixels)[0]).clamp(0, 1), pixels)
-                for pixels in map(pictures_to_pixels, pictures.split(64))
+                for pixels in map(pictures_to_pixels, torch.split(pictures, 64))
             ]
             result[f"psnr/{split}"] = float(torch.cat(values).mean())
         return result
@@ -141,7 +141,7 @@ class ImageCodecObjective(Objective[LiteVAE]):
         """Measures the latents on the training set and writes the codec."""
         with torch.no_grad():
             chosen = self.pictures[:: max(1, len(self.pictures) // 4096)]
-            latents = torch.cat([module.posterior(pictures_to_pixels(part))[0] for part in chosen.split(64)])
+            latents = torch.cat([module.posterior(pictures_to_pixels(part))[0] for part in torch.split(chosen, 64)])
             module.latent_std.copy_(latents.std(dim=(0, 2, 3)))
             module.latent_mean.copy_(latents.mean(dim=(0, 2, 3)))
         module.save_pretrained(folder)

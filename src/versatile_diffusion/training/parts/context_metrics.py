@@ -65,7 +65,7 @@ def _both_ways(pictures: Tensor, labels: Tensor, held: RetrievalSplit, name: str
 def _embed(image: DualImageEncoder, pictures: UInt8[Tensor, "n h w 3"]) -> DualEmbedding:
     parts = [
         image(rearrange(part.to(image.device), "b h w c -> b c h w").float() / 255).embedding
-        for part in pictures.split(128)
+        for part in torch.split(pictures, 128)
     ]
     return DualEmbedding(torch.cat([p.concept for p in parts]), torch.cat([p.style for p in parts]))
 

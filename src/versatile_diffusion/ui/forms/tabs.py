@@ -13,7 +13,7 @@ import gradio as gr
 
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities import MODALITIES
-from versatile_diffusion.pipeline.models import shipped_models
+from versatile_diffusion.shipped import shipped_models
 from versatile_diffusion.tasks import Task
 from versatile_diffusion.ui.forms.controls import (
     Setting,

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -81,7 +82,7 @@ class BuildRequest:
         keys = None if concepts is None else tuple(sorted(set(concepts)))
         return cls(size, choose_styles(None if styles is None else tuple(styles)), keys, edition)
 
-    def recipe(self) -> dict:
+    def recipe(self) -> dict[str, Any]:
         """Return the request as stored in the manifest."""
         concepts = None if self.concepts is None else list(self.concepts)
         styles = [style.id for style in self.styles]
@@ -249,7 +250,7 @@ def tool_versions() -> dict[str, str]:
         ) from None
 
 
-def _style_row(style: Style) -> dict:
+def _style_row(style: Style) -> dict[str, Any]:
     package: Package = package_named(style.package)
     row = {"id": style.id, "package": package.spec, "licence": package.licence, "authors": package.authors}
     return row | {"phrases": list(style.phrases), "drawing": style.drawing, "monochrome": style.monochrome}

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _LEFT_OUT_GROUPS = frozenset({"component"})
 _LEFT_OUT_SUBGROUPS = frozenset({"country-flag", "subdivision-flag"})  # 262 rare nouns, drawn alike in all styles
@@ -43,14 +44,14 @@ class Concept:
 class Tables:
     """Raw tables of names, keywords and aliases, one per JSON file."""
 
-    rows: list[dict]
-    messages: dict
-    shortcodes: dict
-    unicode_names: dict
-    groups: dict
-    keywords: dict
-    aliases: dict
-    tags: list[dict]
+    rows: list[dict[str, Any]]
+    messages: dict[str, Any]
+    shortcodes: dict[str, Any]
+    unicode_names: dict[str, Any]
+    groups: dict[str, Any]
+    keywords: dict[str, Any]
+    aliases: dict[str, Any]
+    tags: list[dict[str, Any]]
 
     @classmethod
     def parse(cls, files: Mapping[str, bytes]) -> Tables:
