@@ -12,7 +12,7 @@ import typer
 from PIL import Image, ImageDraw, ImageFont
 
 from versatile_diffusion.cli.verbs.demo import PROMPTS, STYLES
-from versatile_diffusion.sheets import GAP, Layout, tiled
+from versatile_diffusion.sheets import GAP, Layout, tile_images
 
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "text-to-image.webp"
 TILE, LEFT, TOP = 128, 108, 24
@@ -23,7 +23,7 @@ def main(demo: Annotated[Path, typer.Argument(help="Folder written by `versatile
     """Draw prompts in columns and styles in rows."""
     files = [demo / f"{prompt.replace(' ', '-')}-{style}.png" for style in STYLES for prompt in PROMPTS]
     layout = Layout(len(PROMPTS), (TILE, TILE), GAP, LEFT, TOP)
-    sheet = tiled([Image.open(file) for file in files], layout, resample=Image.Resampling.BICUBIC)
+    sheet = tile_images([Image.open(file) for file in files], layout, resample=Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(sheet)
     for column, prompt in enumerate(PROMPTS):
         draw.text((layout.place(column)[0] + TILE / 2, TOP / 2), prompt, "black", FONT, anchor="mm")

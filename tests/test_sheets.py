@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageFont
 
-from versatile_diffusion.sheets import GRID_COLOUR, Layout, _fitted, grid, in_rows, labelled, tiled, wrap
+from versatile_diffusion.sheets import GRID_COLOUR, Layout, _fit_labels, grid, in_rows, label_grid, tile_images, wrap
 
 COLOURS = ["red", "green", "blue", "black", "yellow", "cyan"]
 
@@ -16,7 +16,7 @@ def tiles(size: tuple[int, int] = (16, 8), count: int = len(COLOURS)) -> list[Im
 
 
 def test_a_sheet_has_every_picture_in_its_place() -> None:
-    drawn = labelled(tiles(), ["one", "two"], ["a", "b", "c"])
+    drawn = label_grid(tiles(), ["one", "two"], ["a", "b", "c"])
     left, top = drawn.width - 3 * (128 + 4), drawn.height - 2 * (64 + 4)
     for place, tile in enumerate(tiles()):
         row, column = divmod(place, 3)
@@ -28,7 +28,7 @@ def test_a_sheet_has_every_picture_in_its_place() -> None:
 
 def test_labels_go_on_in_a_second_line_and_are_not_cut() -> None:
     labels = ["noto", "style emojione-monotone", "fluent-emoji-high-contrast"]
-    titles, font = _fitted(labels, width=128)
+    titles, font = _fit_labels(labels, width=128)
     assert [title.replace("\n", " ").replace("- ", "-") for title in titles] == labels
     assert max(font.getlength(line) for title in titles for line in title.splitlines()) <= 128
 
@@ -41,7 +41,7 @@ def test_a_layout_says_where_tiles_are_and_how_large_the_sheet_is() -> None:
 
 
 def test_an_empty_place_is_paper() -> None:
-    sheet = tiled([None, *tiles(count=1)], Layout(2, (4, 4)), paper="white")
+    sheet = tile_images([None, *tiles(count=1)], Layout(2, (4, 4)), paper="white")
     assert sheet.size == (8, 4)
     assert sheet.crop((0, 0, 4, 4)).getcolors() == [(16, (255, 255, 255))]
     assert sheet.crop((4, 0, 8, 4)).getcolors() == [(16, (255, 0, 0))]

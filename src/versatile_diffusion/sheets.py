@@ -53,7 +53,7 @@ class Layout:
         return self.left + self.columns * (width + self.gap), self.top + rows * (height + self.below + self.gap)
 
 
-def tiled(
+def tile_images(
     images: Sequence[Image.Image | None],
     layout: Layout,
     paper: str | tuple[int, int, int] = PAPER,
@@ -74,8 +74,8 @@ def grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Ima
     """Tile images in a nearly square grid (or in `columns`) with thin gaps; tiny images are enlarged."""
     from PIL import Image
 
-    layout = Layout(columns or math.ceil(math.sqrt(len(images))), _enlarged(images[0], GRID_TILE), GRID_GAP)
-    sheet = tiled(images, layout, GRID_COLOUR, Image.Resampling.BICUBIC)
+    layout = Layout(columns or math.ceil(math.sqrt(len(images))), _enlarge(images[0], GRID_TILE), GRID_GAP)
+    sheet = tile_images(images, layout, GRID_COLOUR, Image.Resampling.BICUBIC)
     return sheet.crop((0, 0, sheet.width - GRID_GAP, sheet.height - GRID_GAP))
 
 
@@ -89,21 +89,21 @@ def in_rows(*rows: Sequence[Image.Image], columns: int) -> Image.Image:
         for row in rows:
             part = row[start : start + columns]
             images += [*part, *[None] * (columns - len(part))]
-    return tiled(images, Layout(columns, rows[-1][0].size), resample=Image.Resampling.BICUBIC)
+    return tile_images(images, Layout(columns, rows[-1][0].size), resample=Image.Resampling.BICUBIC)
 
 
-def labelled(images: Sequence[Image.Image], rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
+def label_grid(images: Sequence[Image.Image], rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
     """Draw a sheet of `len(rows)` by `len(columns)` images, row by row, with labels at the left and top. Tiny images
     are enlarged; long column labels wrap to a second line and shrink."""
     from PIL import ImageDraw, ImageFont
 
     font = ImageFont.load_default(FONT_SIZE)
-    width, height = _enlarged(images[0], SMALLEST_TILE)
+    width, height = _enlarge(images[0], SMALLEST_TILE)
     left = max((math.ceil(font.getlength(label)) + 2 * GAP for label in rows if label), default=0)
-    titles, title_font = _fitted(columns, width)
+    titles, title_font = _fit_labels(columns, width)
     top = max(title.count("\n") + 1 for title in titles) * (FONT_SIZE + 2) + 2 * GAP
     layout = Layout(len(columns), (width, height), GAP, left, top)
-    sheet = tiled(images, layout)
+    sheet = tile_images(images, layout)
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
         centre = layout.place(column)[0] + width / 2, top / 2
@@ -123,13 +123,13 @@ def wrap(label: str, width: int, font: Font) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def _enlarged(image: Image.Image, smallest: int) -> tuple[int, int]:
+def _enlarge(image: Image.Image, smallest: int) -> tuple[int, int]:
     """Multiply the size of a tiny image by a whole number."""
     factor = max(1, math.ceil(smallest / image.width))
     return image.width * factor, image.height * factor
 
 
-def _fitted(labels: Sequence[str], width: int) -> tuple[list[str], Font]:
+def _fit_labels(labels: Sequence[str], width: int) -> tuple[list[str], Font]:
     """Break labels into at most two lines in the largest font that fits the width; cut those that never fit."""
     from PIL import ImageFont
 

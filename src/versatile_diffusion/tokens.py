@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from versatile_diffusion.choices import chosen
-from versatile_diffusion.numeric import LEAST_NORM, as_tensor, check_finite, widened
+from versatile_diffusion.numeric import LEAST_NORM, as_tensor, check_finite, widen
 from versatile_diffusion.printable import shown
 
 if TYPE_CHECKING:  # as in flow.py: the command line must not import torch
@@ -66,7 +66,7 @@ NORMALISATIONS: dict[str, Normalisation] = {
 """Normalisations of context tokens (B, L, D) to an encoder's scale."""
 
 
-def normalised(
+def normalise_tokens(
     tokens: Float[Tensor, "*b l d"], how: str | None, reference: Float[Tensor, "n l d"] | None = None
 ) -> Float[Tensor, "*b l d"]:
     """Normalise context tokens to an encoder's scale.
@@ -86,9 +86,9 @@ def normalised(
     if how is None:
         return tokens
     chosen("normalisation", how, NORMALISATIONS)
-    batch = widened(tokens if tokens.ndim == 3 else tokens[None])
+    batch = widen(tokens if tokens.ndim == 3 else tokens[None])
     if reference is not None:
-        reference = widened(check_finite(as_tensor(reference, "the reference"), "the tokens of the reference"))
+        reference = widen(check_finite(as_tensor(reference, "the reference"), "the tokens of the reference"))
         _check_form(batch, reference)
     found = NORMALISATIONS[how](batch, reference).reshape(tokens.shape).to(tokens.dtype)
     return check_finite(found, f"the tokens normalised by {shown(how)} in {tokens.dtype}")

@@ -152,12 +152,12 @@ def cell_texts(output: Output) -> list[str]:
 def sheet(outputs: Sequence[Output], axes: Sequence[Axis]) -> Image.Image:
     """Draw the first value of each cell with labels: the first axis down (across, if it is the only one)."""
     from versatile_diffusion.modalities import MODALITIES
-    from versatile_diffusion.sheets import labelled
+    from versatile_diffusion.sheets import label_grid
 
     draw = MODALITIES[outputs[0].data].draw
     assert draw is not None
     rows = axes[0].labels() if len(axes) == 2 else [""]
-    return labelled([draw(output.values[0]) for output in outputs], rows, axes[-1].labels())
+    return label_grid([draw(output.values[0]) for output in outputs], rows, axes[-1].labels())
 
 
 def replay(

@@ -16,10 +16,10 @@ from diffusers import (
 )
 from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipImageProcessorPil
 
-from versatile_diffusion.evaluation.networks import called
+from versatile_diffusion.evaluation.networks import short_name
 from versatile_diffusion.evaluation.protocol import Protocol
 from versatile_diffusion.evaluation.subjects import OwnModel, Subject
-from versatile_diffusion.pipeline.models import fetched, find_model, is_ours
+from versatile_diffusion.pipeline.models import fetch_model, find_model, is_ours
 from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.reading import read_json, reading
 from versatile_diffusion.records.record import fingerprint
@@ -101,14 +101,14 @@ def find_subject(name: str, device: torch.device | None = None) -> Subject:
     Raises:
         ValueError: an unknown model.
     """
-    subject = _loaded(fetched(find_model(NAMED.get(name, name)), {}))
-    subject.name = called(name)
+    subject = _load(fetch_model(find_model(NAMED.get(name, name)), {}))
+    subject.name = short_name(name)
     if device is not None:
         subject.to(device)
     return subject
 
 
-def _loaded(folder: str) -> Subject:
+def _load(folder: str) -> Subject:
     if is_ours(folder) or (kind := _kind(Path(folder))) not in BASELINES:
         return OwnModel(VersatileDiffusionPipeline.from_pretrained(folder))
     make, task = BASELINES[kind]

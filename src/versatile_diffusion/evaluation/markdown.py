@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from versatile_diffusion.evaluation.comparison import HEAD, chosen, pairs
+from versatile_diffusion.evaluation.comparison import HEAD, is_chosen, pairs
 from versatile_diffusion.evaluation.evaluate import Measurement, WaySamples
 from versatile_diffusion.evaluation.protocol import PROTOCOLS
 from versatile_diffusion.evaluation.report import (
@@ -128,12 +128,12 @@ def _beside(result: Result, others: Sequence[Result]) -> str:
         "Share: this model's value divided by the other's (inverted for distances). Above 100 % this model is better."
     )
     for split in dict.fromkeys(pair.split for pair in found):
-        told += [f"### {split}", table(HEAD, [pair.told() for pair in found if pair.split == split])]
+        told += [f"### {split}", table(HEAD, [pair.cells() for pair in found if pair.split == split])]
     return "\n\n".join(told)
 
 
 def _plots(results: Sequence[Result], along: str, images: Path) -> str:
-    drawn = plots(results, along, [name for name in metrics(results) if chosen(name, DRAWN)])
+    drawn = plots(results, along, [name for name in metrics(results) if is_chosen(name, DRAWN)])
     told = [f"## Against {along}", "`report.html` plots every metric."]
     for metric, plot in drawn.items():
         file = images / f"{along}-{_file_name(metric)}.svg"

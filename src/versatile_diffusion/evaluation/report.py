@@ -120,7 +120,7 @@ def _beside(result: Result, others: Sequence[Result]) -> str:
     """Format a table per split: this model, other models, and the ratio."""
     found, parts = list(pairs(result, others)), ["<h2>Comparison with other models</h2>"]
     for split in dict.fromkeys(pair.split for pair in found):
-        rows = [HEAD, *(pair.told() for pair in found if pair.split == split)]
+        rows = [HEAD, *(pair.cells() for pair in found if pair.split == split)]
         cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         parts.append(f"<table><caption>{escape(split)}</caption>{cells}</table>")
     return "".join(parts)

@@ -18,7 +18,7 @@ from versatile_diffusion.pipeline.conditions import GivenCondition
 from versatile_diffusion.pipeline.inputs import as_list, latents_to_decode, read_values
 from versatile_diffusion.pipeline.model import Model
 from versatile_diffusion.pipeline.options import DecodingOptions
-from versatile_diffusion.pipeline.output import OUTPUT_TYPES, converted
+from versatile_diffusion.pipeline.output import OUTPUT_TYPES, convert_values
 from versatile_diffusion.sampling import seeds
 
 if TYPE_CHECKING:
@@ -136,5 +136,5 @@ class EncodingMethods:
         if strange := [name for name in decoding if name not in DECODING]:
             raise ValueError(unknown("decoding option", strange[0], DECODING))
         sources = None if seed is None else seeds.generators(seeds.item_seeds(len(batch), seed))
-        values = converted(codec.decode(batch, sources, **decoding), modality, output_type)
+        values = convert_values(codec.decode(batch, sources, **decoding), modality, output_type)
         return values[0] if single else values

@@ -127,7 +127,7 @@ OUTPUT_TYPES = ("pil", "np", "pt")
 """Output types: raw values, an array, a tensor; also `"latent"`, which skips decoding."""
 
 
-def converted(values: list[Any], data: str, output_type: str) -> Any:
+def convert_values(values: list[Any], data: str, output_type: str) -> Any:
     """Convert decoded values to the output type, if the modality supports it."""
     convert = MODALITIES[data].forms.get(output_type)
     return values if convert is None else convert(values)

@@ -56,7 +56,7 @@ def check_comparable(bank: ModalityBank, data: str, given: Sequence[GivenConditi
 
 
 @torch.no_grad()
-def ranked(
+def rank_values(
     bank: ModalityBank, data: str, values: Sequence[Any], given: Sequence[GivenCondition], prompts: int
 ) -> tuple[Ranked, ...]:
     """Return the values of each prompt, best first.

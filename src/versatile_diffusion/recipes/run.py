@@ -12,7 +12,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 
 from versatile_diffusion.files import write_whole
-from versatile_diffusion.recipes.settings import named
+from versatile_diffusion.recipes.settings import find_settings
 from versatile_diffusion.training.engine.config import LoopSettings
 from versatile_diffusion.training.engine.distributed import World, joined, place
 from versatile_diffusion.training.engine.folder import owned
@@ -65,7 +65,7 @@ def run(
         ValueError: unknown names, invalid values, or another run in `out`.
     """
     options = more.get("options")
-    build, where = named(objective, settings, options), place(device)
+    build, where = find_settings(objective, settings, options), place(device)
     given: dict[str, Any] = {name: more.get(name) for name in ("minutes", "steps", "seed")}
     changed = {name: value for name, value in given.items() if value is not None} | dict(more.get("changes") or {})
     LoopSettings(**{"steps": 1, "schedule": "trapezoid", **changed})  # checks the values first
@@ -74,7 +74,7 @@ def run(
         what, loop = _in_turn(world, lambda: build(data, out, where))
         loop = replace(loop, **changed)
 
-        def settled() -> None:
+        def settle() -> None:
             started: dict[str, Any] = {} if data is None else {"data": str(data.resolve())}
             started |= {"device": where.type, "processes": world.size}
             started |= {"threads": torch.get_num_threads()}  # affects rounding
@@ -87,7 +87,7 @@ def run(
                 if what.remark:
                     tell(what.remark)
 
-        return go_on(what, loop, out, world, settled)
+        return go_on(what, loop, out, world, settle)
 
 
 def _in_turn(

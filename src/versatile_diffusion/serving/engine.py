@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from versatile_diffusion.pipeline.names import own_names
-from versatile_diffusion.pipeline.run import finish, opened, prepare
+from versatile_diffusion.pipeline.run import finish, open_run, prepare
 from versatile_diffusion.sampling import seeds
 from versatile_diffusion.sampling.passes import Asking, Pass
 from versatile_diffusion.serving.jobs import (
@@ -270,7 +270,7 @@ class Engine:
             return self._calls(job)
         assert isinstance(job, Generation)
         if job.opening is None:
-            job.opening = opened(self.pipe, job.run, job.sources)
+            job.opening = open_run(self.pipe, job.run, job.sources)
         few = job.items if job.whole else min(job.items - job.seated, self.limits.places - self.running)
         part = slice(job.seated, job.seated + few)
         opening = job.opening.items(part)

@@ -40,7 +40,7 @@ def next_number(folder: Path, stem: str) -> int:
     return max((int(number) for number in taken if number.isdigit()), default=0) + 1
 
 
-def numbered(folder: Path, stem: str, first: int, *suffixes: str) -> Iterator[tuple[Path, ...]]:
+def numbered_names(folder: Path, stem: str, first: int, *suffixes: str) -> Iterator[tuple[Path, ...]]:
     """Yield the file names `stem-NNNN` with each suffix, counting from `first`, for `save_new`."""
     for number in itertools.count(first):
         yield tuple(folder / f"{stem}-{number:04d}{suffix}" for suffix in suffixes)

@@ -68,13 +68,13 @@ def convert(
     from versatile_diffusion import VersatileDiffusionPipeline
     from versatile_diffusion.interop import convert as conversion
     from versatile_diffusion.interop.read.layouts import recognise
-    from versatile_diffusion.pipeline.models import fetched, find_model
+    from versatile_diffusion.pipeline.models import fetch_model, find_model
 
     if dtype is not None:
         chosen("dtype", dtype, ON_DISK)
     conversion.check_target(out, to, file_format)
     with working(f"inspecting {source}"):
-        place = fetched(find_model(source), {})
+        place = fetch_model(find_model(source), {})
         found = recognise(place, layout)
     note(f"found {found}")
     with working(f"writing {out}"):

@@ -150,7 +150,7 @@ def produce(
         if isinstance(condition.value, str):
             GivenCondition.check(condition)
     run = CommandRun(name, data, options, many, secrets.randbelow(2**32) if options.seed is None else options.seed)
-    kept = run.kept(jobs) if many else {}
+    kept = run.find_earlier(jobs) if many else {}
     pipe = None if len(kept) == len(jobs) else load(options.model, options.device, options.dtype)
     if not many:
         run.make(pipe, jobs[0])
@@ -264,7 +264,7 @@ class CommandRun:
         write_whole(target, lambda draft: draft.write_text(line, encoding="utf-8"), contested=True)
         return None
 
-    def kept(self, jobs: Sequence[PlannedRun]) -> dict[int, Written]:
+    def find_earlier(self, jobs: Sequence[PlannedRun]) -> dict[int, Written]:
         """Find the results of an earlier call by job index; none with --overwrite.
 
         Raises:

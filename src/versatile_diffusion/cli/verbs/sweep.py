@@ -61,7 +61,7 @@ def sweep(
     from versatile_diffusion.cli.io.results import Written
 
     axes = [axis(text) for text in over]
-    conditions, base = task_inputs(task, inputs), [one for text in fixed or () for one in _fixed(axis(text))]
+    conditions, base = task_inputs(task, inputs), [one for text in fixed or () for one in _shared_setting(axis(text))]
     settings = list(choices(axes))
     if len(axes) > 2 or len(settings) > MOST_CELLS:
         raise ValueError(f"{len(axes)} settings with {len(settings)} cells; at most 2 settings and {MOST_CELLS} cells")
@@ -94,7 +94,7 @@ def task_inputs(task: str, inputs: Sequence[str]) -> list[Condition]:
     return [Condition(m, one_input(m, value).value) for m, value in zip(contexts, inputs, strict=True)]
 
 
-def _fixed(one: Axis) -> list[tuple[str, Any]]:
+def _shared_setting(one: Axis) -> list[tuple[str, Any]]:
     if len(one.values) != 1:
         raise ValueError(f"--set {one.name} has {len(one.values)} values; only one is allowed; use --over for several")
     return [(one.name, one.values[0])]

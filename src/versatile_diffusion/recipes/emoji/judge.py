@@ -28,7 +28,7 @@ from versatile_diffusion.evaluation.judge_network import STAGES, Block, PictureJ
 from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
 from versatile_diffusion.recipes.emoji.imagenet import imagenet_weights
 from versatile_diffusion.recipes.emoji.parts import HELD_OUT
-from versatile_diffusion.recipes.emoji.spoilt import FEWEST, SPOILT, between, blur, spoilt
+from versatile_diffusion.recipes.emoji.spoilt import FEWEST, SPOILT, between, blur, corrupt
 from versatile_diffusion.sheets import in_rows
 from versatile_diffusion.training.engine.loop import Objective
 from versatile_diffusion.training.engine.optimizer import split_parameters
@@ -114,9 +114,9 @@ class JudgeObjective(Objective[PictureJudge]):
         self.concept_keys = [parts[0].concept_keys[row] for row in known]
         self.concept_names = [parts[0].concept_names[row] for row in known]
         self.style_names = parts[0].style_names
-        self.pictures = _joined([part.pictures[rows] for part, rows in zip(parts, kept, strict=True)], device)
+        self.pictures = _join([part.pictures[rows] for part, rows in zip(parts, kept, strict=True)], device)
         self.concepts = torch.from_numpy(np.searchsorted(known, numbers)).to(device)
-        self.styles = _joined([part.styles[rows] for part, rows in zip(parts, kept, strict=True)], device)
+        self.styles = _join([part.styles[rows] for part, rows in zip(parts, kept, strict=True)], device)
         mirrors = [part.may_mirror(row) for part, rows in zip(parts, kept, strict=True) for row in rows]
         self.mirrors = torch.tensor(mirrors, device=device)
         unseen = [split for split in HELD_OUT if split not in settings.splits]
@@ -198,9 +198,9 @@ class JudgeObjective(Objective[PictureJudge]):
         turned = (between(0, 1, generator, len(rows)) < 0.5) & self.mirrors[rows, None, None, None]
         pixels = torch.where(turned, pixels.flip(3), pixels)
         real, rest = pixels[: recipe.pictures], pixels[recipe.pictures :]
-        parts = [_worn(real, recipe, generator)]
-        parts += [spoilt(rest, generator)] if len(rest) >= FEWEST else [rest.roll(1, 1)] if len(rest) else []
-        return _tinted(torch.cat(parts), recipe, generator)
+        parts = [_degrade(real, recipe, generator)]
+        parts += [corrupt(rest, generator)] if len(rest) >= FEWEST else [rest.roll(1, 1)] if len(rest) else []
+        return _tint(torch.cat(parts), recipe, generator)
 
     def loss(self, module: PictureJudge, batch: JudgeBatch) -> tuple[Tensor, dict[str, Tensor]]:
         verdict = module(batch.pixels) if batch.features is None else module.heads(batch.features)
@@ -246,11 +246,11 @@ def _without_siblings(data: EmojiSet) -> list[int]:
     return [row for row, what in enumerate(drawn) if what not in alone]
 
 
-def _joined(parts: list[np.ndarray], device: torch.device) -> Tensor:
+def _join(parts: list[np.ndarray], device: torch.device) -> Tensor:
     return torch.from_numpy(np.concatenate(parts)).to(device)
 
 
-def _worn(pixels: Tensor, recipe: JudgeSettings, generator: torch.Generator) -> Tensor:
+def _degrade(pixels: Tensor, recipe: JudgeSettings, generator: torch.Generator) -> Tensor:
     """Degrade images slightly by blur, noise or a missing patch, as a codec may; they stay recognisable."""
     size, side = len(pixels), pixels.shape[-1]
     soft = between(-1, 1, generator, size).clamp(min=0)
@@ -266,7 +266,7 @@ def _worn(pixels: Tensor, recipe: JudgeSettings, generator: torch.Generator) -> 
     return torch.where(patch, torch.ones_like(pixels), pixels)
 
 
-def _tinted(pixels: Tensor, recipe: JudgeSettings, generator: torch.Generator) -> Tensor:
+def _tint(pixels: Tensor, recipe: JudgeSettings, generator: torch.Generator) -> Tensor:
     """Scale the contrast of each image, overall and per channel."""
     changes = 2 * torch.rand(len(pixels), 4, 1, 1, generator=generator, device=pixels.device) - 1
     factor = 1 + recipe.tint * (changes[:, :1] + 0.5 * changes[:, 1:])

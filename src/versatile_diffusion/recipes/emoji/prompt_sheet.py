@@ -20,13 +20,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from versatile_diffusion.evaluation.baselines import find_subject
 from versatile_diffusion.evaluation.judge_network import PictureJudge
-from versatile_diffusion.evaluation.networks import fitted, load_judge, pixels
+from versatile_diffusion.evaluation.networks import fit_images, load_judge, pixels
 from versatile_diffusion.evaluation.protocol import Protocol
 from versatile_diffusion.evaluation.subjects import Subject
 from versatile_diffusion.files import write_whole
 from versatile_diffusion.recipes.emoji.prompts import FIXED_PROMPTS, FixedPrompt
 from versatile_diffusion.records.record import fingerprint
-from versatile_diffusion.sheets import INK, Layout, tiled, wrap
+from versatile_diffusion.sheets import INK, Layout, tile_images, wrap
 from versatile_diffusion.tasks import TASKS
 
 AMONG = 5
@@ -90,7 +90,7 @@ def sheet(prompts: Sequence[FixedPrompt], images: Sequence[Image.Image], rows: S
     without one. `rows` is empty without a judge."""
     font = ImageFont.load_default(FONT_SIZE)
     layout = Layout(COLUMNS, (TILE, TILE), GAP, left=GAP, top=GAP, below=(LINES + 1) * (FONT_SIZE + 3))
-    canvas = tiled(images, layout)
+    canvas = tile_images(images, layout)
     draw = ImageDraw.Draw(canvas)
     for number, prompt in enumerate(prompts):
         left, top = layout.place(number)
@@ -119,7 +119,7 @@ def write(
     prompts: Sequence[FixedPrompt] = FIXED_PROMPTS,
 ) -> dict[str, Any]:
     """Generate the sheet, write it with the verdicts to `out`, and return the content of the JSON file."""
-    images = fitted(generate(subject, prompts, protocol), protocol.side)
+    images = fit_images(generate(subject, prompts, protocol), protocol.side)
     rows = [] if judge is None else verdicts(judge, prompts, images)
     record = {
         "model": {"name": subject.name, "hash": subject.hash},

@@ -17,7 +17,7 @@ from versatile_diffusion.recipes.emoji.diffuser import (
     SECOND,
     SMALL,
     emoji_objective,
-    finished,
+    export_of,
     second_objective,
 )
 from versatile_diffusion.recipes.emoji.judge import JudgeObjective, JudgeSettings
@@ -64,7 +64,7 @@ def image_context_emoji(data: Path, out: Path, device: torch.device) -> tuple[Ob
     among 1,500, first 46.3, first five 72.7 (before: 21.8 and 45.9); label to an image 52.4 and 79.9; style 74.3.
     Without sibling drawings 45.8, 71.2, 58.3, 84.0. On concept-test 20.1 and 42.1, no better than before.
     """
-    before = finished(out.parent / "context-encoders")
+    before = export_of(out.parent / "context-encoders")
     image = DualImageEncoder.from_pretrained(before / DualImageEncoder.modality)
     text = DualTextEncoder.from_pretrained(before / DualTextEncoder.modality)
     known = context_data(data, before.parent / "teacher", text.config.limit, device)
@@ -83,7 +83,7 @@ def text_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objec
     variance; with one 84 %, and 87 % of the labels are decoded right.
     """
     loop = LoopSettings(steps=1400, warmup=20, ema=0.99, eval_minutes=10, sample_minutes=10)
-    guide = DualTextEncoder.from_pretrained(finished(out.parent / "context-encoders") / "text")
+    guide = DualTextEncoder.from_pretrained(export_of(out.parent / "context-encoders") / "text")
     return TextCodecObjective(captions(data), TextCodecSettings(), device, guide), loop
 
 

@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from versatile_diffusion.controls import REQUEST
 from versatile_diffusion.printable import shown
-from versatile_diffusion.serving.api.errors import NotFoundError, described, failure
+from versatile_diffusion.serving.api.errors import NotFoundError, describe_error, failure
 from versatile_diffusion.serving.api.metrics import Metrics
 from versatile_diffusion.serving.api.values import Reader
 from versatile_diffusion.serving.engine import Engine
@@ -99,7 +99,7 @@ class Service:
     async def result(self, request: Request, job: Job) -> Any:
         """What became of a job; it is cancelled if the client goes away first."""
         done = asyncio.wrap_future(job.future)
-        gone = asyncio.ensure_future(_gone(request))
+        gone = asyncio.ensure_future(_wait_until_gone(request))
         try:
             await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not done.done():
@@ -115,7 +115,7 @@ class Service:
         return {**output.settings, "from_pretrained": self.name, "threads": self.engine.threads}
 
 
-async def _gone(request: Request) -> None:
+async def _wait_until_gone(request: Request) -> None:
     """Returns when the client has gone away."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -136,7 +136,7 @@ def options_in(fields: Any) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(fields, name)) is not None}
 
 
-def sized(fields: Any) -> dict[str, int]:
+def size_of(fields: Any) -> dict[str, int]:
     """Height and width of the field `size`.
 
     Raises:
@@ -154,4 +154,4 @@ def sized(fields: Any) -> dict[str, int]:
 
 def event(error: BaseException) -> dict[str, Any]:
     """An error as the last event of a stream."""
-    return failure(*described(error))
+    return failure(*describe_error(error))

@@ -18,7 +18,7 @@ from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.modalities.modality import ZEROS
 from versatile_diffusion.tasks import Task
-from versatile_diffusion.training.engine.cache import cached
+from versatile_diffusion.training.engine.cache import load_cached
 
 ENCODE_BATCH = 64
 Values = Mapping[str, Sequence[Sequence[Any]]]
@@ -219,7 +219,7 @@ def _encode_all(values: Sequence[Any], part: Any, name: str, cache: Path | None)
 
     if cache is None:
         return encode()
-    return cached(cache / f"{name}-{_digest(values, part)}.safetensors", "rows", encode).to(part.device)
+    return load_cached(cache / f"{name}-{_digest(values, part)}.safetensors", "rows", encode).to(part.device)
 
 
 def _digest(values: Sequence[Any], part: Any) -> str:

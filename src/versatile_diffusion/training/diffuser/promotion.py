@@ -50,7 +50,7 @@ def promote(unet: MultiFlowUNet, earlier: MultiFlowUNet, new_contexts: str = "co
 
 
 @torch.no_grad()
-def deepened(earlier: MultiFlowUNet, depth: int | Sequence[int], data: Sequence[str]) -> MultiFlowUNet:
+def deepen(earlier: MultiFlowUNet, depth: int | Sequence[int], data: Sequence[str]) -> MultiFlowUNet:
     """A diffuser with more residual blocks per level and the same outputs: the new blocks begin as the identity.
 
     Args:

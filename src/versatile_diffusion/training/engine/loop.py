@@ -35,7 +35,7 @@ from versatile_diffusion.training.engine.distributed import (
     ObjectivePass,
     World,
     adding_up,
-    gathered,
+    gather_tree,
     mesh_of,
     replicate,
     shard,
@@ -274,7 +274,7 @@ class _Run:
         state, settings = self.state, self.settings
         every = math.ceil(settings.steps / settings.snapshots)
         if settings.posthoc and (state.step % every == 0 or state.step == settings.last):
-            averages = gathered(state.posthoc.averages, keep=self.world.first)
+            averages = gather_tree(state.posthoc.averages, keep=self.world.first)
             if self.world.first:
                 write_snapshot(self.out / "posthoc", state.step, settings.posthoc, averages)
 
@@ -317,7 +317,7 @@ class _Run:
         average = self.state.average.eval()
         if not any(isinstance(p, DTensor) for p in average.parameters()):
             return average
-        weights = gathered(average.state_dict(), keep=self.world.first)
+        weights = gather_tree(average.state_dict(), keep=self.world.first)
         if not self.world.first:
             return average
         with torch.random.fork_rng(devices=[]):

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from versatile_diffusion.diffuser.groups import Multipliers, parameter_groups
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.printable import shown
-from versatile_diffusion.training.engine.distributed import scattered
+from versatile_diffusion.training.engine.distributed import scatter
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # pushes every singular value in (0, 1] to about 0.7 .. 1.2
 
@@ -91,7 +91,7 @@ class Muon(torch.optim.Optimizer):
             direction = direction.full_tensor()
         direction = direction.flatten(1)
         rows, columns = direction.shape
-        update = scattered(orthogonalise(direction, group["newton_schulz_steps"]).view(p.shape), like=p)
+        update = scatter(orthogonalise(direction, group["newton_schulz_steps"]).view(p.shape), like=p)
         p.mul_(1 - group["lr"] * group["weight_decay"])
         p.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
 

@@ -60,7 +60,7 @@ class ShardedCheckpoints:
         told = {"identity": dict(identity), "step": state.step, "elapsed": state.elapsed, "batches": state.batches}
         content = {
             "told": io.BytesIO(json.dumps(told).encode()),
-            f"own.{self.world.rank}": _packed(state.own()),
+            f"own.{self.world.rank}": _pack(state.own()),
             "module": state.module.state_dict(),
             "average": state.average.state_dict(),
             "posthoc": {str(number): dict(average) for number, average in enumerate(state.posthoc.averages)},
@@ -192,7 +192,7 @@ def _storage(folder: str, write: bool = False) -> Any:
     return FileSystemWriter(folder) if write else FileSystemReader(folder)
 
 
-def _packed(value: dict[str, Any]) -> io.BytesIO:
+def _pack(value: dict[str, Any]) -> io.BytesIO:
     packed = io.BytesIO()
     torch.save(value, packed)
     packed.seek(0)

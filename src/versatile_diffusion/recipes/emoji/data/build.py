@@ -178,7 +178,7 @@ def render_source(
     rendered = {}
     with tqdm(total=total, desc="render", disable=not progress, unit="picture") as bar:
 
-        def counted(results: Iterable[bytes]) -> Iterable[bytes]:
+        def count(results: Iterable[bytes]) -> Iterable[bytes]:
             for data in results:
                 bar.update()
                 yield data
@@ -187,7 +187,7 @@ def render_source(
             for style in source.styles:
                 before = bar.n
                 drawings = source.drawings[style.id]
-                rendered[style.id] = _render_style(style, drawings, size, folder, lambda f, d: counted(run(f, d)))
+                rendered[style.id] = _render_style(style, drawings, size, folder, lambda f, d: count(run(f, d)))
                 bar.update(before + len(drawings) - bar.n)  # cached styles count, too
 
         if workers == 1:
@@ -290,7 +290,7 @@ def write_set(
     return Manifest.read(out)
 
 
-def _finished(out: Path, request: BuildRequest) -> Manifest | None:
+def _finished_manifest(out: Path, request: BuildRequest) -> Manifest | None:
     """Return the manifest of `out` if it is complete, intact and matches the request."""
     try:
         manifest = Manifest.read(out)
@@ -322,7 +322,7 @@ def build_emoji(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out must be a folder, e.g. {COMMAND.format(folder='data/emoji')}")
-    finished = _finished(out, request)
+    finished = _finished_manifest(out, request)
     if finished is not None:
         return finished
     tool_versions()  # check before fetching

@@ -130,7 +130,7 @@ def build_concepts(tables: Tables) -> tuple[Concept, ...]:
     return tuple(concepts)
 
 
-def _listed(value: str | list[str]) -> list[str]:
+def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
@@ -145,7 +145,7 @@ def name_index(tables: Tables, concepts: Iterable[Concept], vendor_names: Iterab
     claims += [(row[field], key) for key, row in aliases for field in ("name", "slug")]
     claims += [(name, key_of_hex(code)) for code, name in tables.unicode_names.items()]
     claims += list(vendor_names)
-    claims += [(name, key_of_hex(code)) for code, names in tables.shortcodes.items() for name in _listed(names)]
+    claims += [(name, key_of_hex(code)) for code, names in tables.shortcodes.items() for name in _as_list(names)]
     index: dict[str, str] = {}
     for name, key in claims:
         if key in known and squash(name):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from versatile_diffusion.recipes.emoji.data.render import decode
 from versatile_diffusion.recipes.emoji.data.shards import EmojiSample
-from versatile_diffusion.sheets import GAP, Layout, tiled
+from versatile_diffusion.sheets import GAP, Layout, tile_images
 
 ROWS = 12
 
@@ -28,4 +28,4 @@ def write_contact_sheet(samples: Sequence[EmojiSample], styles: Sequence[str], s
         for style in styles
     ]
     layout = Layout(len(styles), (size, size), GAP, left=GAP, top=GAP)
-    tiled(drawn, layout, (200, 200, 200)).save(path, "PNG")
+    tile_images(drawn, layout, (200, 200, 200)).save(path, "PNG")
