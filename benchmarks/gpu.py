@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from versatile_diffusion import Context, MultiFlowUNet
 from versatile_diffusion.interop.official import FULL_SIZE
-from versatile_diffusion.pipeline.precision import dtype_of, suited
+from versatile_diffusion.pipeline.precision import dtype_of, suitable_dtype
 
 STEPS = 50
 PEAK = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "RTX 4090": 165, "V100": 125, "T4": 65}
@@ -86,7 +86,7 @@ def training(width: int, side: int, batch: int, timed: int, device: torch.device
     }
     wide = FULL_SIZE["context_dim"]
     tokens = {name: torch.randn(batch, count, wide, device=device) for name, count in TOKENS.items()}
-    half = suited(device) if device.type == "cuda" else torch.bfloat16
+    half = suitable_dtype(device) if device.type == "cuda" else torch.bfloat16
 
     def step() -> None:
         for data, context in FLOWS:
@@ -135,7 +135,7 @@ def main(
     """Make the tables."""
     place = torch.device(device)
     most = peak_of(place) if peak is None else peak
-    kind = suited(place) if dtype == "auto" else dtype_of(dtype)
+    kind = suitable_dtype(place) if dtype == "auto" else dtype_of(dtype)
     unet = diffuser(["image"], ["image"], width, kind).to(place)
     table = sampling(unet, side // 8, [int(one) for one in batches.split(",")], timed, backend)
     del unet

@@ -23,7 +23,7 @@ from PIL import Image
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
 from versatile_diffusion.applications.joint import Exchange, joint
 from versatile_diffusion.evaluation.captions import names
-from versatile_diffusion.evaluation.networks import fitted, load_judge, pixels
+from versatile_diffusion.evaluation.networks import fit_images, load_judge, pixels
 from versatile_diffusion.recipes.emoji.data import EmojiSet
 from versatile_diffusion.recipes.emoji.held_out import items_of
 from versatile_diffusion.recipes.emoji.judge import PictureJudge
@@ -79,7 +79,7 @@ def named(judge: PictureJudge, pairs: Pairs, labels: Mapping[str, str]) -> np.nd
     """Whether each caption names one of the judge's top-5 concepts."""
     pictures, captions, _ = pairs
     with torch.no_grad():
-        found = judge(pixels(fitted(pictures, SIDE), judge.device)).concept.topk(5).indices.tolist()
+        found = judge(pixels(fit_images(pictures, SIDE), judge.device)).concept.topk(5).indices.tolist()
     likely = [[labels.get(judge.config.concepts[place], "") for place in row] for row in found]
     return np.array(
         [any(names(text, label) for label in row) for text, row in zip(captions, likely, strict=True)], float

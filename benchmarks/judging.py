@@ -18,8 +18,8 @@ from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.evaluation.intervals import Measured, bootstrap
 from versatile_diffusion.evaluation.items import Classes, Items
 from versatile_diffusion.evaluation.judge_network import PictureJudge
-from versatile_diffusion.evaluation.networks import fitted, load_judge, pixels
-from versatile_diffusion.evaluation.recognition import EncoderJudge, Hits, judged, vectors
+from versatile_diffusion.evaluation.networks import fit_images, load_judge, pixels
+from versatile_diffusion.evaluation.recognition import EncoderJudge, Hits, classify, vectors
 from versatile_diffusion.recipes.emoji.data import EmojiSet
 from versatile_diffusion.recipes.emoji.held_out import vocabulary_of
 from versatile_diffusion.version import __version__
@@ -51,15 +51,15 @@ class Judges:
         if self.own is None:
             return found
         with torch.no_grad():
-            scores = self.own(pixels(fitted(pictures, SIDE), self.own.device)).concept.cpu()
+            scores = self.own(pixels(fit_images(pictures, SIDE), self.own.device)).concept.cpu()
         known = {name: row for row, name in enumerate(self.own.config.concepts)}
         rows = torch.tensor([known.get(name, -1) for name in classes.concept_keys])
         return {"judge/standing": _standing(scores, rows)} | found
 
     def hits(self, pictures: Sequence[Image.Image], classes: Classes) -> Hits:
         """What is recognised, picture by picture."""
-        pictures = fitted(pictures, SIDE)
-        mine = {} if self.own is None else judged(self.own, pictures, classes)
+        pictures = fit_images(pictures, SIDE)
+        mine = {} if self.own is None else classify(self.own, pictures, classes)
         return mine | self.encoders.hits("image", pictures, classes)
 
 

@@ -44,9 +44,9 @@ def bare(inputs: Path, out: Path) -> None:
 
 def ours(inputs: Path, out: Path, histograms: bool = False) -> None:
     from versatile_diffusion.data.rules import Selection
-    from versatile_diffusion.data.select import Plan, select, tables
+    from versatile_diffusion.data.select import SelectPlan, select, tables
 
-    select(tables([str(inputs)]), Plan(Selection(), out, histograms=histograms))
+    select(tables([str(inputs)]), SelectPlan(Selection(), out, histograms=histograms))
 
 
 WAYS = {"polars": bare, "select": ours, "select with histograms": lambda inputs, out: ours(inputs, out, True)}

@@ -28,7 +28,7 @@ from speed_networks import WIDTH, diffuser, guided_step, inputs, theirs
 
 from versatile_diffusion import Context, VersatileDiffusionPipeline
 from versatile_diffusion.interop.official import FULL_SIZE
-from versatile_diffusion.pipeline.precision import suited
+from versatile_diffusion.pipeline.precision import suitable_dtype
 
 Row = tuple[str, str, Callable[[], Any], str, Callable[[], Any]]
 """Name of the row, what is ours, and what it is compared with."""
@@ -52,7 +52,7 @@ def steps(width: int, side: int) -> Iterator[Row]:
 
     check_same(run, run_other, torch.float32)
     yield "step", "float32", run, "diffusers float32", run_other
-    if (dtype := suited("cpu")) != torch.float32:
+    if (dtype := suitable_dtype("cpu")) != torch.float32:
         half = diffuser(["image"], ["image"], width, dtype)
         half_other, given = theirs(half, side), inputs(half, 2, side)
         run_half = guided_step(half, *given)

@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor
 
 from versatile_diffusion import Condition, VersatileDiffusionPipeline, load_embeddings, save_embeddings
-from versatile_diffusion.cli.io.files import grid
 from versatile_diffusion.recipes.emoji.data import EmojiSet
 from versatile_diffusion.records.record import fingerprint
+from versatile_diffusion.sheets import grid
 from versatile_diffusion.tokens import match_statistics
 
 TARGETS = {"image tokens": ("context", "image"), "text tokens": ("context", "text"), "latent": ("latent", "image")}

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.cli.io.sheet import labelled
+from versatile_diffusion.sheets import label_grid
 
 Samples = Mapping[str, Any]
 """Images by name."""
@@ -33,7 +33,7 @@ class Shown:
             raise ValueError(f"{len(self.images)} images for {len(self.rows)} x {len(self.columns)} labels")
         size = max(image.width for image in self.images), max(image.height for image in self.images)
         rows, columns = list(map(str, self.rows)), list(map(str, self.columns))
-        return labelled([_on_white(image, size) for image in self.images], rows, columns)
+        return label_grid([_on_white(image, size) for image in self.images], rows, columns)
 
 
 Run = Callable[[VersatileDiffusionPipeline, Samples], Shown]

@@ -13,7 +13,7 @@ from generated import write_or_check
 import versatile_diffusion
 from versatile_diffusion.controls import DECODING, REQUEST
 from versatile_diffusion.pipeline.names import OF_A_RUN, OTHER_NAMES
-from versatile_diffusion.pipeline.signature import kinds, named
+from versatile_diffusion.pipeline.signature import kinds, type_name
 
 FILE = Path(versatile_diffusion.__file__).parent / "pipeline" / "options.py"
 HEAD = '''"""Options of a generation, for editors and type checkers.
@@ -52,7 +52,7 @@ RUN_TYPES = {
 
 def text() -> str:
     """The module."""
-    types = {name: named(kind) for name, kind in kinds().items()}
+    types = {name: type_name(kind) for name, kind in kinds().items()}
     types |= {other: types[own] for other, own in OTHER_NAMES.items() if own in types} | {
         "strength": "float",
         "output": "str",

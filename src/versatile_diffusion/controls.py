@@ -274,16 +274,16 @@ REQUEST: Mapping[str, Control] = _controls(Controls)
 """Request options by name."""
 
 
-def _named(**controls: Control) -> dict[str, Control]:
+def _by_name(**controls: Control) -> dict[str, Control]:
     return {name: replace(control, name=name, option=control.option or name) for name, control in controls.items()}
 
 
-RUN: Mapping[str, Control] = _named(
+RUN: Mapping[str, Control] = _by_name(
     seed=Control("Seed", "Random seed; item k uses seed + k. Random if omitted.", type=int)
 )
 """Options of `generate` outside the request."""
 
-CONDITION: Mapping[str, Control] = _named(
+CONDITION: Mapping[str, Control] = _by_name(
     weight=Control("Weight", "Weight of this input relative to the others.", type=float, default=1.0, step=0.05),
     mask=Control("Mask", "Mask; white regions of the image are used.", metavar="FILE"),
     guidance_scale=Control(
@@ -301,7 +301,7 @@ CONDITION: Mapping[str, Control] = _named(
 )
 """Condition options by field of `flow.Condition`."""
 
-RESULT: Mapping[str, Control] = _named(
+RESULT: Mapping[str, Control] = _by_name(
     match_colours=Control(
         "Match colours", "Match the colours of the input image: simple or histogram.", choices=COLOURS, metavar="METHOD"
     ),

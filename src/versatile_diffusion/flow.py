@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from versatile_diffusion.numeric import is_number, number, plain, settle
 from versatile_diffusion.printable import shown
-from versatile_diffusion.tokens import normalised
+from versatile_diffusion.tokens import normalise_tokens
 
 if TYPE_CHECKING:  # the command line reads the task table, and must not import torch
     import torch
@@ -99,6 +99,6 @@ class Condition:
             options: other fields, e.g. `weight`.
 
         Raises:
-            ValueError: see `versatile_diffusion.tokens.normalised`.
+            ValueError: see `versatile_diffusion.tokens.normalise_tokens`.
         """
-        return cls(modality, tokens=normalised(tokens, normalise, reference), **options)
+        return cls(modality, tokens=normalise_tokens(tokens, normalise, reference), **options)

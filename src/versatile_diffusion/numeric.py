@@ -38,13 +38,13 @@ def number(name: str, value: Any, least: float = 0, most: float = math.inf, *, w
     given = plain(value)
     kind = "a whole number" if whole else "a number"
     if not is_number(given) or not least <= given <= most or (whole and given != int(given)):
-        upper = f" to {_bound(most)}" if math.isfinite(most) else " up"
+        upper = f" to {_format_bound(most)}" if math.isfinite(most) else " up"
         aside = ", not True or False" if isinstance(given, bool) else ""
-        raise ValueError(f"{name} is {shown(given)}; it must be {kind} from {_bound(least)}{upper}{aside}")
+        raise ValueError(f"{name} is {shown(given)}; it must be {kind} from {_format_bound(least)}{upper}{aside}")
     return int(given) if whole else given
 
 
-def _bound(bound: float) -> str:
+def _format_bound(bound: float) -> str:
     return f"{bound:g}" if bound != int(bound) or abs(bound) < 10**5 else f"{int(bound):,}"
 
 
@@ -104,15 +104,16 @@ def as_tensor(values: Any, what: str = "the array") -> Tensor:
         return torch.tensor(array.astype(np.float32))
 
 
-def widened(x: Tensor) -> Tensor:
+def widen(x: Tensor) -> Tensor:
     """Convert to at least float32: half precision has no small epsilon, and squares overflow in it."""
     return x.float() if x.is_floating_point() and x.dtype.itemsize < 4 else x
 
 
 def unit(x: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
     """Normalise vectors along an axis; zero vectors stay zero, in every dtype."""
-    wide = widened(x)
-    return (wide / wide.norm(dim=dim, keepdim=True).clamp_min(LEAST_NORM)).to(x.dtype)
+    wide = widen(x)
+    norm: Tensor = wide.norm(dim=dim, keepdim=True)
+    return (wide / norm.clamp_min(LEAST_NORM)).to(x.dtype)
 
 
 def check_finite(values: Tensor, what: str, maker: nn.Module | None = None) -> Tensor:

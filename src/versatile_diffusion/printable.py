@@ -16,12 +16,12 @@ UNPRINTABLE_IN_A_LINE = re.compile(f"[\n{_COMMANDS}]")
 
 def printable(text: str) -> str:
     """Return the text in one line, with control characters as Python escapes; tabs are kept."""
-    return UNPRINTABLE_IN_A_LINE.sub(_escaped, text)
+    return UNPRINTABLE_IN_A_LINE.sub(_escape, text)
 
 
 def printable_lines(text: str) -> str:
     """Escape a text of several lines, keeping line breaks."""
-    return UNPRINTABLE.sub(_escaped, text)
+    return UNPRINTABLE.sub(_escape, text)
 
 
 def printable_json(text: str) -> str:
@@ -29,7 +29,7 @@ def printable_json(text: str) -> str:
     return UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _escaped(match: re.Match[str]) -> str:
+def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode()
 
 
@@ -56,7 +56,7 @@ class _Short(reprlib.Repr):
         short = x[: self.maxstring // 4]
         return repr(x) if len(short) == len(x) else f"{short!r}... ({len(x):,} bytes)"
 
-    repr_bytearray = repr_bytes  # type: ignore[assignment]
+    repr_bytearray = repr_bytes
 
     def repr_instance(self, x: Any, level: int) -> str:
         shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from versatile_diffusion.choices import chosen
-from versatile_diffusion.numeric import LEAST_NORM, as_tensor, check_finite, widened
+from versatile_diffusion.numeric import LEAST_NORM, as_tensor, check_finite, widen
 from versatile_diffusion.printable import shown
 
 if TYPE_CHECKING:  # as in flow.py: the command line must not import torch
@@ -20,7 +20,7 @@ def divide_by_global(tokens: Float[Tensor, "b l d"], reference: Float[Tensor, "n
     With a reference, token 0 gets its mean norm in the reference. Texts need it, since the official model divides by
     the norm of the pooled token, whose position depends on the text.
     """
-    norm = tokens[:, :1].norm(dim=-1, keepdim=True)
+    norm: Tensor = tokens[:, :1].norm(dim=-1, keepdim=True)
     if bool((norm < LEAST_NORM).any()):
         raise ValueError("token 0 is zero, so tokens cannot be divided by its norm; normalise by 'tokens' instead")
     target = 1.0 if reference is None else reference[:, 0].norm(dim=-1).mean().to(tokens)
@@ -31,8 +31,9 @@ def scale_each_token(tokens: Float[Tensor, "b l d"], reference: Float[Tensor, "n
     """Scale each token to its mean norm in the reference; zero tokens stay zero."""
     if reference is None:
         raise ValueError("to normalise by 'tokens', give a reference (N, L, D) with the target norms")
-    typical = reference.norm(dim=-1, keepdim=True).mean(dim=0).to(tokens)
-    return tokens / tokens.norm(dim=-1, keepdim=True).clamp_min(LEAST_NORM) * typical
+    typical: Tensor = reference.norm(dim=-1, keepdim=True).mean(dim=0).to(tokens)
+    norm: Tensor = tokens.norm(dim=-1, keepdim=True)
+    return tokens / norm.clamp_min(LEAST_NORM) * typical
 
 
 def match_statistics(values: Float[Tensor, "b ..."], reference: Float[Tensor, "n ..."] | None) -> Tensor:
@@ -65,7 +66,7 @@ NORMALISATIONS: dict[str, Normalisation] = {
 """Normalisations of context tokens (B, L, D) to an encoder's scale."""
 
 
-def normalised(
+def normalise_tokens(
     tokens: Float[Tensor, "*b l d"], how: str | None, reference: Float[Tensor, "n l d"] | None = None
 ) -> Float[Tensor, "*b l d"]:
     """Normalise context tokens to an encoder's scale.
@@ -85,9 +86,9 @@ def normalised(
     if how is None:
         return tokens
     chosen("normalisation", how, NORMALISATIONS)
-    batch = widened(tokens if tokens.ndim == 3 else tokens[None])
+    batch = widen(tokens if tokens.ndim == 3 else tokens[None])
     if reference is not None:
-        reference = widened(check_finite(as_tensor(reference, "the reference"), "the tokens of the reference"))
+        reference = widen(check_finite(as_tensor(reference, "the reference"), "the tokens of the reference"))
         _check_form(batch, reference)
     found = NORMALISATIONS[how](batch, reference).reshape(tokens.shape).to(tokens.dtype)
     return check_finite(found, f"the tokens normalised by {shown(how)} in {tokens.dtype}")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.cli import shell
-from versatile_diffusion.cli.verbs import colours
+from versatile_diffusion.applications import colours
 from versatile_diffusion.records.png import read_record
 
 
@@ -61,7 +61,7 @@ def test_what_another_run_makes_meanwhile_is_kept(
     photos: Path, model: str, monkeypatch: pytest.MonkeyPatch, other: str, code: int
 ) -> None:
     line = f"versatile image-variation photos/ --out made {few(model)}"
-    matched, runs = colours.matched, iter([f"{line} {other}"])
+    matched, runs = colours.match_to_input, iter([f"{line} {other}"])
 
     def after_another_run(*arguments: Any) -> Any:
         for run in runs:
@@ -70,7 +70,7 @@ def test_what_another_run_makes_meanwhile_is_kept(
         return matched(*arguments)
 
     files: dict[Path, bytes] = {}
-    monkeypatch.setattr(colours, "matched", after_another_run)
+    monkeypatch.setattr(colours, "match_to_input", after_another_run)
     run = shell.run(line)
     assert (run.code, len(files)) == (code, 2)
     assert (

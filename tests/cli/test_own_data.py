@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tiny import LATENT, tiny_unet
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.diffuser.groups import covered, parameter_groups
+from versatile_diffusion.diffuser.groups import parameter_groups, streams_in
 from versatile_diffusion.training.diffuser.lora import ADAPTER_FILE
 from versatile_diffusion.training.diffuser.objective import DiffuserObjective
 
@@ -156,7 +156,7 @@ def test_an_adapter_on_any_part_is_exported(
 
 def covered_names(only: str) -> set[str]:
     groups = parameter_groups(tiny_unet(LATENT, 192))
-    return {name for stream in covered(only.split(","), groups) for name, _ in groups[stream]}
+    return {name for stream in streams_in(only.split(","), groups) for name, _ in groups[stream]}
 
 
 def test_what_is_skipped_and_left_out_is_said(versatile, model: str, pictures: Path) -> None:

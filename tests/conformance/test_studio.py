@@ -22,7 +22,7 @@ from versatile_diffusion.ui.page.desk import Desk
 from versatile_diffusion.ui.page.page import Studio, build, forms
 from versatile_diffusion.ui.page.panel import Panel
 from versatile_diffusion.ui.page.shelf import Shelves
-from versatile_diffusion.ui.queue.jobs import Limits
+from versatile_diffusion.ui.queue.jobs import StudioLimits
 
 
 def test_the_page_has_a_tab_for_every_task(pipe: Any, tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_the_page_has_a_tab_for_every_task(pipe: Any, tmp_path: Path) -> None:
 def test_a_click(pipe: Any, values: dict[str, Any], data: str, context: str, tmp_path: Path) -> None:
     form = task_form(TASKS[TASK[data, context]])
     with gr.Blocks(analytics_enabled=False):
-        drawn = form.draw(setting_of(pipe, Limits(), None))
+        drawn = form.draw(setting_of(pipe, StudioLimits(), None))
         panel = Panel.draw(data, "tab")
     filled = {name: component.value for name, component in drawn.items()}
     typed = MODALITIES[context].form == "typed"

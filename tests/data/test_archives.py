@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from versatile_diffusion.data import archives
-from versatile_diffusion.data.sources import Report, open_source
+from versatile_diffusion.data import archives, tables
+from versatile_diffusion.data.report import Report
+from versatile_diffusion.data.sources import open_source
 
 
 def picture(colour: str = "red") -> bytes:
@@ -117,7 +118,7 @@ def test_garbage_is_given_up(tmp_path: Path) -> None:
 def test_parquet_that_says_it_is_huge_and_one_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(archives, "FREE_RATIO", 1 << 20)
+    monkeypatch.setattr(tables, "FREE_RATIO", 1 << 20)
     bomb = pyarrow.table({"image": [bytes(4 << 20)], "text": ["a"]})
     parquet.write_table(bomb, tmp_path / "bomb.parquet", compression="zstd", use_dictionary=False)
     parquet.write_table(pyarrow.table({"url": ["a"]}), tmp_path / "other.parquet")

@@ -20,7 +20,7 @@ from versatile_diffusion.data.captions import (
     parse,
     read_bounded,
 )
-from versatile_diffusion.plain_text.encodings import named
+from versatile_diffusion.plain_text.encodings import python_name
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_the_guesses_are_told() -> None:
     with pytest.raises(UnusableError, match="not a text in cp1251"):
         decode(b"\x98", "cp1251")
     with pytest.raises(ValueError, match=r"unknown encoding 'cp1259'; e\.g\. utf-8, cp1252, cp1250"):
-        named("cp1259")
+        python_name("cp1259")
     for encoding in ("base64", "rot13", "", "\0", "utf-8\n" * 100):
         with pytest.raises(ValueError, match="unknown encoding"):
-            named(encoding)
-    assert named("Windows-1250") == "cp1250"
+            python_name(encoding)
+    assert python_name("Windows-1250") == "cp1250"
 
 
 def test_only_line_feeds_part_lines() -> None:

@@ -17,7 +17,8 @@ from versatile_diffusion.data import encoded as module
 from versatile_diffusion.data.encoded import LATENTS, TOKENS, EncodedSet, encode_set, rank
 from versatile_diffusion.data.encoder import seed_of
 from versatile_diffusion.data.looks import Looks
-from versatile_diffusion.data.sources import Report, open_source
+from versatile_diffusion.data.report import Report
+from versatile_diffusion.data.sources import open_source
 from versatile_diffusion.modalities.image.crops import crops
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "white")

@@ -21,13 +21,13 @@ pytest.importorskip("httpx")
 
 from image_server import Handler, image, serving  # noqa: E402
 
-from versatile_diffusion.data.download import Downloader, FailedError, Limits, is_public  # noqa: E402
+from versatile_diffusion.data.download import Downloader, DownloadLimits, FailedError, is_public  # noqa: E402
 from versatile_diffusion.data.fetch import Order, fetch, pieces  # noqa: E402
 from versatile_diffusion.data.places import spread_over  # noqa: E402
 from versatile_diffusion.data.rules import Selection  # noqa: E402
 from versatile_diffusion.data.select import tables  # noqa: E402
 
-QUICK = Limits(timeout=600, retries=1, backoff=0.01, size=100_000, private=True)
+QUICK = DownloadLimits(timeout=600, retries=1, backoff=0.01, size=100_000, private=True)
 """With the patience of the slowest machine: how long an answer takes is no matter here."""
 
 
@@ -45,7 +45,7 @@ def rows(folder: Path, urls: list[str | None], name: str = "a.parquet") -> Path:
     return folder
 
 
-def run(folder: Path, out: Path, limits: Limits = QUICK, shard: int = 100, **options: Any) -> dict[str, Any]:
+def run(folder: Path, out: Path, limits: DownloadLimits = QUICK, shard: int = 100, **options: Any) -> dict[str, Any]:
     return fetch(
         pieces(tables([str(folder)]), shard), Order(out, limits, options.pop("selection", Selection())), **options
     )
@@ -115,7 +115,7 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server: str, tmp
 
 def test_private_addresses_are_refused_unless_allowed(server: str, tmp_path: Path) -> None:
     folder = rows(tmp_path / "in", [f"{server}/ok/501", server.replace("127.0.0.1", "localhost") + "/ok/501"])
-    assert run(folder, tmp_path / "out", Limits(timeout=600, retries=0))["failed"] == {"private address": 2}
+    assert run(folder, tmp_path / "out", DownloadLimits(timeout=600, retries=0))["failed"] == {"private address": 2}
     assert Handler.asked["/ok/501"] == 0
 
 
@@ -143,7 +143,7 @@ def test_a_redirect_to_a_private_address_is_refused(server: str) -> None:
     """The first hop is allowed here by hand, as nothing public is at hand."""
 
     async def go() -> None:
-        async with Downloader(Limits(timeout=600, retries=0)) as downloader:
+        async with Downloader(DownloadLimits(timeout=600, retries=0)) as downloader:
             backend = downloader._client._transport._pool._network_backend  # type: ignore[attr-defined]
             port = int(server.rpartition(":")[2])
             real = backend.connect_tcp
@@ -160,7 +160,7 @@ def test_a_redirect_to_a_private_address_is_refused(server: str) -> None:
 
 def test_one_host_gets_no_more_than_its_share(tmp_path: Path) -> None:
     """On a server of its own, which answers each request when a second one is there: both of the share are used."""
-    limits = Limits(timeout=600, per_host=2, at_once=16, private=True)
+    limits = DownloadLimits(timeout=600, per_host=2, at_once=16, private=True)
     with serving() as own:
         folder = rows(tmp_path / "in", [f"{own}/pair/{k}" for k in range(30)])
         assert run(folder, tmp_path / "out", limits)["fetched"] == 30
@@ -183,12 +183,12 @@ def test_kill_9_loses_no_finished_shard_and_repeats_none(server: str, tmp_path: 
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from versatile_diffusion.data import fetch as f\n"
-        "from versatile_diffusion.data.download import Limits\n"
+        "from versatile_diffusion.data.download import DownloadLimits\n"
         "from versatile_diffusion.data.rules import Selection\n"
         "from versatile_diffusion.data.select import tables\n"
         "def progress(done, of):\n"
         "    if done == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "limits = Limits(timeout=600.0, retries=1, backoff=0.01, size=100_000, private=True)\n"
+        "limits = DownloadLimits(timeout=600.0, retries=1, backoff=0.01, size=100_000, private=True)\n"
         "order = f.Order(Path(sys.argv[2]), limits, Selection())\n"
         "f.fetch(f.pieces(tables([sys.argv[1]]), 10), order, progress=progress)\n"
     )

@@ -91,12 +91,12 @@ def test_a_selection_that_is_killed_again_and_again(tmp_path: Path) -> None:
     import laion
 
     from versatile_diffusion.data.rules import Selection
-    from versatile_diffusion.data.select import Plan, select, tables
+    from versatile_diffusion.data.select import SelectPlan, select, tables
 
     laion.write(tmp_path / "laion", 4, 300)
 
     def work(out: Path) -> None:
-        select(tables([str(tmp_path / "laion")]), Plan(Selection(), out))
+        select(tables([str(tmp_path / "laion")]), SelectPlan(Selection(), out))
 
     work(tmp_path / "whole")  # below, polars' threads do not outlive a fork, so each process is a fresh one
     spawned_until_done(tmp_path / "broken", tmp_path / "laion")
@@ -110,7 +110,7 @@ def spawned_until_done(out: Path, laion: Path) -> None:
     code = (
         "import os, signal, sys\n"
         "from versatile_diffusion.data.rules import Selection\n"
-        "from versatile_diffusion.data.select import Plan, select, tables\n"
+        "from versatile_diffusion.data.select import SelectPlan, select, tables\n"
         "laion, out, left = sys.argv[1], sys.argv[2], [int(sys.argv[3])]\n"
         "def count(event, words):\n"
         f"    if event in {OPERATIONS} and any(isinstance(w, (str, os.PathLike)) and out in str(w) for w in words):\n"
@@ -118,7 +118,7 @@ def spawned_until_done(out: Path, laion: Path) -> None:
         "        left[0] or os.kill(os.getpid(), signal.SIGKILL)\n"
         "sys.addaudithook(count)\n"
         "from pathlib import Path\n"
-        "select(tables([laion]), Plan(Selection(), Path(out)))\n"
+        "select(tables([laion]), SelectPlan(Selection(), Path(out)))\n"
     )
     draw, codes = random.Random(1), []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(here)}

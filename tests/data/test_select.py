@@ -21,7 +21,7 @@ import laion  # noqa: E402
 from versatile_diffusion.data.ledger import Tally  # noqa: E402
 from versatile_diffusion.data.places import in_turn, spread_over  # noqa: E402
 from versatile_diffusion.data.rules import Columns, Selection  # noqa: E402
-from versatile_diffusion.data.select import LEDGER, Plan, counting, select, tables  # noqa: E402
+from versatile_diffusion.data.select import LEDGER, SelectPlan, counting, select, tables  # noqa: E402
 
 GOOD = {"URL": "https://a.org/1.jpg", "TEXT": "a cat", "WIDTH": 512, "HEIGHT": 512, "similarity": 0.35}
 GOOD |= {"LANGUAGE": "en", "hash": 1, "pwatermark": 0.1, "punsafe": 0.1}
@@ -41,7 +41,7 @@ def kept(rows: pl.DataFrame, selection: Selection | None = None, **options: Any)
 
 
 def run(inputs: Path | str, out: Path, selection: Selection | None = None, **options: Any) -> Tally:
-    return select(tables([str(inputs)]), Plan(selection or Selection(), out, **options))
+    return select(tables([str(inputs)]), SelectPlan(selection or Selection(), out, **options))
 
 
 @pytest.mark.parametrize("kind", [pl.Float32, pl.Float64])
@@ -200,7 +200,7 @@ def test_only_the_first_of_duplicates_stays(
 
 def test_a_finished_file_is_not_read_again(tmp_path: Path) -> None:
     folder = laion.write(tmp_path / "in", 3, 200)
-    plan = Plan(Selection(), tmp_path / "out")
+    plan = SelectPlan(Selection(), tmp_path / "out")
     worked: list[str] = []
 
     def each(work: Any, inputs: Any) -> Any:
@@ -230,7 +230,7 @@ def test_kill_9_leaves_nothing_half_written_and_nothing_is_done_twice(tmp_path: 
         "from pathlib import Path\n"
         "def progress(done, of):\n"
         "    if done == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "s.select(s.tables([sys.argv[1]]), s.Plan(Selection(), Path(sys.argv[2])), progress=progress)\n"
+        "s.select(s.tables([sys.argv[1]]), s.SelectPlan(Selection(), Path(sys.argv[2])), progress=progress)\n"
     )
     killed = subprocess.run([sys.executable, "-c", program, str(folder), str(out)], env=dict(os.environ))
     assert killed.returncode == -signal.SIGKILL
@@ -289,7 +289,7 @@ def test_ray_gives_the_same_files(tmp_path: Path) -> None:
     folder = laion.write(tmp_path / "in", 4, 500)
     here = run(folder, tmp_path / "here")
     try:
-        there = select(tables([str(folder)]), Plan(Selection(), tmp_path / "there"), spread_over("local"))
+        there = select(tables([str(folder)]), SelectPlan(Selection(), tmp_path / "there"), spread_over("local"))
     finally:
         ray.shutdown()
     assert here.to_json() == there.to_json()

@@ -15,7 +15,7 @@ pl = pytest.importorskip("polars")
 import laion  # noqa: E402
 
 from versatile_diffusion.data.rules import Selection  # noqa: E402
-from versatile_diffusion.data.select import LEDGER, Plan, select, tables  # noqa: E402
+from versatile_diffusion.data.select import LEDGER, SelectPlan, select, tables  # noqa: E402
 from versatile_diffusion.data.sources import open_source  # noqa: E402
 
 
@@ -58,8 +58,8 @@ def test_shards_are_selected_as_their_metadata_is(tmp_path: Path) -> None:
             tmp_path / "in" / f"{shard:05d}.tar",
             [(f"{n:09d}", told(named[n])) for n in range(200 * shard, 200 * shard + 200)],
         )
-    by_table = select(tables([str(tmp_path / "meta")]), Plan(Selection(), tmp_path / "rows"))
-    by_shard = select(tables([str(tmp_path / "in")]), Plan(Selection(), tmp_path / "out"))
+    by_table = select(tables([str(tmp_path / "meta")]), SelectPlan(Selection(), tmp_path / "rows"))
+    by_shard = select(tables([str(tmp_path / "in")]), SelectPlan(Selection(), tmp_path / "out"))
     assert by_shard.rows == by_table.rows
     assert by_shard.histograms == by_table.histograms
     kept = pl.read_parquet(tmp_path / "rows" / "a.parquet")["URL"].to_list()
@@ -80,27 +80,27 @@ def test_samples_that_say_nothing_follow_the_policy(tmp_path: Path) -> None:
         tmp_path / "in" / "a.tar",
         [("0", good), ("1", None), ("2", "{half"), ("3", "[1]"), ("4", {**good, "punsafe": None})],
     )
-    rejected = select(tables([str(tmp_path / "in" / "*.tar")]), Plan(Selection(), tmp_path / "reject"))
+    rejected = select(tables([str(tmp_path / "in" / "*.tar")]), SelectPlan(Selection(), tmp_path / "reject"))
     assert (rejected.read, rejected.kept, rejected.reasons()["unsafe"].missing) == (5, 1, 4)
-    kept = select(tables([str(tmp_path / "in" / "a.tar")]), Plan(Selection(missing="keep"), tmp_path / "keep"))
+    kept = select(tables([str(tmp_path / "in" / "a.tar")]), SelectPlan(Selection(missing="keep"), tmp_path / "keep"))
     assert kept.kept == 5
 
 
 def test_sizes_are_those_that_were_measured(tmp_path: Path) -> None:
     row = {"URL": "u", "TEXT": "t", "WIDTH": 512, "HEIGHT": 512, "similarity": 0.35, "punsafe": 0.1, "pwatermark": 0.1}
     write(tmp_path / "in" / "a.tar", [("0", told(row) | {"original_width": 100}), ("1", told(row))])
-    tally = select(tables([str(tmp_path / "in")]), Plan(Selection(), tmp_path / "out"))
+    tally = select(tables([str(tmp_path / "in")]), SelectPlan(Selection(), tmp_path / "out"))
     assert tally.kept == 1
-    metadata = Plan(Selection(), tmp_path / "other", layout="laion-2b-en")
+    metadata = SelectPlan(Selection(), tmp_path / "other", layout="laion-2b-en")
     assert select(tables([str(tmp_path / "in")]), metadata).kept == 2
 
 
 def test_shards_that_cannot_be_selected_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "in" / "a.tar", [("0", {"url": "u", "caption": "t"})])
     with pytest.raises(ValueError, match=r"a\.tar has no column for similarity"):
-        select(tables([str(tmp_path / "in")]), Plan(Selection(), tmp_path / "out"))
+        select(tables([str(tmp_path / "in")]), SelectPlan(Selection(), tmp_path / "out"))
     with pytest.raises(ValueError, match="unique from the metadata"):
-        select(tables([str(tmp_path / "in")]), Plan(Selection(unique="url"), tmp_path / "out"))
+        select(tables([str(tmp_path / "in")]), SelectPlan(Selection(unique="url"), tmp_path / "out"))
     (tmp_path / "in" / "a.tar").write_bytes(b"no shard" * 200)
     with pytest.raises(ValueError, match="cannot be read as a shard"):
-        select(tables([str(tmp_path / "in")]), Plan(Selection(), tmp_path / "out"))
+        select(tables([str(tmp_path / "in")]), SelectPlan(Selection(), tmp_path / "out"))

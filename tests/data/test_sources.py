@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from versatile_diffusion.data.sources import Item, Position, Report, open_source
+from versatile_diffusion.data.report import Report
+from versatile_diffusion.data.sources import Item, Position, open_source
 
 COLOURS = ("red", "green", "blue", "orange", "purple")
 

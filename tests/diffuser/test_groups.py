@@ -5,7 +5,7 @@ import copy
 import pytest
 from torch import nn
 
-from versatile_diffusion.diffuser.groups import Multipliers, covered, parameter_counts, parameter_groups
+from versatile_diffusion.diffuser.groups import Multipliers, parameter_counts, parameter_groups, streams_in
 
 STREAMS = ["global", "data.image", "data.text", "context.image", "context.text"]
 
@@ -37,12 +37,12 @@ def test_a_parameter_outside_and_an_empty_stream_are_refused(unet):
 
 
 def test_groups_and_streams_by_name():
-    assert covered(["context", "data.text"], STREAMS) == ["data.text", "context.image", "context.text"]
-    assert covered([], STREAMS) == []
+    assert streams_in(["context", "data.text"], STREAMS) == ["data.text", "context.image", "context.text"]
+    assert streams_in([], STREAMS) == []
     with pytest.raises(
         ValueError, match=r"no group or stream data\.audio; allowed: global, data, context, data\.image"
     ):
-        covered(["data.audio", "global"], STREAMS)
+        streams_in(["data.audio", "global"], STREAMS)
 
 
 def test_the_factors_of_a_group_and_a_stream_multiply():

@@ -14,7 +14,7 @@ from versatile_diffusion.evaluation.comparison import pairs
 from versatile_diffusion.evaluation.evaluate import evaluate
 from versatile_diffusion.evaluation.intervals import Measured
 from versatile_diffusion.evaluation.markdown import write_page
-from versatile_diffusion.evaluation.networks import called
+from versatile_diffusion.evaluation.networks import short_name
 from versatile_diffusion.evaluation.report import looks, write_report
 from versatile_diffusion.evaluation.results import Result
 from versatile_diffusion.recipes.emoji.held_out import EmojiHeldOut
@@ -54,7 +54,7 @@ def test_flows_that_both_have_are_compared(ours, other) -> None:
     assert {(pair.split, pair.task, pair.other) for pair in found.values()} == {("pair-test", "text-to-image", "alone")}
     assert found["judge/style"].share == pytest.approx(2.0)
     assert found["judge/fid"].share == pytest.approx(0.5)  # a larger distance is worse
-    assert found["judge/style"].told() == (
+    assert found["judge/style"].cells() == (
         "text-to-image",
         "judge/style",
         "0.4 [0.3, 0.5]",
@@ -74,7 +74,7 @@ def test_there_is_no_share_of_nothing(ours, other) -> None:
     row = {**other.tables["pair-test"]["text-to-image"], "judge/style": Measured(0.0, 0.0, 0.0, 3)}
     none = replace(other, tables={"pair-test": {"text-to-image": row}})
     (pair,) = (pair for pair in pairs(ours, [none]) if pair.metric == "judge/style")
-    assert (pair.share, pair.told()[4]) == (None, "-")
+    assert (pair.share, pair.cells()[4]) == (None, "-")
 
 
 def test_models_of_two_protocols_are_not_compared(ours, other) -> None:
@@ -125,8 +125,8 @@ def test_the_page_says_how_it_is_made_again(ours, found, tmp_path) -> None:
 
 
 def test_what_a_run_exported_is_called_as_the_run_is(tmp_path) -> None:
-    assert called(str(tmp_path / "one-flow" / "export")) == "one-flow"
-    assert (called("emoji"), called("CompVis/stable-diffusion-v1-4")) == ("emoji", "stable-diffusion-v1-4")
+    assert short_name(str(tmp_path / "one-flow" / "export")) == "one-flow"
+    assert (short_name("emoji"), short_name("CompVis/stable-diffusion-v1-4")) == ("emoji", "stable-diffusion-v1-4")
 
 
 def test_images_and_texts_of_all_models_stand_side_by_side(found, subject, protocol, tmp_path) -> None:

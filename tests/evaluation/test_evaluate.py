@@ -11,7 +11,7 @@ import pytest
 from versatile_diffusion.evaluation.evaluate import evaluate
 from versatile_diffusion.evaluation.intervals import TOO_FEW, Measured
 from versatile_diffusion.evaluation.measures import Bench, Generated, measure
-from versatile_diffusion.evaluation.networks import fitted
+from versatile_diffusion.evaluation.networks import fit_images
 from versatile_diffusion.evaluation.recognition import EncoderJudge
 from versatile_diffusion.evaluation.report import plots, share_of_real, write_report
 from versatile_diffusion.evaluation.results import Result, check_comparable, curves, remarks
@@ -199,7 +199,7 @@ def test_several_texts_of_an_item_have_a_diversity(bench, data) -> None:
 
 def seen(networks, data, count: int) -> dict[str, np.ndarray]:
     """Features of `count` real pictures, over and over where there are no more."""
-    pictures = fitted([MODALITIES["image"].check(picture) for picture in data.pictures], 32)
+    pictures = fit_images([MODALITIES["image"].check(picture) for picture in data.pictures], 32)
     return {one.name: np.resize(rows := one(pictures), (count, rows.shape[1])) for one in networks.features}
 
 
@@ -212,7 +212,7 @@ def test_distances_of_few_pictures_stand_in_their_place_and_say_so(bench, networ
     few = replace(bench, real=seen(networks, data, 300))
     for count in (1, 2, 19):
         items = items_of(data, count)
-        made = Generated("image", fitted(items.given["image"], 32), items, "text")
+        made = Generated("image", fit_images(items.given["image"], 32), items, "text")
         for group in measure(made, few, 10).values():
             for network in ("judge", "encoders"):
                 for name in ("fid", "kid", "cmmd"):
@@ -227,7 +227,7 @@ def test_enough_pictures_need_no_remark(bench, networks, data) -> None:
     wide = seen(networks, data, 2)["judge"].shape[1]
     assert wide < 20, "so that the jackknife's parts decide for the judge, and the features for the encoders"
     real = seen(networks, data, 300)
-    pictures = [picture for picture in fitted(items.given["image"], 32) for _ in range(-(-20 // len(items)))]
+    pictures = [picture for picture in fit_images(items.given["image"], 32) for _ in range(-(-20 // len(items)))]
     enough = replace(bench, real=real)
     assert remarks_of(pictures, items, enough, "judge") == {"fid": "", "kid": "", "cmmd": ""}
     assert remarks_of(pictures, items, enough, "encoders") == {"fid": TOO_FEW, "kid": "", "cmmd": ""}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 
 from versatile_diffusion import shipped
-from versatile_diffusion.evaluation.networks import called, fitted, load_encoders, load_networks
+from versatile_diffusion.evaluation.networks import fit_images, load_encoders, load_networks, short_name
 from versatile_diffusion.pipeline import models
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def test_features_come_from_files_and_folders(protocol, subject, judge_folder, c
     with pytest.raises(ValueError, match=r"inception\.pt is a TorchScript program.*--trust-features"):
         load_networks(replace(protocol, features=places), subject.encoders, CPU)
     found = load_networks(replace(protocol, features=places), subject.encoders, CPU, trust_features=True)
-    pictures = fitted([picture, picture.rotate(90)], 32)
+    pictures = fit_images([picture, picture.rotate(90)], 32)
     widths = [network(pictures).shape[1] for network in found.features]
     assert widths == [16, 160, 3, 8, 160]
     named = {network.name: network(pictures) for network in found.features}
@@ -111,10 +111,10 @@ def test_a_network_behind_a_link_is_called_as_the_link_is(tmp_path, monkeypatch)
     (tmp_path / "blobs" / "0a1b2c").write_bytes(b"")
     (tmp_path / "inception.pt").symlink_to(tmp_path / "blobs" / "0a1b2c")
     (tmp_path / "clip").symlink_to(tmp_path / "blobs")
-    assert called(str(tmp_path / "inception.pt")) == "inception"
-    assert called(str(tmp_path / "clip")) == "clip"
+    assert short_name(str(tmp_path / "inception.pt")) == "inception"
+    assert short_name(str(tmp_path / "clip")) == "clip"
     monkeypatch.chdir(tmp_path / "blobs")
-    assert called("..") == tmp_path.name
+    assert short_name("..") == tmp_path.name
 
 
 def test_what_is_no_network_is_refused(protocol, subject, tmp_path) -> None:

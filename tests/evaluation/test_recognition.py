@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from versatile_diffusion.evaluation.networks import fitted
-from versatile_diffusion.evaluation.recognition import EncoderJudge, judged
+from versatile_diffusion.evaluation.networks import fit_images
+from versatile_diffusion.evaluation.recognition import EncoderJudge, classify
 from versatile_diffusion.recipes.emoji.held_out import items_of, vocabulary_of
 
 
@@ -50,7 +50,7 @@ def test_the_judge_says_what_its_largest_logits_say(networks, data) -> None:
     items, judge = items_of(data, 8), networks.judge
     verdict = judge.judge(data.pictures)
     first = [judge.config.concepts[k] for k in verdict.concept.argmax(1).tolist()]
-    found = judged(judge, fitted(items.given["image"], 64), items.classes)
+    found = classify(judge, fit_images(items.given["image"], 64), items.classes)
     assert found["judge/concept top-1"].tolist() == [
         a == b for a, b in zip(first, items.classes.concept_keys, strict=True)
     ]
@@ -62,5 +62,5 @@ def test_the_judge_says_what_its_largest_logits_say(networks, data) -> None:
 def test_a_concept_that_the_judge_never_saw_has_no_score(networks, data) -> None:
     items = items_of(data, 2)
     classes = replace(items.classes, concept_keys=["unheard-of", items.classes.concept_keys[1]])
-    found = judged(networks.judge, fitted(items.given["image"], 64), classes)["judge/concept top-5"]
+    found = classify(networks.judge, fit_images(items.given["image"], 64), classes)["judge/concept top-5"]
     assert np.isnan(found).tolist() == [True, False]

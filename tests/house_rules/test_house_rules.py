@@ -28,6 +28,7 @@ LAYERS = (
     "numeric",
     "reading",
     "files",
+    "sheets",
     "shipped",
     "layers",
     "tokens",
@@ -68,9 +69,9 @@ ROOMS = (
     *(f"evaluation/{name}.py" for name in ("recognition", "own_data", "measures", "evaluate")),
     *(f"evaluation/{name}.py" for name in ("baselines", "ensemble", "networks", "report", "markdown")),
     # ... measured on that set, whose items are pictures with captions; baselines are text-to-image models
-    *(f"applications/{name}.py" for name in ("disentangle", "joint", "round_trip")),
+    *(f"applications/{name}.py" for name in ("colours", "disentangle", "joint", "round_trip")),
     "serving/api/",  # OpenAI's API, which is defined on images and texts
-    *(f"cli/verbs/{name}.py" for name in ("colours", "edit")),
+    "cli/verbs/edit.py",
     *(f"ui/forms/{name}.py" for name in ("applications", "compare", "joint")),
     # ... applications of the paper and of its demo, each defined on pictures and texts
 )

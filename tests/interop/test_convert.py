@@ -41,7 +41,7 @@ def pipe(tmp_path_factory) -> VersatileDiffusionPipeline:
 
 
 @pytest.fixture(scope="module")
-def written(pipe, tmp_path_factory) -> dict[str, conversion.Written]:
+def written(pipe, tmp_path_factory) -> dict[str, conversion.Conversion]:
     """The same model in every layout, by its name."""
     folder = tmp_path_factory.mktemp("written")
     return {to: convert(pipe, folder / to, to) for to in conversion.LAYOUTS}

@@ -159,10 +159,10 @@ def test_what_is_fetched_can_be_pinned(folder: Path, monkeypatch: pytest.MonkeyP
     ]  # fmt: skip
     with pytest.raises(ValueError, match="two revisions"):
         loaded("owner/name@one", revision="two")
-    assert models.pinned("owner/name", "abc123") == "owner/name@abc123"
+    assert models.pin_revision("owner/name", "abc123") == "owner/name@abc123"
     for name, revision in (("emoji", "a"), (str(folder), "a"), ("owner/name", "a b"), ("owner/name@a", "b")):
         with pytest.raises(ValueError, match="applies to hub ids"):
-            models.pinned(name, revision)
+            models.pin_revision(name, revision)
 
 
 def test_the_model_of_a_record(folder: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.pipeline import precision
-from versatile_diffusion.pipeline.precision import LARGE, Precision, suited
+from versatile_diffusion.pipeline.precision import LARGE, Precision, suitable_dtype
 
 HALF = {"unet": "bfloat16", "bank": "float32"}
 
@@ -36,7 +36,7 @@ def test_a_cpu_takes_bfloat16_where_it_has_it_and_gains(
 ) -> None:
     monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: units)
     monkeypatch.setattr(precision, "bfloat16_gain", lambda: gain)
-    assert suited("cpu", size) == expected
+    assert suitable_dtype("cpu", size) == expected
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((9, 0), torch.bfloat16), ((7, 5), torch.float16)])
@@ -44,8 +44,8 @@ def test_a_gpu_takes_what_it_can(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert suited("cuda:0", LARGE) == expected
-    assert suited("cuda:0", LARGE - 1) == torch.float32
+    assert suitable_dtype("cuda:0", LARGE) == expected
+    assert suitable_dtype("cuda:0", LARGE - 1) == torch.float32
 
 
 def test_the_probe_times_a_product_once() -> None:

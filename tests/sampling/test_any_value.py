@@ -24,7 +24,7 @@ from versatile_diffusion.pipeline.request import Request
 from versatile_diffusion.pipeline.run import prepare
 from versatile_diffusion.sampling import seeds
 from versatile_diffusion.sampling.focus import Focus
-from versatile_diffusion.sampling.rules import joined
+from versatile_diffusion.sampling.rules import join_contexts
 
 LONGEST = 400
 ANY: tuple[Any, ...] = (
@@ -171,7 +171,7 @@ def test_weights_that_cannot_be_compared_are_refused_in_true_words() -> None:
         with pytest.raises(ValueError, match="finite and 0 or more, at least one of them above 0; got"):
             shares([Context("text", tokens, weight) for weight in weights])
     half = [Context("text", tokens, 0.25), Context("text", tokens, 0.25)]
-    assert joined(half)[0].weight == 0.5  # absolute: others may stand beside it
+    assert join_contexts(half)[0].weight == 0.5  # absolute: others may stand beside it
 
 
 def test_whatever_stands_in_a_record_is_a_value_or_a_sentence(tiny_pipeline: Any, picture: Any) -> None:

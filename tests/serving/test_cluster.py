@@ -15,7 +15,7 @@ from tiny import build_tiny_pipeline
 
 pytest.importorskip("ray.serve")
 
-from versatile_diffusion.serving.cluster import HERE, REPLICA, Plan, start, stop
+from versatile_diffusion.serving.cluster import HERE, REPLICA, ClusterPlan, start, stop
 from versatile_diffusion.serving.limits import Limits
 
 STEPS = 40
@@ -28,7 +28,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    start(Plan(str(folder), Limits(each=100), replicas=2, most=2, cpus=0.1), HERE, "127.0.0.1", port)
+    start(ClusterPlan(str(folder), Limits(each=100), replicas=2, most=2, cpus=0.1), HERE, "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     stop()
 

@@ -16,9 +16,8 @@ from safetensors.torch import load, save
 from service_client import FEW, data_url, file_of, opened
 
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
-from versatile_diffusion.applications import again
+from versatile_diffusion.applications import again, colours
 from versatile_diffusion.applications.joint import joint
-from versatile_diffusion.applications.variation import matched
 from versatile_diffusion.records.png import save_png
 from versatile_diffusion.records.record import record_of
 from versatile_diffusion.serving.api.results import digest_of
@@ -135,7 +134,7 @@ def test_replay_of_applications(client: TestClient, pipe: VersatileDiffusionPipe
     both = joint(pipe, [Condition("text", "a cat")], seed=2, **FEW)
     made = post(client, "/v1/replay", settings=both.picture.settings)
     assert [item["sha256"] for item in made["items"]] == hashes("image", both.picture.images)
-    coloured = matched(pipe.image_variation(picture, seed=2, **FEW), picture, "simple")
+    coloured = colours.match(pipe.image_variation(picture, seed=2, **FEW), picture, "simple")
     made = post(client, "/v1/replay", settings=coloured.settings, inputs=[data_url(picture)])
     assert [item["sha256"] for item in made["items"]] == hashes("image", coloured.images)
     assert hashes("image", again.replay(pipe, coloured.settings, lambda record: picture).images)

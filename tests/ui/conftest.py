@@ -52,12 +52,12 @@ def studio(connections: list[str]) -> Iterator[Running]:
     from tiny import build_tiny_pipeline
 
     from versatile_diffusion.tasks import TASKS
-    from versatile_diffusion.ui.queue.jobs import Limits
+    from versatile_diffusion.ui.queue.jobs import StudioLimits
     from versatile_diffusion.ui.serve import running
 
     pipe = build_tiny_pipeline()
     pipe.register_to_config(defaults={task: {"num_inference_steps": QUICK} for task in TASKS})
-    with running(pipe, "tiny", limits=Limits(steps=200, each=2)) as started:
+    with running(pipe, "tiny", limits=StudioLimits(steps=200, each=2)) as started:
         yield started
 
 

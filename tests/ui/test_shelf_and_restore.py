@@ -23,7 +23,7 @@ from versatile_diffusion.ui.forms.restore import form_record, restored
 from versatile_diffusion.ui.forms.widgets import painter, picture
 from versatile_diffusion.ui.page.shelf import STUDIO, Shelf, Shelves
 from versatile_diffusion.ui.page.uploads import canvas, read_mask
-from versatile_diffusion.ui.queue.jobs import Ask, Job
+from versatile_diffusion.ui.queue.jobs import Ask, StudioJob
 
 
 @pytest.fixture
@@ -43,10 +43,10 @@ def inputs() -> dict[str, Any]:
         }
 
 
-def done(pipe: VersatileDiffusionPipeline, person: str, data: str = "image", **arguments: Any) -> Job:
+def done(pipe: VersatileDiffusionPipeline, person: str, data: str = "image", **arguments: Any) -> StudioJob:
     asked = {"num_inference_steps": 2, "num_outputs": 2, "seed": 4, **arguments}
     ask = Ask(data, (Condition("text", "a red apple"),), asked)
-    job = Job(person, "text-to-image", (ask,))
+    job = StudioJob(person, "text-to-image", (ask,))
     job.outputs.append(pipe.generate(data, ask.conditions, **ask.arguments))
     return job
 
@@ -260,7 +260,7 @@ def test_looking_sets_up_nothing(shelves: Shelves) -> None:
     assert len(shelves._shelves) == 0
 
 
-def kept(shelves: Shelves, job: Job, person: str, client: str) -> Shelf:
+def kept(shelves: Shelves, job: StudioJob, person: str, client: str) -> Shelf:
     job = replace(job, person=person, client=client)
     shelves.keep(job, {})
     return shelves.of(person)

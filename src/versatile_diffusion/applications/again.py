@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from versatile_diffusion.applications import disentangle, joint, variation
+from versatile_diffusion.applications import colours, disentangle, joint
 from versatile_diffusion.choices import unknown
 from versatile_diffusion.pipeline.output import Output
 from versatile_diffusion.pipeline.replay import Resolve, item_of
@@ -34,12 +34,12 @@ def replay(pipe: VersatileDiffusionPipeline, settings: Mapping[str, Any], resolv
         ValueError: another model, or a missing or changed value.
     """
     check_maker(pipe, settings)
-    plain = {name: value for name, value in settings.items() if name != variation.COLOURS}
+    plain = {name: value for name, value in settings.items() if name != colours.COLOURS}
     if "application" in plain:
         output = item_of(_application(plain["application"])(pipe, plain, resolve), plain)
     else:
         output = pipe.replay(plain, resolve)
-    return variation.replay_match(output, settings, resolve) if variation.COLOURS in settings else output
+    return colours.replay(output, settings, resolve) if colours.COLOURS in settings else output
 
 
 def _application(record: Any) -> Callable[..., Output]:

@@ -17,18 +17,19 @@ from versatile_diffusion.choices import chosen
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.numeric import number, settle
-from versatile_diffusion.pipeline.inputs import checked
+from versatile_diffusion.pipeline.inputs import check_conditions
 from versatile_diffusion.pipeline.interrupt import Flag, under_way
 from versatile_diffusion.pipeline.names import own_names
 from versatile_diffusion.pipeline.output import Output
 from versatile_diffusion.pipeline.replay import FIELDS, Resolve, arguments_of
-from versatile_diffusion.pipeline.run import Run, begin, encoded, finish, prepare
+from versatile_diffusion.pipeline.run import Run, begin, encode_values, finish, prepare
 from versatile_diffusion.printable import shown
 from versatile_diffusion.reading import entry, only
 from versatile_diffusion.sampling import seeds
 
 if TYPE_CHECKING:
-    from versatile_diffusion.pipeline.pipeline import StepCallback, VersatileDiffusionPipeline
+    from versatile_diffusion.pipeline.callback import StepCallback
+    from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 
 NAME = "joint"
 RESULTS = ("picture", "caption")
@@ -111,16 +112,16 @@ def joint(
     Raises:
         ValueError: a missing flow, or an invalid request.
     """
-    conditions = checked(conditions)
+    conditions = check_conditions(conditions)
     exchange, options, own = exchange or Exchange(), own_names(options), own_names(captioning or {})
     if refused := {*options, *own} & {*ALONE}:
         raise ValueError(f"{min(refused)}: not supported in joint generation, where image and caption form a pair")
     own = {name: options[name] for name in SHARED if name in options} | own
-    picture = _prepared(pipe, "image", conditions, exchange, seed, options)
+    picture = _prepare(pipe, "image", conditions, exchange, seed, options)
     everywhere = [replace(condition, region=None) for condition in conditions]  # text has no canvas
-    caption = _prepared(pipe, "text", everywhere, exchange, picture.seeds, own)
+    caption = _prepare(pipe, "text", everywhere, exchange, picture.seeds, own)
     with under_way(pipe) as flag, pipe.progress_bar(total=picture.total + caption.total) as bar:
-        streams = Stream(pipe, picture, flag, callback_on_step_end), Stream(pipe, caption, flag)
+        streams = JointStream(pipe, picture, flag, callback_on_step_end), JointStream(pipe, caption, flag)
         while any(stream.running for stream in streams):
             for stream, other in (streams, streams[::-1]):
                 bar.update(stream.advance(exchange.every))
@@ -146,10 +147,11 @@ def again(pipe: VersatileDiffusionPipeline, settings: Mapping[str, Any], resolve
     captioning = {name: value for name, value in captioning.items() if name not in ALONE}
     exchange = Exchange(**only(entry(record, "exchange", Mapping), [field.name for field in fields(Exchange)]))
     result = chosen("result of a joint generation", entry(record, "result", object), RESULTS)
-    return getattr(joint(pipe, exchange=exchange, captioning=captioning, **arguments), result)
+    output: Output = getattr(joint(pipe, exchange=exchange, captioning=captioning, **arguments), result)
+    return output
 
 
-def _prepared(
+def _prepare(
     pipe: VersatileDiffusionPipeline,
     data: str,
     conditions: Sequence[Condition],
@@ -158,12 +160,12 @@ def _prepared(
     options: Mapping[str, Any],
 ) -> Run:
     """Prepare the run of one stream, with a placeholder for the other's estimate as last condition."""
-    blank = encoded(pipe, PARTNERS[data], [next(iter(MODALITIES[PARTNERS[data]].blanks.values()))])
+    blank = encode_values(pipe, PARTNERS[data], [next(iter(MODALITIES[PARTNERS[data]].blanks.values()))])
     silent = Condition(PARTNERS[data], tokens=blank, weight=exchange.weight_in(data), start=exchange.after)
     return prepare(pipe, pipe.request(data, (*conditions, silent), dict(options)), seed, None, None)
 
 
-class Stream:
+class JointStream:
     """State of one data stream, and its condition on the other."""
 
     def __init__(self, pipe: VersatileDiffusionPipeline, run: Run, flag: Flag, callback: StepCallback | None = None):
@@ -193,12 +195,12 @@ class Stream:
                 self.callback(self.pipe, state.index, state.timestep, told)
         return steps
 
-    def hear(self, other: Stream) -> None:
+    def hear(self, other: JointStream) -> None:
         """Condition this stream on the other's current estimate."""
         if self.running and self.partner.weight and other.estimate is not None:
-            self.guidance.exchange(-1, encoded(self.pipe, self.partner.modality, other.said()))
+            self.guidance.exchange(-1, encode_values(self.pipe, self.partner.modality, other.decode_estimate()))
 
-    def said(self) -> list[Any]:
+    def decode_estimate(self) -> list[Any]:
         """Decode the current estimate to raw values; texts greedily, so that no random numbers are used."""
         assert self.estimate is not None
         return self.pipe.bank.codecs[self.run.request.data].decode(self.estimate, None, **self.run.request.decoding)

@@ -20,7 +20,7 @@ from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.numeric import number
 from versatile_diffusion.pipeline.output import Output
 from versatile_diffusion.sampling.focus import Focus, apply_focus, focus_null
-from versatile_diffusion.sampling.rules import Guide, joined
+from versatile_diffusion.sampling.rules import Guide, join_contexts
 
 if TYPE_CHECKING:
     from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
@@ -64,7 +64,7 @@ def second_pass(
     tokens, null = image
     half = (1 - image_weight) / 2
     words, blanks = (
-        joined([Context("text", part.expand(len(caption), -1, -1), half) for part in parts])[0]
+        join_contexts([Context("text", part.expand(len(caption), -1, -1), half) for part in parts])[0]
         for parts in ((caption, prompt), (empty, empty))
     )
     reduced = Context("image", apply_focus(tokens, focus), image_weight)

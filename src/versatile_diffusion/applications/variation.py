@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,19 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from versatile_diffusion.choices import chosen
-from versatile_diffusion.modalities import MODALITIES
-from versatile_diffusion.modalities.image import check_image
 from versatile_diffusion.numeric import number
-from versatile_diffusion.pipeline.output import Output
-from versatile_diffusion.pipeline.replay import Resolve, value_of
-from versatile_diffusion.reading import entry
-from versatile_diffusion.records.record import record_of
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 Channel = Float[np.ndarray, " n"]
 Levels = Float[np.ndarray, "n 3"]
 
-COLOURS = "match_colours"
 BINS = 600
 _MARGIN = 1e-6  # keeps the extreme levels inside the outermost bins
 
@@ -74,7 +65,8 @@ def _transfer(levels: Channel, reference: Channel) -> Channel:
     target = np.interp(below, below_wanted, edges[:-1])
     target[below <= below_wanted[0]] = reference.min() - _MARGIN
     target[below >= below_wanted[-1]] = reference.max() + _MARGIN
-    return np.interp(levels, edges[:-1], target)
+    moved: Channel = np.interp(levels, edges[:-1], target)
+    return moved
 
 
 METHODS: Mapping[str, Callable[[Levels, Levels], Levels]] = {"simple": simple, "histogram": histogram}
@@ -101,22 +93,6 @@ def match_colours(image: Pixels, reference: Pixels, method: str = "simple", keep
 
 def _levels(array: Shaped[np.ndarray, "h w 3"]) -> Levels:
     return array.reshape(-1, 3).astype(np.float64)
-
-
-def matched(output: Output, image: Any, method: str = "simple") -> Output:
-    """Match the colours of an output to an image; recorded in its settings."""
-    reference = check_image(image)
-    values = [in_colours_of(value, reference, method) for value in output.images]
-    record = {"method": method, "picture": record_of(image, reference)}
-    return replace(output, values=values, settings=output.settings | {COLOURS: record})
-
-
-def replay_match(output: Output, settings: Mapping[str, Any], resolve: Resolve | None = None) -> Output:
-    """Apply the recorded colour matching to a replayed output; called by `applications.again.replay`."""
-    image, method = entry(settings[COLOURS], "picture", Mapping), entry(settings[COLOURS], "method", str)
-    if COLOURS not in MODALITIES[output.data].pair_options:
-        raise ValueError(f"the settings are damaged: {COLOURS} is set for {output.data}, which has no colours")
-    return matched(output, value_of(image, check_image, resolve), method)
 
 
 def in_colours_of(image: Image.Image, reference: Image.Image, method: str = "simple", keep: float = 0.0) -> Image.Image:

@@ -142,7 +142,8 @@ class CommandOptions:
     @property
     def count(self) -> int:
         """Number of outputs per input."""
-        return self.given.get("count", 1)
+        count: int = self.given.get("count", 1)
+        return count
 
     @property
     def seed(self) -> int | None:

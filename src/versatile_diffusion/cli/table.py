@@ -239,11 +239,11 @@ def late(verb: Verb) -> TyperCommand:
     """Return the verb as a typer command that loads only its name and summary until it is called."""
     from typer.core import TyperCommand
 
-    class Late(TyperCommand):
+    class LateCommand(TyperCommand):
         def make_context(self, *given: Any, **more: Any) -> Any:
             return command(verb).make_context(*given, **more)
 
-    return Late(verb.name, short_help=verb.summary)
+    return LateCommand(verb.name, short_help=verb.summary)
 
 
 def command(verb: Verb) -> TyperCommand | TyperGroup:
@@ -258,7 +258,7 @@ def command(verb: Verb) -> TyperCommand | TyperGroup:
         )
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     function = with_revision(verb.load())
-    app.command(verb.name, help=function.__doc__ or verb.summary, epilog=shown(verb.examples))(function)
+    app.command(verb.name, help=function.__doc__ or verb.summary, epilog=format_examples(verb.examples))(function)
     made: Any = typer.main.get_command(app)
     for parameter in made.params:
         _in_plain_words(parameter, get_type_hints(function).get(parameter.name))
@@ -281,11 +281,11 @@ def with_revision(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def run(*, revision: str | None, **named: Any) -> Any:
         if revision is not None:
-            from versatile_diffusion.pipeline.models import pinned
+            from versatile_diffusion.pipeline.models import pin_revision
 
             if (model := named[names[place]]) is None:
                 raise ValueError(f"--revision {revision} needs a model name")
-            named[names[place]] = pinned(model, revision)
+            named[names[place]] = pin_revision(model, revision)
         return function(**named)
 
     added = Parameter("revision", Parameter.KEYWORD_ONLY, default=None, annotation=Revision)
@@ -312,6 +312,6 @@ def _in_plain_words(parameter: Any, hint: Any) -> None:
         parameter.metavar = METAVARS[kind]
 
 
-def shown(examples: tuple[str, ...]) -> str:
+def format_examples(examples: tuple[str, ...]) -> str:
     """Format examples for the end of a help text, one per line."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from versatile_diffusion.data.captions import (
-    FIELDS,
     MOST_BYTES,
     NO_CAPTION,
     TOO_LARGE,
@@ -31,19 +30,16 @@ from versatile_diffusion.data.captions import (
     captions_of,
 )
 from versatile_diffusion.data.listing import IMAGES, TEXTS, is_meant, printable
-from versatile_diffusion.data.shards import (
-    DESCRIPTION,
-    FILE_NAMES,
+from versatile_diffusion.data.shards import DESCRIPTION, METADATA, Raw, stamp
+from versatile_diffusion.data.tables import (
     LINES,
-    METADATA,
     NEEDED,
     NO_PICTURE,
-    Raw,
     Row,
     UnsuitableError,
     name_fields,
     name_in,
-    stamp,
+    parquet_rows,
 )
 
 DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
@@ -59,10 +55,6 @@ MOST_TABLE = 256 << 20
 """Bytes of a table in an archive."""
 MOST_FIELDS = 64
 """Members of a sample that are looked at."""
-MOST_COLUMN = 4 << 30
-"""Bytes of a column of one row group in a parquet file, unpacked."""
-MOST_RATIO, FREE_RATIO = 200, 64 << 20
-"""A column may be as many times as large unpacked as packed, where it is above so many bytes."""
 IMAGE_COLUMNS = ("image", "img", "image_bytes", "picture", "jpg", "jpeg", "png", "webp")
 """Of a parquet file, for the bytes of images; in capitals or not."""
 PACKINGS: dict[bytes, Callable[[BinaryIO], Any]] = {
@@ -96,10 +88,12 @@ class _Headers:
         return b"" if self.ended else data
 
     def seek(self, place: int) -> int:
-        return self.file.seek(place)
+        reached: int = self.file.seek(place)
+        return reached
 
     def tell(self) -> int:
-        return self.file.tell()
+        place: int = self.file.tell()
+        return place
 
 
 @dataclass
@@ -276,7 +270,7 @@ def _members(file: Any) -> Iterator[tuple[tarfile.TarInfo, bool]]:
 
 def _bytes_at(file: Any, place: int, size: int) -> bytes:
     file.seek(place)
-    data = file.read(size)
+    data: bytes = file.read(size)
     if len(data) != size:
         raise tarfile.ReadError(f"it breaks off within a member of {size:,} bytes")
     return data
@@ -331,46 +325,3 @@ def _row(data: bytes | None, row: Mapping[str, Any], encoding: str | None) -> tu
     if len(data) > MOST_IMAGE:
         raise UnusableError(TOO_LARGE_IMAGE, f"an image of {len(data):,} bytes; at most {MOST_IMAGE:,} are read")
     return data, captions_of(row, encoding)
-
-
-def parquet_rows(path: Path, images: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-    """The rows of a parquet file, of the columns that captions and images are in.
-
-    Args:
-        path: of the file.
-        images: names of columns of which it must have one, in capitals or not; by default those that name images.
-
-    Raises:
-        UnsuitableError: it lacks such a column, or all for captions.
-        EOFError: it is damaged, or says that it is larger unpacked than can be.
-    """
-    from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile as Opened
-
-    try:
-        file = Opened(path)
-        columns = file.schema_arrow.names
-        of_images = [name for name in columns if name.lower() in images] if images else name_fields(columns)
-        of_captions = [name for names in caption_fields(columns) for name in names]
-        if not of_images or not of_captions:
-            needed = f"one of {', '.join(images or FILE_NAMES)} and one of {', '.join(FIELDS)}"
-            raise UnsuitableError(f"{path} has the columns {', '.join(columns)}; needed are {needed}")
-        wanted = [*of_images, *of_captions]
-        _check_sizes(file, wanted)
-        for batch in file.iter_batches(64, columns=wanted):
-            yield from batch.to_pylist()
-    except ArrowException as error:
-        raise EOFError(str(error)) from error
-
-
-def _check_sizes(file: Any, wanted: list[str]) -> None:
-    for group in range(file.metadata.num_row_groups):
-        row_group = file.metadata.row_group(group)
-        for place in range(row_group.num_columns):
-            column = row_group.column(place)
-            size, packed = column.total_uncompressed_size, max(1, column.total_compressed_size)
-            name = column.path_in_schema
-            if name.split(".")[0] in wanted and (
-                size > MOST_COLUMN or size > max(FREE_RATIO, MOST_RATIO * packed) or size < 0
-            ):
-                raise EOFError(f"its column {name} says that it has {size:,} bytes, packed to {packed:,}")

@@ -12,7 +12,8 @@ from typing import Any
 
 from versatile_diffusion.data.captions import Captions, UnusableError, captions_of
 from versatile_diffusion.data.listing import inside, printable
-from versatile_diffusion.data.shards import NO_PICTURE, Raw, digest, stamp
+from versatile_diffusion.data.shards import Raw, digest, stamp
+from versatile_diffusion.data.tables import NO_PICTURE
 from versatile_diffusion.printable import shown
 from versatile_diffusion.reading import read_json
 

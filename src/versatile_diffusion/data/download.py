@@ -23,7 +23,7 @@ LONGEST_WAIT = 30.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class DownloadLimits:
     """What a download may take.
 
     Args:
@@ -118,7 +118,7 @@ def is_public(address: str) -> bool:
 class Downloader:
     """Downloads within limits, over connections that are kept. An asynchronous context manager."""
 
-    limits: Limits
+    limits: DownloadLimits
     tries: Counter[str] = field(default_factory=Counter)
 
     async def __aenter__(self) -> Downloader:
@@ -127,7 +127,7 @@ class Downloader:
         )
         if not self.limits.private:
             # httpx passes no network backend on to the pool that it makes.
-            transport._pool._network_backend = _PublicOnly()  # type: ignore[attr-defined]
+            transport._pool._network_backend = _PublicOnly()
         self._client = httpx.AsyncClient(
             transport=transport,
             timeout=self.limits.timeout,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from safetensors.torch import save_file
@@ -20,7 +20,7 @@ from versatile_diffusion.data.encoder import LATENTS, LONG, TOKENS, Entry, ItemE
 from versatile_diffusion.data.journal import Journal
 from versatile_diffusion.data.looks import FOLDER, Looks, rank
 from versatile_diffusion.data.report import Report
-from versatile_diffusion.data.rows import SUMS, DamagedError, Part, Rows, checksums
+from versatile_diffusion.data.rows import SUMS, DamagedError, EncodedFile, Rows, checksums
 from versatile_diffusion.data.sources import Item, Position, Source, open_source, others_of
 from versatile_diffusion.files import write_whole, writing
 from versatile_diffusion.modalities.bank import ModalityBank
@@ -83,9 +83,9 @@ class EncodedSet:
         return _count(self.index)
 
     @cached_property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[EncodedFile]:
         """The files."""
-        return [Part.open(self.folder, told) for told in self.index["parts"]]
+        return [EncodedFile.open(self.folder, told) for told in self.index["parts"]]
 
     @property
     def keys(self) -> list[str]:
@@ -138,21 +138,48 @@ class EncodedSet:
         return [item for item in kept if item.key in names] or kept
 
 
+class EncodeOptions(TypedDict, total=False):
+    """How items are encoded; `ENCODE` has the defaults.
+
+    Args:
+        part: items per file.
+        batch: values that are encoded together.
+        looks: how many items to keep as they were, the first by `rank`.
+        buckets: the shapes that pictures are cut to, each to the nearest; the codec's own size if None.
+        long: what becomes of captions that are longer than the context encoder reads, one of `LONG`.
+        crops: rows of each image: the image itself and random crops of it, the same ones each time.
+        empty: whether a source without a good item may be.
+    """
+
+    part: int
+    batch: int
+    looks: int
+    buckets: Buckets | None
+    long: str
+    crops: int
+    empty: bool
+
+
+ENCODE: EncodeOptions = {
+    "part": 4096,
+    "batch": 32,
+    "looks": 12,
+    "buckets": None,
+    "long": "cut",
+    "crops": 1,
+    "empty": False,
+}
+
+
 def encode_set(
     source: Source,
     bank: ModalityBank,
     out: Path,
     *,
-    part: int = 4096,
-    batch: int = 32,
-    looks: int = 12,
-    buckets: Buckets | None = None,
-    long: str = "cut",
-    crops: int = 1,
     report: Report | None = None,
     journal: Journal | None = None,
-    empty: bool = False,
     progress: Callable[[int], None] = lambda items: None,
+    **options: Unpack[EncodeOptions],
 ) -> EncodedSet:
     """Encodes every item of a source into `out`. Called again, it goes on after the last part that was written; where
     files of the source, or parts, have changed since, only what is not there is encoded.
@@ -161,39 +188,35 @@ def encode_set(
         source: read once, in the order of its shards.
         bank: its codecs make the latents, its context encoders the tokens, of all modalities that they have.
         out: folder for `encoded.json`, `part-00000.safetensors`, ... and `looks/`, items as they were.
-        part: items per file.
-        batch: values that are encoded together.
-        looks: how many items to keep as they were, the first by `rank`.
-        buckets: the shapes that pictures are cut to, each to the nearest; the codec's own size if left out.
-        long: what becomes of captions that are longer than the context encoder reads, one of `LONG`.
-        crops: rows of each image: the image itself and random crops of it, the same ones each time.
         report: counts what is skipped.
         journal: finds samples that end the process.
-        empty: whether a source without a good item may be.
         progress: told the number of items so far.
+        options: see `EncodeOptions`.
 
     Raises:
         ValueError: `out` was begun by another model or from another source, too much is bad, or nothing is good.
         OSError: the disk is full; what is written stays.
     """
+    how: EncodeOptions = {**ENCODE, **options}
     report, journal, done = report or Report(), journal or Journal(None), 0
     with writing(out, lambda: f"the first {done} items stay"):
         out.mkdir(parents=True, exist_ok=True)
-        index, known = _begun(out, made_from(source, bank, buckets, long, crops), report)
+        index, known = _begun(out, made_from(source, bank, how["buckets"], how["long"], how["crops"]), report)
         if index["finished"]:
             return EncodedSet.open(out)
         done = _count(index)
         report = Report(**{**index["report"], "allowed": report.allowed, "few": report.few})
-        kept = Looks(out / FOLDER, looks)
-        taking = Taking(ItemEncoder(bank, batch, long, report, crops), kept, known, buckets, journal)
+        kept = Looks(out / FOLDER, how["looks"])
+        encoder = ItemEncoder(bank, how["batch"], how["long"], report, how["crops"])
+        taking = Taking(encoder, kept, known, how["buckets"], journal)
         taken = source.walk(taking.take, Position(**index["position"]), report)
-        while position := taking.fill(taken, part):
+        while position := taking.fill(taken, how["part"]):
             for shape, entries in taking.drain().items():
                 index["parts"].append(_write_part(out, index, shape, entries))
             index |= {"position": asdict(position), "report": report.to_json()}
             _write_index(out, index)
             progress(done := _count(index))
-        if not index["parts"] and not empty:
+        if not index["parts"] and not how["empty"]:
             raise ValueError(f"{source.path} holds no good picture with a caption: {report}{report.hint}")
         _finish(out, index | {"finished": True, "report": report.to_json()})
         journal.end()
@@ -245,12 +268,12 @@ def _begun(out: Path, made: Mapping[str, Any], report: Report) -> tuple[dict[str
     return fresh | {"before": [dict(part.told) for part in sound if "contents" in part.told]}, known
 
 
-def _opened(out: Path, told: Iterable[Mapping[str, Any]]) -> tuple[list[Part], list[str]]:
+def _opened(out: Path, told: Iterable[Mapping[str, Any]]) -> tuple[list[EncodedFile], list[str]]:
     """The parts that are as they were written, and what is wrong with the others."""
     sound, damaged = [], []
     for part in told:
         try:
-            sound.append(Part.open(out, part))
+            sound.append(EncodedFile.open(out, part))
         except DamagedError as error:
             damaged.append(str(error))
     return sound, damaged
@@ -259,7 +282,8 @@ def _opened(out: Path, told: Iterable[Mapping[str, Any]]) -> tuple[list[Part], l
 def _write_part(out: Path, index: Mapping[str, Any], shape: Shape | None, entries: list[Entry]) -> dict[str, Any]:
     """A new file; or one that is there already with just these items."""
     told = {"keys": [e.key for e in entries], "contents": [e.content for e in entries], "shape": shape and list(shape)}
-    for part in index["before"]:
+    before: list[dict[str, Any]] = index["before"]
+    for part in before:
         if part | told == part and part not in index["parts"]:
             return part
     taken = [int(number) for part in (*index["parts"], *index["before"]) for number in NUMBER.findall(part["file"])]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from versatile_diffusion.data.encoded import INDEX, SETS, EncodedSet, read_index
 from versatile_diffusion.data.remote import CACHE, Cache, is_url
-from versatile_diffusion.data.rows import DamagedError, Part
+from versatile_diffusion.data.rows import DamagedError, EncodedFile
 from versatile_diffusion.data.shards import Shard
 from versatile_diffusion.data.sources import Source
 
@@ -29,12 +29,13 @@ class EncodedItem:
 
     shard: EncodedShard
     told: Mapping[str, Any]
-    part: Part
+    part: EncodedFile
     number: int
 
     @property
     def key(self) -> str:
-        return self.told["keys"][self.number]
+        key: str = self.told["keys"][self.number]
+        return key
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -51,7 +52,7 @@ class EncodedItem:
         try:
             return self.part.item(self.number)
         except OSError:  # the cache made room since
-            return Part.open(self.shard.folder, self.told).item(self.number)
+            return EncodedFile.open(self.shard.folder, self.told).item(self.number)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class EncodedShard:
                 start -= len(told["keys"])
                 continue
             try:
-                part = Part.open(self.folder, told)
+                part = EncodedFile.open(self.folder, told)
             except DamagedError as error:  # as of any other shard that cannot be read
                 raise OSError(str(error)) from error
             yield from (EncodedItem(self, told, part, number) for number in range(start, len(told["keys"])))

@@ -19,7 +19,7 @@ from versatile_diffusion.data.captions import TOO_LONG
 from versatile_diffusion.data.journal import POISONOUS, Journal
 from versatile_diffusion.data.looks import Looks
 from versatile_diffusion.data.report import Report
-from versatile_diffusion.data.rows import DamagedError, Part
+from versatile_diffusion.data.rows import DamagedError, EncodedFile
 from versatile_diffusion.data.shards import Raw
 from versatile_diffusion.data.sources import Item, Position, item_of, others_of
 from versatile_diffusion.modalities import MODALITIES
@@ -161,7 +161,7 @@ class Entry:
 class Known:
     """Where the rows of an item are already."""
 
-    part: Part
+    part: EncodedFile
     number: int
 
 

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from versatile_diffusion.data.places import Spread, in_turn
 from versatile_diffusion.data.rules import Selection
-from versatile_diffusion.data.select import TEXT, URL, Table
+from versatile_diffusion.data.select import TEXT, URL, InputTable
 from versatile_diffusion.files import draft_of, write_json, write_whole, writing
 
 if TYPE_CHECKING:
-    from versatile_diffusion.data.download import Downloader, Limits
+    from versatile_diffusion.data.download import Downloader, DownloadLimits
 
 LEDGER, ENTRIES = "ledger.json", "ledger"
 AHEAD = 4
@@ -44,7 +44,7 @@ class Piece:
     """
 
     number: int
-    table: Table
+    table: InputTable
     start: int
     count: int
 
@@ -64,7 +64,7 @@ class Order:
     """
 
     out: Path
-    limits: Limits
+    limits: DownloadLimits
     selection: Selection
 
     @property
@@ -86,7 +86,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FetchedRow:
     """What came of one row: an image, or the reason why there is none."""
 
     row: Mapping[str, Any]
@@ -95,7 +95,7 @@ class Outcome:
     more: str = ""
 
 
-def pieces(tables: Sequence[Table], size: int) -> list[Piece]:
+def pieces(tables: Sequence[InputTable], size: int) -> list[Piece]:
     """The rows of tables in shards of at most `size`, in order."""
     import polars as pl
 
@@ -194,15 +194,15 @@ async def _fetch_piece(order: Order, piece: Piece) -> dict[str, Any]:
     }
 
 
-async def _outcomes(order: Order, piece: Piece, downloader: Downloader) -> AsyncGenerator[Outcome, None]:
+async def _outcomes(order: Order, piece: Piece, downloader: Downloader) -> AsyncGenerator[FetchedRow, None]:
     """What comes of every row, in the order of the rows; a bounded number of downloads runs ahead."""
     places = asyncio.Semaphore(order.limits.at_once)
 
-    async def one(row: Mapping[str, Any]) -> Outcome:
+    async def one(row: Mapping[str, Any]) -> FetchedRow:
         async with places:
             return await _fetch_row(order, row, downloader)
 
-    running: deque[asyncio.Task[Outcome]] = deque()
+    running: deque[asyncio.Task[FetchedRow]] = deque()
     try:
         for row in _rows(piece):
             running.append(asyncio.create_task(one(row)))
@@ -215,7 +215,7 @@ async def _outcomes(order: Order, piece: Piece, downloader: Downloader) -> Async
             task.cancel()
 
 
-async def _fetch_row(order: Order, row: Mapping[str, Any], downloader: Downloader) -> Outcome:
+async def _fetch_row(order: Order, row: Mapping[str, Any], downloader: Downloader) -> FetchedRow:
     from versatile_diffusion.data.download import FailedError
 
     try:
@@ -228,8 +228,8 @@ async def _fetch_row(order: Order, row: Mapping[str, Any], downloader: Downloade
                 if mine.name == rule and mine.interval is not None and value not in mine.interval:
                     raise FailedError(f"measured {rule}", f"{width} x {height}")
     except FailedError as failure:
-        return Outcome(row, None, failure.reason, str(failure))
-    return Outcome(row, Image(got.data, suffix, width, height, got.redirects))
+        return FetchedRow(row, None, failure.reason, str(failure))
+    return FetchedRow(row, Image(got.data, suffix, width, height, got.redirects))
 
 
 def measure(data: bytes) -> tuple[str, int, int]:

@@ -19,7 +19,8 @@ from versatile_diffusion.data.listing import (
     expand,
     list_folder,
 )
-from versatile_diffusion.data.shards import DESCRIPTION, METADATA, ROWS, Metadata, Shard, TextFiles
+from versatile_diffusion.data.shards import DESCRIPTION, METADATA, Metadata, Shard, TextFiles
+from versatile_diffusion.data.tables import ROWS
 
 PARQUET = ".parquet"
 

@@ -13,7 +13,7 @@ from torch import OutOfMemoryError
 from versatile_diffusion.data.archives import DAMAGED
 from versatile_diffusion.data.captions import FIELDS, NO_CAPTION
 from versatile_diffusion.data.listing import in_words
-from versatile_diffusion.data.shards import FILE_NAMES, NO_PICTURE
+from versatile_diffusion.data.tables import FILE_NAMES, NO_PICTURE
 from versatile_diffusion.plain_text import UNKNOWN, UnusableError
 
 HINTS = {

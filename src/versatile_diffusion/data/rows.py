@@ -129,7 +129,7 @@ def _sums_of(name: str, rows: Stored, tensors: Mapping[str, Stored]) -> Tensor |
 
 
 @dataclass(frozen=True)
-class Part:
+class EncodedFile:
     """One file of an encoded set.
 
     Args:
@@ -143,7 +143,7 @@ class Part:
     first: Mapping[str, Tensor]
 
     @classmethod
-    def open(cls, folder: Path, told: Mapping[str, Any]) -> Part:
+    def open(cls, folder: Path, told: Mapping[str, Any]) -> EncodedFile:
         """A file, after a look at its size and at what should be in it.
 
         Raises:

@@ -41,7 +41,7 @@ BINS = 100
 
 
 @dataclass(frozen=True)
-class Table:
+class InputTable:
     """One input file.
 
     Args:
@@ -77,7 +77,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SelectPlan:
     """What is done with each table.
 
     Args:
@@ -100,16 +100,16 @@ class Plan:
         told = json.dumps([self.selection.to_json(), self.layout, sorted(self.columns.items())])
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
-    def entry(self, table: Table) -> Path:
+    def entry(self, table: InputTable) -> Path:
         """Where the ledger's entry of a table is."""
         return self.out / ENTRIES / f"{table.name}.json"
 
-    def passed(self, table: Table) -> Path:
+    def passed(self, table: InputTable) -> Path:
         """Where the rows go that all rules let pass: to their place, unless duplicates are still to be taken out."""
         return self.out / PASSED / table.name if self.selection.unique else self.out / table.name
 
 
-def tables(paths: Sequence[str]) -> list[Table]:
+def tables(paths: Sequence[str]) -> list[InputTable]:
     """The parquet files of folders, patterns and files, local or by URL (`s3://`, `gs://`, `hf://`, ...); or WebDataset
     shards, of a folder those where it has no parquet files.
 
@@ -118,7 +118,7 @@ def tables(paths: Sequence[str]) -> list[Table]:
     """
     from fsspec.core import url_to_fs
 
-    found: dict[str, Table] = {}
+    found: dict[str, InputTable] = {}
     for path in paths:
         system, root = url_to_fs(path)
         base = root
@@ -134,7 +134,7 @@ def tables(paths: Sequence[str]) -> list[Table]:
                 f"{path} holds no parquet files or shards; give a folder, a file or a pattern such as part-*.parquet"
             )
         for file in sorted(map(str, files)):
-            table = Table(system, file, file.removeprefix(base).lstrip("/"))
+            table = InputTable(system, file, file.removeprefix(base).lstrip("/"))
             if (old := found.get(table.name)) and old.path != table.path:
                 raise ValueError(
                     f"{old.path} and {table.path} would both be written to {table.name}; select them apart"
@@ -144,8 +144,8 @@ def tables(paths: Sequence[str]) -> list[Table]:
 
 
 def select(
-    inputs: Sequence[Table],
-    plan: Plan,
+    inputs: Sequence[InputTable],
+    plan: SelectPlan,
     spread: Spread = in_turn,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Tally:
@@ -195,7 +195,7 @@ def select(
     return total
 
 
-def settle(plan: Plan) -> None:
+def settle(plan: SelectPlan) -> None:
     """Leaves word in the output folder of what is selected there.
 
     Raises:
@@ -210,7 +210,7 @@ def settle(plan: Plan) -> None:
     write_json(file, {"identity": plan.identity, "selection": plan.selection.to_json()})
 
 
-def select_table(plan: Plan, table: Table) -> None:
+def select_table(plan: SelectPlan, table: InputTable) -> None:
     """Writes the rows of one table that pass, then its entry of the ledger.
 
     Raises:
@@ -237,7 +237,7 @@ def select_table(plan: Plan, table: Table) -> None:
     _enter(plan, table, where, tally, pl.scan_parquet(target).select(pl.len()).collect().item())
 
 
-def _select_shard(plan: Plan, table: Table, file: Path) -> tuple[Columns, Tally, int]:
+def _select_shard(plan: SelectPlan, table: InputTable, file: Path) -> tuple[Columns, Tally, int]:
     """Copies the samples of a shard that pass: where its columns are, the ledger, and how many were written."""
     samples = samples_of(file)
     where = where_of(samples, plan.selection.needs, plan.layout, plan.columns, table.path)
@@ -247,7 +247,7 @@ def _select_shard(plan: Plan, table: Table, file: Path) -> tuple[Columns, Tally,
     return where, tally, copy_samples(file, names, plan.passed(table))
 
 
-def _enter(plan: Plan, table: Table, where: Columns, tally: Tally, written: int) -> None:
+def _enter(plan: SelectPlan, table: InputTable, where: Columns, tally: Tally, written: int) -> None:
     """Writes the ledger's entry of a table."""
     if written != tally.passed:
         raise ValueError(f"{table.path} changed while it was read: {tally.passed} rows passed, {written} were written")
@@ -313,7 +313,7 @@ def _renamed(columns: Columns) -> dict[str, str]:
     return {columns.names["url"]: URL, columns.names["text"]: TEXT}
 
 
-def _finished(plan: Plan, table: Table) -> bool:
+def _finished(plan: SelectPlan, table: InputTable) -> bool:
     """Whether the table has an entry of the ledger, is still the same, and its rows are where they were written."""
     try:
         entry = _read_entry(plan.entry(table))
@@ -323,7 +323,8 @@ def _finished(plan: Plan, table: Table) -> bool:
 
 
 def _read_entry(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def _tally(entry: Mapping[str, Any]) -> Tally:

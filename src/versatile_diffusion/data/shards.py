@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from versatile_diffusion.data.captions import (
-    FIELDS,
-    MOST_BYTES,
     MOST_NAMES,
     NO_CAPTION,
     Captions,
@@ -24,33 +20,30 @@ from versatile_diffusion.data.captions import (
     caption_fields,
     captions_in,
     captions_of,
-    parse,
     read_bounded,
 )
 from versatile_diffusion.data.listing import IMAGES, TEXTS, Listing, inside, printable
+from versatile_diffusion.data.tables import (
+    FEW_ROWS,
+    FILE_NAME,
+    NEEDED,
+    NO_PICTURE,
+    ROWS,
+    SEVERAL,
+    Row,
+    UnsuitableError,
+    name_fields,
+    name_in,
+)
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.modalities import MODALITIES
-from versatile_diffusion.plain_text.encodings import encoding_by_zeros
 from versatile_diffusion.printable import shown
 from versatile_diffusion.tasks import TASKS
 
-NO_PICTURE = "without a picture"
 DESCRIPTION = ".json"
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 WRITTEN = [f".{name}" for name, task in TASKS.items() if task.flow == Flow("text", ("image",))]
 """What our own commands put between a picture's name and the ending of the texts that they make of it."""
-Row = dict[str, Any] | UnusableError
-DELIMITERS = ",;\t"
-FILE_NAME = "file_name"
-FILE_NAMES = (
-    *(FILE_NAME, "filename", "file", "image", "image_path", "image_file", "image_filename", "image_name", "img"),
-    *("img_path", "path", "filepath", "file_path", "picture"),
-)
-"""Fields of a table that name an image, in capitals or not; so does one that ends in `_file_name`."""
-SEVERAL = "file_names"
-FEW_ROWS = 100
-"""Rows of a table whose fields are looked at, where it has no header."""
-NEEDED = f"one of {', '.join(FILE_NAMES)} and one of {', '.join(FIELDS)}"
 
 
 @dataclass(frozen=True)
@@ -68,10 +61,6 @@ class Raw:
     content: str
     read: Callable[[], tuple[bytes | Path, Captions]]
     where: str = ""
-
-
-class UnsuitableError(ValueError):
-    """A file is of a kind that is read, and has none of the columns that are needed."""
 
 
 class Shard(Protocol):
@@ -246,25 +235,6 @@ class Metadata:
             yield Raw(key, content, read, f"{key} ({where})")
 
 
-def name_fields(names: Iterable[Any]) -> list[str]:
-    """Which of some names of fields or columns are of the names of images, the likeliest first."""
-    lower = {name: name.strip().lower() for name in names if isinstance(name, str)}
-    ending = sorted((small for small in lower.values() if small.endswith(f"_{FILE_NAME}")), key=len)
-    order = [FILE_NAME, *ending, *FILE_NAMES, *(small for small in lower.values() if small.endswith(SEVERAL))]
-    return sorted((name for name, small in lower.items() if small in order), key=lambda name: order.index(lower[name]))
-
-
-def name_in(row: Row) -> Any:
-    """What a row calls its image; None if it does not, or calls several."""
-    if isinstance(row, UnusableError):
-        return None
-    if isinstance(several := next((row[name] for name in row if str(name).lower().endswith(SEVERAL)), None), list):
-        return several[0] if len(several) == 1 else several
-    named = (row[name] for name in name_fields(row))
-    named = (one.get("path") if isinstance(one, Mapping) else one for one in named)  # as hubs store images
-    return next((one for one in named if one not in (None, "")), None)
-
-
 def _lacking(row: Row, name: Any) -> tuple[Path, Captions]:
     if isinstance(row, UnusableError):
         raise UnusableError(NO_PICTURE, str(row))
@@ -281,71 +251,3 @@ def _named(folder: Path, file: Path, name: str, row: Mapping[str, Any], encoding
     except ValueError as error:
         raise UnusableError(NO_PICTURE, str(error)) from error
     return file, captions_of(row, encoding)
-
-
-def text_lines(opened: BinaryIO, named: str | None = None) -> Iterator[str]:
-    """The lines of a text file, as they are read; split at `\\n` alone. The rest of one that is too long is passed
-    over. Bytes that are no UTF-8 are kept as lone surrogates, for `captions.clean` to decode; in other encodings, as
-    replacement characters, which no caption may hold.
-    """
-    encoding = encoding_by_zeros(opened.read(MOST_BYTES)) or named or "utf-8"
-    opened.seek(0)
-    errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
-    lines = io.TextIOWrapper(opened, encoding, errors, newline="\n")
-    try:
-        whole = True
-        while line := lines.readline(MOST_BYTES):
-            if whole:
-                yield line
-            whole = line.endswith("\n")
-    finally:
-        lines.detach()  # else it closes the file
-
-
-def json_rows(opened: BinaryIO, encoding: str | None = None) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(text_lines(opened, encoding), 1):
-        if not line.strip(" \t\r\n\0"):
-            continue
-        try:
-            yield number, parse(line)
-        except UnusableError as error:
-            yield number, error
-
-
-def csv_rows(opened: BinaryIO, encoding: str | None = None) -> Iterator[tuple[int, Row]]:
-    first = next(text_lines(opened, encoding), "").strip()
-    opened.seek(0)
-    found = (d for d in DELIMITERS if name_fields(field.strip('" ') for field in first.split(d)))
-    csv.field_size_limit(MOST_BYTES)
-    reader = csv.reader(text_lines(opened, encoding), delimiter=next(found, ","))
-    fields = [field.strip() for field in next(reader, [])]
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield reader.line_num, UnusableError(NO_PICTURE, str(error))
-            continue
-        if row:
-            yield reader.line_num, dict(zip(fields, row, strict=False))
-
-
-LINES: Mapping[str, Callable[..., Iterator[tuple[int, Row]]]] = {".jsonl": json_rows, ".csv": csv_rows}
-"""How the rows of a table of text are read, each with the number of its line; one that cannot be read as what is wrong:
-`(open file, encoding)`."""
-
-
-def _text_rows(path: Path, encoding: str | None) -> Iterator[tuple[int, Row]]:
-    with path.open("rb") as opened:
-        yield from LINES[path.suffix.lower()](opened, encoding)
-
-
-def _parquet_rows(path: Path, encoding: str | None) -> Iterator[tuple[int, Row]]:
-    from versatile_diffusion.data.archives import parquet_rows
-
-    return enumerate(parquet_rows(path), 1)
-
-
-ROWS = {**dict.fromkeys(LINES, _text_rows), ".parquet": _parquet_rows}
-"""How the rows of a table are read: `(path, encoding)`."""

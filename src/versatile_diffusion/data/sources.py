@@ -16,10 +16,11 @@ from versatile_diffusion.data.layouts import shards_in
 from versatile_diffusion.data.listing import LeftOut, is_pattern, summed
 from versatile_diffusion.data.remote import is_url, remote_shards
 from versatile_diffusion.data.report import Report
-from versatile_diffusion.data.shards import Raw, Shard, UnsuitableError, digest
+from versatile_diffusion.data.shards import Raw, Shard, digest
+from versatile_diffusion.data.tables import UnsuitableError
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.image import check_image
-from versatile_diffusion.plain_text.encodings import named
+from versatile_diffusion.plain_text.encodings import python_name
 
 BAD_PICTURE = "bad pictures"
 T = TypeVar("T")
@@ -196,7 +197,7 @@ def open_source(path: str | Path, encoding: str | None = None) -> Source:
         ValueError: there is nothing there, or nothing of that kind, or parquet cannot be read here; or there is no such
             encoding.
     """
-    encoding = encoding and named(encoding)
+    encoding = encoding and python_name(encoding)
     if is_url(path):
         return Source(Path(path), tuple(remote_shards(str(path), encoding)), {}, encoding)
     shards, left_out = shards_in(Path(path), encoding)

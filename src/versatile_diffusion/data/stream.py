@@ -30,7 +30,7 @@ Drawn = tuple[Hashable, list[T]]
 """The samples of a batch, and the shape that they share."""
 
 
-class Reader(Protocol[Made]):
+class SampleReader(Protocol[Made]):
     """What is made of the samples of a set."""
 
     def keep(self, raw: Any, report: Report) -> tuple[Any, Hashable] | None:
@@ -52,7 +52,7 @@ class Share(Generic[T]):
     """
 
     source: Source
-    reader: Reader[T]
+    reader: SampleReader[T]
     weight: float = 1.0
 
 

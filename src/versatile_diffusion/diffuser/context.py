@@ -76,13 +76,13 @@ def share_maps(contexts: Sequence[Context], size: Sequence[int]) -> list[Float[T
     """Return each context's share at each position of a grid of `size` (rows, columns): weight times region,
     normalised over the contexts. All shares are 0 where no context applies."""
     whole = next(context.region.new_ones(tuple(size)) for context in contexts if context.region is not None)
-    weights = torch.stack([whole if c.region is None else _resized(c.region, size) for c in contexts])
+    weights = torch.stack([whole if c.region is None else _resize(c.region, size) for c in contexts])
     weights = weights * whole.new_tensor(scale_weights(contexts))[:, None, None]
     total = weights.sum(0)
     return list(torch.where(total > 0, weights / total, 0))
 
 
-def _resized(region: Float[Tensor, "rows columns"], size: Sequence[int]) -> Tensor:
+def _resize(region: Float[Tensor, "rows columns"], size: Sequence[int]) -> Tensor:
     """Average over the area of each cell, which preserves sums of shares."""
     return F.interpolate(region[None, None], tuple(size), mode="area")[0, 0]
 

@@ -41,7 +41,7 @@ def parameter_counts(unet: MultiFlowUNet) -> dict[str, int]:
     return {group: sum(p.numel() for _, p in members) for group, members in parameter_groups(unet).items()}
 
 
-def covered(names: Collection[str], streams: Collection[str]) -> list[str]:
+def streams_in(names: Collection[str], streams: Collection[str]) -> list[str]:
     """Return the streams selected by groups (`"global"`, `"data"`, `"context"`) and streams (`"data.image"`), in order.
 
     Args:
@@ -89,7 +89,7 @@ class Multipliers:
         Raises:
             ValueError: a factor for an unknown group or stream.
         """
-        covered(self.factors, streams)
+        streams_in(self.factors, streams)
         return {
             stream: self.factors.get(stream, 1.0) * (self.factors.get(group, 1.0) if group != stream else 1.0)
             for stream in streams

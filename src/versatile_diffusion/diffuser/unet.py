@@ -24,7 +24,7 @@ from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.printable import shown
 
 
-class MultiFlowUNet(LoadsOnUse, ConfigMixin, PeftAdapterMixin, CacheMixin):  # type: ignore[misc]
+class MultiFlowUNet(LoadsOnUse, ConfigMixin, PeftAdapterMixin, CacheMixin):
     """The diffuser. Global layers are shared; data and context layers have one stream per modality.
 
     Args:
@@ -39,8 +39,8 @@ class MultiFlowUNet(LoadsOnUse, ConfigMixin, PeftAdapterMixin, CacheMixin):  # t
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["ConvResidual", "FCResidual", "ContextBlock"]  # type: ignore[assignment] # noqa: RUF012
-    _repeated_blocks = ["ConvResidual", "FCResidual", "ContextBlock"]  # type: ignore[assignment] # noqa: RUF012
+    _no_split_modules = ["ConvResidual", "FCResidual", "ContextBlock"]  # noqa: RUF012
+    _repeated_blocks = ["ConvResidual", "FCResidual", "ContextBlock"]  # noqa: RUF012
     _skip_layerwise_casting_patterns = ["norm", "time_embed"]  # noqa: RUF012
 
     @register_to_config
@@ -132,7 +132,8 @@ class MultiFlowUNet(LoadsOnUse, ConfigMixin, PeftAdapterMixin, CacheMixin):  # t
 
     def _run(self, module: Callable[..., Tensor], *inputs: Any) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(module, *inputs)
+            output: Tensor = self._gradient_checkpointing_func(module, *inputs)
+            return output
         return module(*inputs)
 
     def _check(self, data: str | None, contexts: Sequence[Context]) -> None:

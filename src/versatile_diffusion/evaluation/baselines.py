@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import (
+    ConfigMixin,
+    DDIMScheduler,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    UniPCMultistepScheduler,
+)
 from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipImageProcessorPil
 
-from versatile_diffusion.evaluation.networks import called
+from versatile_diffusion.evaluation.networks import short_name
 from versatile_diffusion.evaluation.protocol import Protocol
 from versatile_diffusion.evaluation.subjects import OwnModel, Subject
-from versatile_diffusion.pipeline.models import INDEX, fetched, find_model, is_ours
+from versatile_diffusion.pipeline.models import fetch_model, find_model, is_ours
 from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.reading import read_json, reading
 from versatile_diffusion.records.record import fingerprint
 from versatile_diffusion.sampling.seeds import generators
+from versatile_diffusion.shipped import INDEX
 from versatile_diffusion.tasks import TASKS, Task
 
 NAMED = {
@@ -26,7 +33,11 @@ NAMED = {
     "blip": "Salesforce/blip-image-captioning-base",
 }
 """Baseline names to hub ids."""
-SAMPLERS = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
+SAMPLERS: Mapping[str, type[ConfigMixin]] = {
+    "ddim": DDIMScheduler,
+    "dpm++": DPMSolverMultistepScheduler,
+    "unipc": UniPCMultistepScheduler,
+}
 GIVEN = {"text": "prompt", "image": "image"}
 """Name of the conditioning argument in diffusers pipelines."""
 LONGEST = 24  # maximum tokens of a caption
@@ -90,14 +101,14 @@ def find_subject(name: str, device: torch.device | None = None) -> Subject:
     Raises:
         ValueError: an unknown model.
     """
-    subject = _loaded(fetched(find_model(NAMED.get(name, name)), {}))
-    subject.name = called(name)
+    subject = _load(fetch_model(find_model(NAMED.get(name, name)), {}))
+    subject.name = short_name(name)
     if device is not None:
         subject.to(device)
     return subject
 
 
-def _loaded(folder: str) -> Subject:
+def _load(folder: str) -> Subject:
     if is_ours(folder) or (kind := _kind(Path(folder))) not in BASELINES:
         return OwnModel(VersatileDiffusionPipeline.from_pretrained(folder))
     make, task = BASELINES[kind]

@@ -40,7 +40,7 @@ class Pair:
             better, than = than, better
         return better / than if better >= 0 and than > 0 else None
 
-    def told(self) -> tuple[str, ...]:
+    def cells(self) -> tuple[str, ...]:
         """Format as a table row."""
         share = "-" if self.share is None else f"{100 * self.share:.0f} %"
         return self.task, self.metric, str(self.mine), str(self.theirs), share, self.other
@@ -60,11 +60,11 @@ def pairs(result: Result, others: Sequence[Result]) -> Iterator[Pair]:
         for task in (task for task in TASKS if task in table):
             for other in others:
                 theirs = other.tables.get(split, {}).get(task, {})
-                for metric in (name for name in table[task] if name in theirs and chosen(name, COMPARED)):
+                for metric in (name for name in table[task] if name in theirs and is_chosen(name, COMPARED)):
                     name = other.model["name"]
                     yield Pair(split, task, metric, table[task][metric], theirs[metric], name)
 
 
-def chosen(metric: str, names: Sequence[str]) -> bool:
+def is_chosen(metric: str, names: Sequence[str]) -> bool:
     """Return whether a metric is one of those named, or an FID."""
     return metric in names or metric.endswith("/fid")

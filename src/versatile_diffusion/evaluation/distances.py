@@ -49,7 +49,8 @@ def kernel_distance(left: Features, right: Features) -> float:
     left, right = left.astype(np.float64), right.astype(np.float64)
 
     def kernel(a: Features, b: Features) -> np.ndarray:
-        return (a @ b.T / a.shape[1] + 1) ** 3
+        kernel: np.ndarray = (a @ b.T / a.shape[1] + 1) ** 3
+        return kernel
 
     return (
         _without_diagonal(kernel(left, left)) + _without_diagonal(kernel(right, right)) - 2 * _mean(left, right, kernel)
@@ -62,7 +63,8 @@ def gaussian_distance(left: Features, right: Features, width: float = 10.0) -> f
     left, right = (f / np.linalg.norm(f, axis=1, keepdims=True).clip(1e-12) for f in (left, right))
 
     def kernel(a: Features, b: Features) -> np.ndarray:
-        return np.exp(-(2 - 2 * (a @ b.T)) / (2 * width**2))
+        kernel: np.ndarray = np.exp(-(2 - 2 * (a @ b.T)) / (2 * width**2))
+        return kernel
 
     left, right = left.astype(np.float64), right.astype(np.float64)
     return 1000 * (_mean(left, left, kernel) + _mean(right, right, kernel) - 2 * _mean(left, right, kernel))

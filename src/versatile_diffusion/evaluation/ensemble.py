@@ -19,6 +19,7 @@ from versatile_diffusion.evaluation.baselines import SAMPLERS, find_subject
 from versatile_diffusion.evaluation.subjects import OwnModel
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.modalities.bank import ModalityBank
+from versatile_diffusion.modalities.base import Codec
 from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.pipeline.run import begin, prepare
 from versatile_diffusion.records.record import fingerprint
@@ -77,7 +78,7 @@ class OwnMember(Member):
 
     def __init__(self, pipe: VersatileDiffusionPipeline, modality: str):
         self.pipe, self.modality = pipe, modality
-        self.codec: Any = pipe.bank.codecs[MADE]
+        self.codec: Codec = pipe.bank.codecs[MADE]
         self.shape = tuple(self.codec.latent_shape())
 
     def scheduler(self, name: str) -> Any:
@@ -111,13 +112,15 @@ class DiffusersMember(Member):
         def predict(latent: Tensor, timestep: Tensor) -> Tensor:
             both = torch.cat([latent, latent])
             null, cond = self.pipe.unet(both, timestep[0], encoder_hidden_states=tokens).sample.chunk(2)
-            return null + how.scale * (cond - null)
+            guided: Tensor = null + how.scale * (cond - null)
+            return guided
 
         return predict
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
         pixels = self.codec.decode(latents / self.codec.config.scaling_factor).sample
-        return self.pipe.image_processor.postprocess(pixels, output_type="pil")
+        images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
+        return images
 
 
 def _text_tokens(pipe: Any, texts: list[str]) -> Tensor:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from versatile_diffusion.evaluation.items import ALL, HeldOut, Items, spread
 from versatile_diffusion.evaluation.measures import Bench, Generated, measure
-from versatile_diffusion.evaluation.networks import Networks, fitted, load_networks
+from versatile_diffusion.evaluation.networks import Networks, fit_images, load_networks
 from versatile_diffusion.evaluation.protocol import DATA, Protocol
 from versatile_diffusion.evaluation.recognition import EncoderJudge
 from versatile_diffusion.evaluation.results import Result
@@ -91,7 +91,9 @@ def _bench(networks: Networks, data: HeldOut, split: str, protocol: Protocol) ->
     images, vocabulary = data.images(split), data.vocabulary(split)
     items = set(spread(len(images), protocol.count))
     others = [row for row in range(len(images)) if row not in items]
-    real = fitted([images[row] for row in (others if len(others) >= LEAST_REAL else range(len(images)))], protocol.side)
+    real = fit_images(
+        [images[row] for row in (others if len(others) >= LEAST_REAL else range(len(images)))], protocol.side
+    )
     known = vocabulary if "text" in networks.encoders else None
     encoders = None if known is None else EncoderJudge.of(networks.encoders, known)
     return Bench(networks, encoders, {network.name: network(real) for network in networks.features})
@@ -99,16 +101,16 @@ def _bench(networks: Networks, data: HeldOut, split: str, protocol: Protocol) ->
 
 def _ways(subject: Subject, items: Items, tasks: Sequence[Task], protocol: Protocol) -> Iterator[tuple[str, Generated]]:
     """Yield the given values (upper bound), their codec reconstructions, and the outputs of every task."""
-    given = {modality: _fitted(modality, values, protocol) for modality, values in items.given.items()}
+    given = {modality: _fit(modality, values, protocol) for modality, values in items.given.items()}
     items = replace(items, given=given)
     for modality, values in given.items():
         yield f"given {modality}", Generated(modality, values, items, None)
     for modality in (codec for codec in subject.codecs if codec in given):
-        values = _fitted(modality, subject.round_trip(modality, given[modality]), protocol)
+        values = _fit(modality, subject.round_trip(modality, given[modality]), protocol)
         yield f"{modality} codec", Generated(modality, values, items, modality, exact=True)
     for task in (one for one in tasks if one.flow.contexts[0] in given):  # the data set has no other modalities
         source = task.flow.contexts[0]
-        values = _fitted(task.flow.data, _make(subject, task, given[source], protocol), protocol)
+        values = _fit(task.flow.data, _make(subject, task, given[source], protocol), protocol)
         yield task.name, Generated(task.flow.data, values, items, source)
 
 
@@ -124,6 +126,6 @@ def _make(subject: Subject, task: Task, given: Sequence[Any], protocol: Protocol
     return values
 
 
-def _fitted(modality: str, values: Sequence[Any], protocol: Protocol) -> list[Any]:
+def _fit(modality: str, values: Sequence[Any], protocol: Protocol) -> list[Any]:
     """Fit images to the protocol's side; return other values unchanged."""
-    return fitted(values, protocol.side) if MODALITIES[modality].form == "painted" else list(values)
+    return fit_images(values, protocol.side) if MODALITIES[modality].form == "painted" else list(values)

@@ -149,7 +149,7 @@ class PictureJudge(ModelMixin, ConfigMixin):
     def judge(self, pictures: UInt8[np.ndarray, "n h w 3"], batch_size: int = 128) -> Verdict:
         """Classify images stored as uint8."""
         parts = []
-        for part in torch.from_numpy(pictures).split(batch_size):
+        for part in torch.split(torch.from_numpy(pictures), batch_size):
             parts.append(self(rearrange(part.to(self.device), "b h w c -> b c h w").float() / 255))
         return Verdict(*(torch.cat([getattr(part, name) for part in parts]) for name in Verdict.__dataclass_fields__))
 
@@ -168,7 +168,7 @@ class PictureJudge(ModelMixin, ConfigMixin):
     def save_pretrained(self, save_directory: Any, **options: Any) -> None:
         """Write the configuration, and the weights in 8 bits."""
         self.save_config(save_directory)
-        save_file(packed(self.state_dict()), Path(save_directory) / WEIGHTS)
+        save_file(pack_weights(self.state_dict()), Path(save_directory) / WEIGHTS)
 
     @classmethod
     def from_pretrained(cls, folder: Any, **options: Any) -> Any:
@@ -181,11 +181,11 @@ class PictureJudge(ModelMixin, ConfigMixin):
             if not (Path(folder) / WEIGHTS).is_file():
                 raise ValueError(f"{folder} lacks {WEIGHTS}; a judge of an older release must be trained again")
             judge = cls.from_config(cls.load_config(folder))
-            judge.load_state_dict(unpacked(load_file(Path(folder) / WEIGHTS)))
+            judge.load_state_dict(unpack_weights(load_file(Path(folder) / WEIGHTS)))
         return judge.eval()
 
 
-def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def pack_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Quantise weights for storage: matrices to int8 with a scale per row, others to half precision."""
     stored = {}
     for name, tensor in weights.items():
@@ -199,7 +199,7 @@ def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return stored
 
 
-def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unpack_weights(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Dequantise stored weights to float32."""
     weights = {}
     for name, tensor in stored.items():

@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from versatile_diffusion.evaluation.comparison import HEAD, chosen, pairs
+from versatile_diffusion.evaluation.comparison import HEAD, is_chosen, pairs
 from versatile_diffusion.evaluation.evaluate import Measurement, WaySamples
 from versatile_diffusion.evaluation.protocol import PROTOCOLS
 from versatile_diffusion.evaluation.report import (
+    COLUMNS,
     Look,
-    contact_sheet,
     drawn_values,
     looks,
     metric_groups,
@@ -21,6 +21,7 @@ from versatile_diffusion.evaluation.report import (
     shown_texts,
 )
 from versatile_diffusion.evaluation.results import Result, Table, metrics, remarks
+from versatile_diffusion.sheets import in_rows
 
 SHOWN, LINES, QUALITY = 32, 10, 65
 BESIDE = "Beside other models"
@@ -127,12 +128,12 @@ def _beside(result: Result, others: Sequence[Result]) -> str:
         "Share: this model's value divided by the other's (inverted for distances). Above 100 % this model is better."
     )
     for split in dict.fromkeys(pair.split for pair in found):
-        told += [f"### {split}", table(HEAD, [pair.told() for pair in found if pair.split == split])]
+        told += [f"### {split}", table(HEAD, [pair.cells() for pair in found if pair.split == split])]
     return "\n\n".join(told)
 
 
 def _plots(results: Sequence[Result], along: str, images: Path) -> str:
-    drawn = plots(results, along, [name for name in metrics(results) if chosen(name, DRAWN)])
+    drawn = plots(results, along, [name for name in metrics(results) if is_chosen(name, DRAWN)])
     told = [f"## Against {along}", "`report.html` plots every metric."]
     for metric, plot in drawn.items():
         file = images / f"{along}-{_file_name(metric)}.svg"
@@ -151,7 +152,7 @@ def _sample(sample: WaySamples, images: Path) -> str:
         rows = [(given, text) for given, text in shown_texts(made)[:LINES]]
         return f"{title}\n\n{table(('input (or label of the image)', 'output'), rows)}"
     file = images / f"{_file_name(sample.split)}-{_file_name(sample.way)}.jpg"
-    contact_sheet(made.items.given["image"][: len(first)], first).save(file, quality=QUALITY)
+    in_rows(made.items.given["image"][: len(first)], first, columns=COLUMNS).save(file, quality=QUALITY)
     return f"{title}\n\nReal images above, generated images below.\n\n![{sample.way}](images/{images.name}/{file.name})"
 
 

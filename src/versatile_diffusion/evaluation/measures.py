@@ -27,7 +27,7 @@ from versatile_diffusion.evaluation.intervals import (
 )
 from versatile_diffusion.evaluation.items import Items
 from versatile_diffusion.evaluation.networks import Networks, pixels
-from versatile_diffusion.evaluation.recognition import EncoderJudge, judged, vectors
+from versatile_diffusion.evaluation.recognition import EncoderJudge, classify, vectors
 from versatile_diffusion.evaluation.text_statistics import distinct_n, self_similarity
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.training.parts.codecs import psnr
@@ -109,13 +109,13 @@ def per_item(values: Any, made: Generated) -> np.ndarray:
     return rearrange(np.asarray(values), "(n copies) ... -> n copies ...", copies=made.copies)
 
 
-def recognised(made: Generated, bench: Bench) -> dict[str, Scores]:
+def recognise(made: Generated, bench: Bench) -> dict[str, Scores]:
     """Recognition of concept and style, by the judge (images) and the encoders, if the data set has class labels."""
     found: dict[str, np.ndarray] = {}
     if (classes := made.items.classes) is None:
         return {}
     if MODALITIES[made.modality].form == "painted" and bench.networks.judge is not None:
-        found |= judged(bench.networks.judge, made.values, classes)
+        found |= classify(bench.networks.judge, made.values, classes)
     if bench.encoder_judge is not None and made.modality in bench.networks.encoders:
         found |= bench.encoder_judge.hits(made.modality, made.values, classes)
     return {name: Scores(per_item(hits, made)) for name, hits in found.items()}
@@ -165,7 +165,7 @@ DISTANCES: dict[str, Callable[[np.ndarray], Statistic]] = {
 """Distances to real features."""
 
 
-def restored(made: Generated, bench: Bench) -> dict[str, Scores]:
+def reconstruction_quality(made: Generated, bench: Bench) -> dict[str, Scores]:
     """PSNR (dB) and SSIM of reconstructed images."""
     if not made.exact:
         return {}
@@ -174,7 +174,7 @@ def restored(made: Generated, bench: Bench) -> dict[str, Scores]:
     return {name: Scores(per_item(f(mine, theirs).numpy(), made)) for name, f in (("psnr", psnr), ("ssim", ssim))}
 
 
-def named(made: Generated, bench: Bench) -> dict[str, Scores]:
+def name_rates(made: Generated, bench: Bench) -> dict[str, Scores]:
     """Whether a text contains its concept's label, or the label or a synonym (if the data set has labels); equals a
     caption of the item; and differs from the input text."""
     texts, classes = per_item(np.array(made.values, dtype=object), made), made.items.classes
@@ -227,7 +227,13 @@ def _distinct(rows: np.ndarray, n: int) -> float:
 
 
 MEASURES: dict[str, Measure] = {
-    one.__name__: one for one in (recognised, agreement, set_distances, restored, named, against_references, variety)
+    "recognised": recognise,
+    "agreement": agreement,
+    "set_distances": set_distances,
+    "restored": reconstruction_quality,
+    "named": name_rates,
+    "against_references": against_references,
+    "variety": variety,
 }
 """Metrics by name, as in modality records."""
 

@@ -25,7 +25,7 @@ from versatile_diffusion.modalities.base import ContextEncoder
 from versatile_diffusion.modalities.encoders.clip import CLIPImageContext, CLIPTextContext, load_tokenizer
 from versatile_diffusion.modalities.encoders.dual import DualImageEncoder
 from versatile_diffusion.modalities.image.lite_vae import pixels_of
-from versatile_diffusion.pipeline.models import fetched, find_model
+from versatile_diffusion.pipeline.models import fetch_model, find_model
 from versatile_diffusion.reading import check_shards, read_json, reading
 from versatile_diffusion.records.record import fingerprint
 
@@ -90,7 +90,7 @@ def load_networks(protocol: Protocol, own: Encoders, device: torch.device, trust
     found: list[FeatureNetwork] = []
     loaded: dict[str, str] = {}
     names = list(dict.fromkeys(protocol.features))
-    short = [called(name) for name in names if name not in ROLES]
+    short = [short_name(name) for name in names if name not in ROLES]
     for name in names:
         if name == "judge" and judge is not None:
             found.append(FeatureNetwork(name, lambda pictures: judge(pixels(pictures, judge.device)).features))
@@ -100,8 +100,8 @@ def load_networks(protocol: Protocol, own: Encoders, device: torch.device, trust
             embed, weights = _features(name, device)
             if (other := loaded.setdefault(weights, name)) != name:
                 raise ValueError(f"{other} and {name} are the same feature network, with hash {weights}; list it once")
-            alone = short.count(called(name)) == 1 and called(name) not in (*ROLES, DATA)
-            role = called(name) if alone else f"{called(name)}-{weights[:6]}"
+            alone = short.count(short_name(name)) == 1 and short_name(name) not in (*ROLES, DATA)
+            role = short_name(name) if alone else f"{short_name(name)}-{weights[:6]}"
             found.append(FeatureNetwork(role, embed))
             hashes[role] = weights
     protocol.check(hashes)
@@ -117,14 +117,15 @@ def load_judge(folder: str, device: torch.device) -> PictureJudge:
 
 def load_encoders(name: str, device: torch.device) -> Encoders:
     """Load text and image encoders of a model, or of a CLIP folder of transformers."""
-    folder = Path(fetched(find_model(name), {}))
+    folder = Path(fetch_model(find_model(name), {}))
     if _class_of(folder) == "clip":
         with reading(folder, "a CLIP"):
             check_shards(folder)
             model = CLIPModel.from_pretrained(folder, local_files_only=True)  # nosec B615 # a local folder
         return {encoder.modality: encoder.eval().to(device) for encoder in _clip_encoders(model, folder)}
     bank = folder if (folder / BANK).is_file() else folder / "bank"
-    return dict(ModalityBank.from_pretrained(bank).to(device).encoders.items())
+    held: dict[str, Any] = dict(ModalityBank.from_pretrained(bank).to(device).encoders.items())
+    return held
 
 
 def _clip_encoders(model: CLIPModel, folder: Path) -> list[ContextEncoder]:
@@ -139,7 +140,7 @@ def _clip_encoders(model: CLIPModel, folder: Path) -> list[ContextEncoder]:
     return [text, image]
 
 
-def called(name: str) -> str:
+def short_name(name: str) -> str:
     """Return the last part of a name or path (links are not resolved); exports of a run are named after the run."""
     path = Path(os.path.abspath(name))
     if path.is_file():
@@ -152,10 +153,10 @@ def _features(name: str, device: torch.device) -> tuple[Callable[[Sequence[Image
     hub id; return it with the hash of its weights."""
     if _is_program(name):
         with reading(name, "a TorchScript program"):
-            return _scripted(torch.jit.load(name, map_location=device).eval(), device), _hash(Path(name))
+            return _wrap_script(torch.jit.load(name, map_location=device).eval(), device), _hash(Path(name))
     if Path(name).suffix in SCRIPTS:
         raise ValueError(f"feature network {name}: no such file")
-    path = Path(fetched(find_model(name), {}))
+    path = Path(fetch_model(find_model(name), {}))
     kind = _class_of(path)
     if kind == PictureJudge.__name__:
         judge = load_judge(str(path), device)
@@ -177,14 +178,15 @@ def _is_program(name: str) -> bool:
     return name not in ROLES and Path(name).is_file()
 
 
-def _scripted(module: torch.jit.ScriptModule, device: torch.device) -> Callable[[Sequence[Image.Image]], Tensor]:
+def _wrap_script(module: torch.jit.ScriptModule, device: torch.device) -> Callable[[Sequence[Image.Image]], Tensor]:
     """Wrap a TorchScript network for images in 0..255, the usual form of FID's Inception; requests features if it can
     also return logits."""
     forward: Any = module.forward
     options = {"return_features": True} if "return_features" in str(forward.schema) else {}
 
     def embed(pictures: Sequence[Image.Image]) -> Tensor:
-        return module((255 * pixels(pictures, device)).round().to(torch.uint8), **options).flatten(1)
+        features: Tensor = module((255 * pixels(pictures, device)).round().to(torch.uint8), **options).flatten(1)
+        return features
 
     return embed
 
@@ -194,7 +196,7 @@ def pixels(pictures: Sequence[Image.Image], device: torch.device) -> Float[Tenso
     return pixels_of(pictures, pictures[0].width).to(device)
 
 
-def fitted(pictures: Sequence[Image.Image], side: int) -> list[Image.Image]:
+def fit_images(pictures: Sequence[Image.Image], side: int) -> list[Image.Image]:
     """Fit images of any size onto white squares of `side` pixels."""
     made: UInt8[np.ndarray, "n h w 3"]
     made = rearrange((255 * pixels_of(pictures, side)).round().byte().numpy(), "n c h w -> n h w c")

@@ -165,12 +165,12 @@ class Protocol:
     def differences(self, other: Protocol, but: Sequence[str] = ()) -> list[str]:
         """List the differences of two protocols as `field: mine, other`; names and paths are ignored, hashes are not.
         A protocol without data set hash (from older releases) differs from those with one."""
-        mine, theirs = self._told(), other._told()
+        mine, theirs = self._named_fields(), other._named_fields()
         names = [name for name in dict.fromkeys((*mine, *theirs)) if name.split()[0] not in (*PLACES, *but)]
         pairs = [(name, mine.get(name, "none"), theirs.get(name, "none")) for name in names]
         return [f"{name}: {one}, {two}" for name, one, two in pairs if one != two]
 
-    def _told(self) -> dict[str, Any]:
+    def _named_fields(self) -> dict[str, Any]:
         """Return the fields by name, each hash separately."""
         told = self.plain()
         hashes = {DATA: NOT_RECORDED} | told.pop("hashes")

@@ -26,7 +26,7 @@ Hits = dict[str, Float[np.ndarray, " n"]]
 """By name, 1 for each recognised value, else 0; NaN if undefined."""
 
 
-def judged(judge: PictureJudge, pictures: Sequence[Image.Image], classes: Classes) -> Hits:
+def classify(judge: PictureJudge, pictures: Sequence[Image.Image], classes: Classes) -> Hits:
     """Classify images by the judge; `pictures` are of one size, several per item, adjacent."""
     with torch.no_grad():
         parts = [judge(pixels(pictures[k : k + BATCH], judge.device)) for k in range(0, len(pictures), BATCH)]

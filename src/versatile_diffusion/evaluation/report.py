@@ -18,6 +18,7 @@ from versatile_diffusion.evaluation.measures import Generated
 from versatile_diffusion.evaluation.plots import line_plot
 from versatile_diffusion.evaluation.results import Result, Table, curves, metrics, remarks
 from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.sheets import in_rows
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222 }
@@ -119,7 +120,7 @@ def _beside(result: Result, others: Sequence[Result]) -> str:
     """Format a table per split: this model, other models, and the ratio."""
     found, parts = list(pairs(result, others)), ["<h2>Comparison with other models</h2>"]
     for split in dict.fromkeys(pair.split for pair in found):
-        rows = [HEAD, *(pair.told() for pair in found if pair.split == split)]
+        rows = [HEAD, *(pair.cells() for pair in found if pair.split == split)]
         cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         parts.append(f"<table><caption>{escape(split)}</caption>{cells}</table>")
     return "".join(parts)
@@ -153,7 +154,7 @@ class Look:
         rows = [images for images in drawn if images is not None]
         if len(rows) < len(drawn):
             return None
-        return contact_sheet(first.items.given["image"][: len(rows[0])], *rows)
+        return in_rows(first.items.given["image"][: len(rows[0])], *rows, columns=COLUMNS)
 
     def texts(self, most: int) -> list[tuple[str, ...]]:
         """Return a header, and per item the input and the first text of each model."""
@@ -228,7 +229,7 @@ def _sheet(sample: WaySamples, folder: Path) -> str:
     if (first := drawn_values(made, SHOWN)) is not None:
         file = f"{sample.split}-{sample.way.replace(' ', '-')}.png"
         above = made.items.given["image"][: len(first)]
-        contact_sheet(above, first).save(folder / file)
+        in_rows(above, first, columns=COLUMNS).save(folder / file)
         return f'{title}<p class="small">Real images above, generated images below.</p><img src="{quote(file)}" alt="">'
     texts = shown_texts(made)[:SHOWN]
     rows = "".join(f"<tr><td>{escape(given)}</td><td>{escape(text)}</td></tr>" for given, text in texts)
@@ -248,15 +249,3 @@ def drawn_values(made: Generated, most: int) -> list[Image.Image] | None:
     """Draw the first value of each item as an image; None for texts."""
     draw = MODALITIES[made.modality].draw
     return None if draw is None else [draw(value) for value in made.values[:: made.copies][:most]]
-
-
-def contact_sheet(*lines: Sequence[Image.Image]) -> Image.Image:
-    """Tile images of the same items, one row per line, `COLUMNS` per row."""
-    side, count = lines[-1][0].width, len(lines[-1])
-    rows = -(-count // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * side, len(lines) * rows * side), "white")
-    for k, same in enumerate(zip(*lines, strict=True)):
-        for line, image in enumerate(same):
-            place = k % COLUMNS * side, (len(lines) * (k // COLUMNS) + line) * side
-            sheet.paste(image.resize((side, side)), place)
-    return sheet

@@ -40,7 +40,8 @@ class Subject(ABC):
     @property
     def device(self) -> torch.device:
         """Device of the model and the metric networks."""
-        return self.network.device
+        device: torch.device = self.network.device
+        return device
 
     def to(self, device: torch.device) -> None:
         """Move the model to a device."""
@@ -113,4 +114,5 @@ class OwnModel(Subject):
     def guidance(self, task: Task, protocol: Protocol) -> float | None:
         if protocol.guidance_scale is not None:
             return protocol.guidance_scale
-        return self.pipe.config.defaults.get(task.name, {}).get("guidance_scale", task.guidance_scale)
+        scale: float = self.pipe.config.defaults.get(task.name, {}).get("guidance_scale", task.guidance_scale)
+        return scale

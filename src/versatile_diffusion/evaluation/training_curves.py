@@ -94,13 +94,13 @@ def run_settings(run: Path) -> tuple[dict[str, Any], int]:
     Raises:
         ValueError: a folder without a diffuser run.
     """
-    told, batches = _told(run)
+    told, batches = _identity(run)
     if told.get("objective") != "diffuser":
         raise ValueError(f"{run} contains no training run of the diffuser")
     return told, batches
 
 
-def _told(run: Path) -> tuple[dict[str, Any], int]:
+def _identity(run: Path) -> tuple[dict[str, Any], int]:
     newest = Checkpoints(run).newest()
     if newest is not None:
         content = torch.load(newest, map_location="cpu", weights_only=True, mmap=True)

@@ -50,7 +50,7 @@ FORMATS: dict[str, tuple[str, Callable[..., None]]] = {
 
 
 @dataclass(frozen=True)
-class Written:
+class Conversion:
     """Result of `convert`.
 
     Args:
@@ -72,7 +72,7 @@ def convert(
     to: str = "ours",
     dtype: torch.dtype | None = None,
     file_format: str = "safetensors",
-) -> Written:
+) -> Conversion:
     """Write a model; the folder appears once complete.
 
     Args:
@@ -97,7 +97,7 @@ def convert(
     write_whole_folder(folder, written)
     sizes = {str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}
     named = ("styles", "defaults", "vocabulary") if to != "ours" else ()
-    return Written(folder, recognise(folder), sizes, tuple(n for n in named if pipe.config[n]))
+    return Conversion(folder, recognise(folder), sizes, tuple(n for n in named if pipe.config[n]))
 
 
 def check_target(out: str | PathLike[str], to: str, file_format: str) -> Path:

@@ -132,15 +132,15 @@ def verify(
 def _report(found: Found, numbers: bool) -> Verification:
     parts = _our_parts(found.path) if found.layout == OURS else _published_parts(found)
     reports = tuple(_examine(name, tensors, plan, numbers) for name, tensors, plan in parts)
-    reports += tuple(_lacking(found)) if found.layout != OURS else ()
+    reports += tuple(_missing_parts(found)) if found.layout != OURS else ()
     title = f"{found.title} ({found.layout})"
     report = Verification(str(found.path), title, reports, len(found.aside), numbers, found.unwrapped)
-    if report.ok and (wrong := _loading(found, numbers)):
+    if report.ok and (wrong := _loading_error(found, numbers)):
         return replace(report, parts=(*reports, PartReport("model", findings=(Finding("", wrong),))))
     return report
 
 
-def _loading(found: Found, numbers: bool) -> str:
+def _loading_error(found: Found, numbers: bool) -> str:
     """Return the error of loading the model; empty if it loads."""
     try:
         if found.layout == OURS:
@@ -169,7 +169,7 @@ def _our_network(kind: Any, folder: Path) -> Network:
     return kind.without_weights(folder), lambda name: name
 
 
-def _lacking(found: Found) -> Iterator[PartReport]:
+def _missing_parts(found: Found) -> Iterator[PartReport]:
     """Report incomplete parts; parts that the layout cannot hold may be missing."""
     for part in dict.fromkeys([*found.needed, *found.tensors]):
         if lacks := found.lacking(part):
@@ -181,7 +181,7 @@ def _examine(part: str, tensors: Tensors, plan: Callable[[], Network], numbers: 
     try:
         with reading(part, "a part of a model"):
             network, names = plan()
-        ours, unknown = _sorted(tensors, names)
+        ours, unknown = _sort_tensors(tensors, names)
         findings += [Finding(name, "is unknown") for name in unknown]
         for name, what in mismatches(network.state_dict(), ours):
             findings.append(Finding(ours.entries[name].name if name in ours else name, what))
@@ -203,7 +203,7 @@ def _examine(part: str, tensors: Tensors, plan: Callable[[], Network], numbers: 
     )
 
 
-def _sorted(tensors: Tensors, names: Callable[[str], str | None]) -> tuple[Tensors, list[str]]:
+def _sort_tensors(tensors: Tensors, names: Callable[[str], str | None]) -> tuple[Tensors, list[str]]:
     """Return the tensors by the network's names, and the unknown names."""
     known, unknown = {}, []
     for name in tensors:
@@ -230,7 +230,7 @@ def _numbers(tensors: Tensors) -> Iterator[Finding]:
     for name, entry in tensors.entries.items():
         if not entry.dtype.is_floating_point:
             continue
-        bad, largest, scale = _measured(tensors[name])
+        bad, largest, scale = _measure(tensors[name])
         if bad:
             yield Finding(entry.name, f"has {bad:,} values that are NaN or infinite")
         elif largest > LARGE:
@@ -246,10 +246,10 @@ def _numbers(tensors: Tensors) -> Iterator[Finding]:
                 yield Finding(name, f"has the scale {scale:.2g}, others of its kind {middle:.2g}", serious=False)
 
 
-def _measured(tensor: Tensor) -> tuple[int, float, float]:
+def _measure(tensor: Tensor) -> tuple[int, float, float]:
     """Return the number of non-finite values, the largest magnitude and the RMS of the others."""
     bad, largest, squares = 0, 0.0, 0.0
-    for chunk in tensor.flatten().split(CHUNK):
+    for chunk in torch.split(tensor.flatten(), CHUNK):
         numbers = chunk.float()
         finite = numbers.isfinite()
         if not finite.all():

@@ -47,7 +47,8 @@ class Attention(nn.Module):
         """Attend. `x` has batch B or B * n for keys and values of B items; the n queries of an item are adjacent."""
         together = rearrange(self.to_q(x), "(b n) l c -> b (n l) c", b=len(key_value[0]))
         out = F.scaled_dot_product_attention(self.split(together), *key_value)
-        return self.to_out[0](rearrange(out, "b heads (n l) d -> (b n) l (heads d)", l=x.shape[1]))
+        changed: Tensor = self.to_out[0](rearrange(out, "b heads (n l) d -> (b n) l (heads d)", l=x.shape[1]))
+        return changed
 
 
 class GEGLU(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -83,7 +85,7 @@ class ConvOut(nn.Module):
 
 def conv_layer(stage: Stage, *, channels: int, time_width: int, norm_groups: int) -> nn.Module:
     """Build the layer of a stage."""
-    makers = {
+    makers: Mapping[str, Callable[[], nn.Module]] = {
         "stem": lambda: ConvStem(channels, stage.wide_out),
         "residual": lambda: ConvResidual(stage.wide_in, stage.wide_out, time_width, norm_groups),
         "down": lambda: ConvDown(stage.wide_out),

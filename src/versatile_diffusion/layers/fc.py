@@ -6,6 +6,8 @@ mix all C * L values.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -85,7 +87,7 @@ def fc_layer(
     stage: Stage, *, width: int, positions: int, time_width: int, norm_groups: int, gain: float = 1.0
 ) -> nn.Module:
     """Build the layer of a stage."""
-    makers = {
+    makers: Mapping[str, Callable[[], nn.Module]] = {
         "stem": lambda: FCStem(width, stage.wide_out, positions, gain),
         "residual": lambda: FCResidual(stage.wide_in, stage.wide_out, positions, time_width, norm_groups),
         "down": lambda: FCResample(stage.wide_out, positions),

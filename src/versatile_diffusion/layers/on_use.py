@@ -75,7 +75,7 @@ class LoadsOnUse(ModelMixin):
         return self
 
     @classmethod
-    def from_pretrained(cls, folder: Any, *, on_use: Callable[[Any], Weights] | None = None, **options: Any) -> Any:
+    def from_pretrained(cls, folder: Any, *, on_use: Callable[[Any], Weights] | None = None, **options: Any) -> Self:
         """Load a network written by `save_pretrained`; see diffusers.
 
         Args:
@@ -142,7 +142,7 @@ class LoadsOnUse(ModelMixin):
         """Apply `.to` and similar to all tensors; placeholders remember it."""
 
         if self._unread is None:
-            return super()._apply(fn, recurse)
+            return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]  # torch's own, untyped
         before, self._home = self._home, fn(torch.empty(0, device=self._home)).device
 
         def also_placeholders(tensor: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class LoadsOnUse(ModelMixin):
                 return fn(tensor)
             return tensor.to(fn(torch.empty(0, dtype=tensor.dtype, device=before)).dtype)
 
-        return super()._apply(also_placeholders, recurse)
+        return super()._apply(also_placeholders, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def mismatches(expected: Weights, weights: Weights) -> Iterator[tuple[str, str]]:

@@ -122,7 +122,7 @@ class ModalityBank(ModelMixin):
             f"encoder-{m}": part for m, part in self.encoders.items()
         }
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self,
         save_directory: str | PathLike[str],
         max_shard_size: int | str = "10GB",

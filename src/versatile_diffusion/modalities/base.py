@@ -35,10 +35,10 @@ class Part(LoadsOnUse, ConfigMixin):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for name in (cls.GIVES.keys() | cls.TAKES.keys()) & vars(cls).keys():
-            setattr(cls, name, _checked(vars(cls)[name], cls.TAKES.get(name), cls.GIVES.get(name)))
+            setattr(cls, name, _check_finite(vars(cls)[name], cls.TAKES.get(name), cls.GIVES.get(name)))
 
 
-def _checked(method: Callable[..., Any], takes: str | None, gives: str | None) -> Callable[..., Any]:
+def _check_finite(method: Callable[..., Any], takes: str | None, gives: str | None) -> Callable[..., Any]:
     """Wrap a part's method to raise ValueError if its first argument or its result is not finite."""
 
     @wraps(method)

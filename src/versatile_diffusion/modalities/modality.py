@@ -34,7 +34,8 @@ class Late:
     def __wrapped__(self) -> Callable[..., Any]:
         """The function itself; `inspect` reads its signature here."""
         module, name = self.where.split(":")
-        return getattr(import_module(module), name)
+        function: Callable[..., Any] = getattr(import_module(module), name)
+        return function
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self.__wrapped__(*args, **options)

@@ -18,7 +18,8 @@ from versatile_diffusion.diffuser.adapters import (
 )
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.numeric import number, sequence
-from versatile_diffusion.pipeline.models import HUB_ID, HubOptions, fetched
+from versatile_diffusion.pipeline.models import HubOptions, fetch_model
+from versatile_diffusion.shipped import HUB_ID
 
 MOST_WEIGHT = 100
 
@@ -51,7 +52,7 @@ class AdapterMethods:
         if not Path(place).exists():
             if not HUB_ID.fullmatch(place):
                 raise ValueError(f"{place}: no such file; an adapter is a .safetensors file, a folder or a hub id")
-            place = fetched(place, dict(options))
+            place = fetch_model(place, dict(options))
         self.unet.load_now()  # an adapter wraps weights that are there
         load_lora(self.unet, place, adapter_name or self._free_name(), weight_name)
 

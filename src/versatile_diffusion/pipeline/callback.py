@@ -39,6 +39,7 @@ def with_inputs(callback: Any, names: Sequence[str] | None) -> StepCallback | No
         raise ValueError(f"callback_on_step_end is {shown(callback)}; it must be a function")
 
     def call(pipe: Any, step: int, timestep: int, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
-        return callback(pipe, step, timestep, {name: tensors[name] for name in wanted})
+        changed: dict[str, Tensor] | None = callback(pipe, step, timestep, {name: tensors[name] for name in wanted})
+        return changed
 
     return call

@@ -57,13 +57,15 @@ class GivenCondition:
         if isinstance(condition.negative, Tensor):
             _check_tokens(condition.negative, f"negative tokens of a {modality} condition")
         elif condition.negative is not None:
-            negatives = _checked(modality, condition.negative, f"a {modality} condition has an empty list of negatives")
+            negatives = _check_values(
+                modality, condition.negative, f"a {modality} condition has an empty list of negatives"
+            )
         if condition.tokens is not None:
             _check_tokens(condition.tokens, "tokens")
             if condition.mask is not None:
                 raise ValueError(f"a mask needs a raw value, but this {modality} condition has tokens")
             return cls(condition, None, None, negatives)
-        values = _checked(modality, condition.value, f"a {modality} condition has an empty list of values")
+        values = _check_values(modality, condition.value, f"a {modality} condition has an empty list of values")
         return cls(condition, values, _checked_masks(condition, values), negatives)
 
     @property
@@ -102,8 +104,8 @@ class GivenCondition:
         return {"modality": condition.modality, **content, **plain, **given}
 
 
-def _checked(modality: str, value: Any, empty: str) -> tuple[Any, ...]:
-    if not (values := listed(value)):
+def _check_values(modality: str, value: Any, empty: str) -> tuple[Any, ...]:
+    if not (values := as_items(value)):
         raise ValueError(empty)
     return tuple(MODALITIES[modality].check(one) for one in values)
 
@@ -114,7 +116,7 @@ def _checked_masks(condition: Condition, values: Sequence[Any]) -> tuple[Any, ..
     check = MODALITIES[condition.modality].check_mask
     if check is None:
         raise ValueError(f"a {condition.modality} condition does not support masks")
-    masks = listed(condition.mask)
+    masks = as_items(condition.mask)
     masks = masks if isinstance(condition.mask, list | tuple) else masks * len(values)
     if len(masks) != len(values):
         raise ValueError(f"{len(masks)} masks for {len(values)} values; give one for all, or one per value")
@@ -138,11 +140,11 @@ def _batch(tokens: Tensor) -> Tensor:
 
 
 def _records(given: Any, checked: Sequence[Any], numbers: Callable[[Any], Any]) -> list[Any]:
-    places = listed(given) * (1 if isinstance(given, list | tuple) else len(checked))
+    places = as_items(given) * (1 if isinstance(given, list | tuple) else len(checked))
     return [record_of(one, raw, numbers) for one, raw in zip(places, checked, strict=True)]
 
 
-def listed(value: Any) -> list[Any]:
+def as_items(value: Any) -> list[Any]:
     """Return a list of values; a single value becomes a list of one."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
@@ -221,7 +223,8 @@ class Encoding:
         return Guide(context, null_tokens, condition.guidance_scale, condition.start, condition.end, rest)
 
     def _encode(self, stream: str, values: Sequence[Any], masks: Sequence[Any] | None = None) -> Float[Tensor, "n l d"]:
-        return self.bank.encoders[stream].encode(values, masks)
+        tokens: Tensor = self.bank.encoders[stream].encode(values, masks)
+        return tokens
 
     def _spread(self, tokens: Float[Tensor, "n l d"]) -> Float[Tensor, "b l d"]:
         tokens = tokens.to(self.device, self.dtype).expand(self.prompts, -1, -1)

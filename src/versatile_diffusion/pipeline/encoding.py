@@ -18,7 +18,7 @@ from versatile_diffusion.pipeline.conditions import GivenCondition
 from versatile_diffusion.pipeline.inputs import as_list, latents_to_decode, read_values
 from versatile_diffusion.pipeline.model import Model
 from versatile_diffusion.pipeline.options import DecodingOptions
-from versatile_diffusion.pipeline.output import OUTPUT_TYPES, converted
+from versatile_diffusion.pipeline.output import OUTPUT_TYPES, convert_values
 from versatile_diffusion.sampling import seeds
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 def _model(pipe: Any) -> Model:
     """A pipeline as what functions below it need."""
-    return pipe
+    model: Model = pipe
+    return model
 
 
 class EncodingMethods:
@@ -87,7 +88,7 @@ class EncodingMethods:
         value = as_list(value)
         modality, raw = read_values(_model(self), value, modality, list(self.bank.encoders))
         checked = GivenCondition.check(Condition(modality, raw, mask=mask))
-        tokens = self.bank.encoders[modality].encode(raw, checked.masks).contiguous()
+        tokens: Tensor = self.bank.encoders[modality].encode(raw, checked.masks).contiguous()
         return tokens if isinstance(value, list | tuple) else tokens[0]
 
     @torch.no_grad()
@@ -103,7 +104,7 @@ class EncodingMethods:
         value = as_list(value)
         modality, raw = read_values(_model(self), value, modality, list(self.bank.codecs))
         sources = None if seed is None else seeds.generators(seeds.item_seeds(len(raw), seed))
-        latents = self.bank.codecs[modality].encode(raw, sources).contiguous()
+        latents: Tensor = self.bank.codecs[modality].encode(raw, sources).contiguous()
         return latents if isinstance(value, list | tuple) else latents[0]
 
     @torch.no_grad()
@@ -135,5 +136,5 @@ class EncodingMethods:
         if strange := [name for name in decoding if name not in DECODING]:
             raise ValueError(unknown("decoding option", strange[0], DECODING))
         sources = None if seed is None else seeds.generators(seeds.item_seeds(len(batch), seed))
-        values = converted(codec.decode(batch, sources, **decoding), modality, output_type)
+        values = convert_values(codec.decode(batch, sources, **decoding), modality, output_type)
         return values[0] if single else values

@@ -14,7 +14,7 @@ from versatile_diffusion.choices import chosen
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.bank import ModalityBank
-from versatile_diffusion.numeric import as_tensor, check_finite, sequence, widened
+from versatile_diffusion.numeric import as_tensor, check_finite, sequence, widen
 from versatile_diffusion.pipeline.model import Model
 from versatile_diffusion.printable import shown
 from versatile_diffusion.records.embeddings import Embeddings
@@ -29,7 +29,7 @@ def as_list(value: Any) -> Any:
     if hasattr(value, "to_numpy") and not isinstance(value, np.ndarray | Tensor):
         value = value.to_numpy()
     if isinstance(value, Tensor) and value.ndim == 4:
-        value = widened(value.detach()).movedim(1, -1).cpu().numpy()
+        value = widen(value.detach()).movedim(1, -1).cpu().numpy()
     if isinstance(value, np.ndarray) and value.dtype.kind in "UO":
         return value.tolist()
     if isinstance(value, np.ndarray):
@@ -144,7 +144,7 @@ def latent_modality(bank: ModalityBank, latent: Tensor) -> str:
     return fit[0]
 
 
-def checked(conditions: Any) -> list[Condition]:
+def check_conditions(conditions: Any) -> list[Condition]:
     """Check and return a list of conditions."""
     found = sequence(conditions)
     if found is None or not all(isinstance(condition, Condition) for condition in found):

@@ -15,7 +15,7 @@ import torch
 from diffusers.pipelines import pipeline_loading_utils
 from huggingface_hub import snapshot_download
 
-from versatile_diffusion.pipeline.precision import AUTO, Precision, dtype_of, suited
+from versatile_diffusion.pipeline.precision import AUTO, Precision, dtype_of, suitable_dtype
 from versatile_diffusion.printable import shown
 from versatile_diffusion.reading import read_json
 from versatile_diffusion.shipped import HUB_ID, INDEX, shipped_models
@@ -65,7 +65,7 @@ def size_of(folder: str | PathLike[str]) -> int:
 def precision_of(dtype: Any, folder: str | PathLike[str], device: str | torch.device | None) -> Precision:
     """What the model in a folder is to compute in; see `Precision.of`. Published weights are taken to be large."""
     size = size_of(Path(folder, "unet")) if is_ours(folder) else math.inf
-    return Precision.of(dtype, lambda: suited(device or "cpu", size))
+    return Precision.of(dtype, lambda: suitable_dtype(device or "cpu", size))
 
 
 def check_index(folder: str | PathLike[str]) -> None:
@@ -121,7 +121,7 @@ def is_here(name: str) -> bool:
     return name in shipped_models() or (not NETWORK_PATH.match(name) and "\0" not in name and os.path.exists(name))
 
 
-def fetched(name: str, options: Any) -> str:
+def fetch_model(name: str, options: Any) -> str:
     """Return a path as given; for a hub id, its folder, downloaded if not cached.
 
     Args:
@@ -133,10 +133,11 @@ def fetched(name: str, options: Any) -> str:
     repository, _, revision = name.partition("@")
     if revision and hub.setdefault("revision", revision) != revision:
         raise ValueError(f"{name} and revision={shown(hub['revision'])} specify two revisions; give one")
-    return snapshot_download(repository, **hub)  # nosec B615 # hub has the revision
+    folder: str = snapshot_download(repository, **hub)  # nosec B615 # hub has the revision
+    return folder
 
 
-def pinned(name: str, revision: str) -> str:
+def pin_revision(name: str, revision: str) -> str:
     """Add a revision to a hub id; ValueError if the name is no plain hub id."""
     if name in shipped_models() or os.path.exists(name) or not HUB_ID.fullmatch(whole := f"{name}@{revision}"):
         raise ValueError(f"--revision {revision} applies to hub ids (owner/name) only; the model is {shown(name)}")

@@ -53,7 +53,8 @@ class Output:
     @property
     def texts(self) -> list[str]:
         """The texts."""
-        return self._as("texts", "text")
+        texts: list[str] = self._as("texts", "text")
+        return texts
 
     def _as(self, name: str, data: str) -> Any:
         if self.data != data:
@@ -126,7 +127,7 @@ OUTPUT_TYPES = ("pil", "np", "pt")
 """Output types: raw values, an array, a tensor; also `"latent"`, which skips decoding."""
 
 
-def converted(values: list[Any], data: str, output_type: str) -> Any:
+def convert_values(values: list[Any], data: str, output_type: str) -> Any:
     """Convert decoded values to the output type, if the modality supports it."""
     convert = MODALITIES[data].forms.get(output_type)
     return values if convert is None else convert(values)

@@ -21,7 +21,7 @@ from versatile_diffusion.numeric import switch
 from versatile_diffusion.pipeline.adapters import AdapterMethods
 from versatile_diffusion.pipeline.callback import TENSORS, StepCallback, with_inputs
 from versatile_diffusion.pipeline.encoding import EncodingMethods
-from versatile_diffusion.pipeline.inputs import checked, start_latents, unwrap_embeddings
+from versatile_diffusion.pipeline.inputs import check_conditions, start_latents, unwrap_embeddings
 from versatile_diffusion.pipeline.interrupt import present_flag, under_way
 from versatile_diffusion.pipeline.loading import (
     OFFICIAL,
@@ -37,7 +37,7 @@ from versatile_diffusion.pipeline.models import (
     CLASS_NAME,
     READ_AT_ONCE,
     check_index,
-    fetched,
+    fetch_model,
     find_model,
     is_ours,
     loading_dtype,
@@ -58,7 +58,7 @@ from versatile_diffusion.printable import shown
 from versatile_diffusion.reading import reading
 from versatile_diffusion.records.record import Fingerprints
 from versatile_diffusion.sampling import seeds
-from versatile_diffusion.sampling.denoise import StepState, latents_from_callback, replacing
+from versatile_diffusion.sampling.denoise import StepState, latents_from_callback, replacement
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 from versatile_diffusion.tasks import NAMED, task_of
 
@@ -128,7 +128,7 @@ class VersatileDiffusionPipeline(TaskMethods, EncodingMethods, AdapterMethods, M
         given = checked_options(options)
         dtype = loading_dtype(dtype, given)
         device = mapped_device(given.pop("device_map", None)) or device
-        folder = fetched(find_model(name), given)
+        folder = fetch_model(find_model(name), given)
         if not is_ours(folder):
             if (variant := given.pop("variant", None)) is not None:
                 raise ValueError(f"variant={shown(variant)}: {folder} is in another layout; omit it")
@@ -300,7 +300,7 @@ class VersatileDiffusionPipeline(TaskMethods, EncodingMethods, AdapterMethods, M
 
     def request(self, data: str, conditions: Sequence[Condition], options: dict[str, Any]) -> Request:
         """Build the request of `generate`, with this model's defaults for the task."""
-        conditions = tuple(unwrap_embeddings(self, condition) for condition in checked(conditions))
+        conditions = tuple(unwrap_embeddings(self, condition) for condition in check_conditions(conditions))
         options = {**options, "start": start_latents(self, data, options.get("start"))}
         usual = self._usual(Flow(data, tuple(condition.modality for condition in conditions)))
         given = {name: value for name, value in options.items() if value is not None}
@@ -349,7 +349,7 @@ class VersatileDiffusionPipeline(TaskMethods, EncodingMethods, AdapterMethods, M
                 if callback is not None:
                     tensors = {"latents": state.latent, "pred_x0": state.pred_x0}
                     sent = latents_from_callback(callback(self, state.index, state.timestep, tensors))
-                latent = state.latent if sent is None else replacing(state.latent, sent)
+                latent = state.latent if sent is None else replacement(state.latent, sent)
                 latent = state.pred_x0 if flag.raised else latent
         return latent
 

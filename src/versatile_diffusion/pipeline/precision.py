@@ -69,7 +69,7 @@ def dtype_of(given: Any) -> torch.dtype:
     return found
 
 
-def suited(device: str | torch.device, size: float = float("inf")) -> torch.dtype:
+def suitable_dtype(device: str | torch.device, size: float = float("inf")) -> torch.dtype:
     """The dtype in which a diffuser whose weights have `size` bytes runs best on a device.
 
     A small one stays in float32: it gains little, and rounds less.

@@ -56,7 +56,7 @@ def check_comparable(bank: ModalityBank, data: str, given: Sequence[GivenConditi
 
 
 @torch.no_grad()
-def ranked(
+def rank_values(
     bank: ModalityBank, data: str, values: Sequence[Any], given: Sequence[GivenCondition], prompts: int
 ) -> tuple[Ranked, ...]:
     """Return the values of each prompt, best first.
@@ -83,7 +83,8 @@ def best(
     bank: ModalityBank, data: str, values: Sequence[Any], given: Sequence[GivenCondition], prompts: int, candidates: int
 ) -> list[int]:
     """Return for each item the index of its best candidate; an item's candidates are adjacent."""
-    scores = agreement(bank, data, values, check_comparable(bank, data, given), prompts).unflatten(0, (-1, candidates))
+    agreements = agreement(bank, data, values, check_comparable(bank, data, given), prompts)
+    scores = agreements.reshape(-1, candidates)
     return [row * candidates + place for row, place in enumerate(scores.argmax(1).tolist())]
 
 

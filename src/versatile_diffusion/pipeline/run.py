@@ -14,17 +14,17 @@ from versatile_diffusion.choices import chosen
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.numeric import as_tensor, check_finite
 from versatile_diffusion.pipeline.canvas import CanvasPart, Start
-from versatile_diffusion.pipeline.conditions import ZEROS, Encoding, GivenCondition, listed, texts_of, with_phrase
+from versatile_diffusion.pipeline.conditions import ZEROS, Encoding, GivenCondition, as_items, texts_of, with_phrase
 from versatile_diffusion.pipeline.model import Model
 from versatile_diffusion.pipeline.opening import Opening
-from versatile_diffusion.pipeline.output import Output, converted
+from versatile_diffusion.pipeline.output import Output, convert_values
 from versatile_diffusion.pipeline.precision import Precision
-from versatile_diffusion.pipeline.ranking import Ranked, best, check_comparable, ranked
+from versatile_diffusion.pipeline.ranking import Ranked, best, check_comparable, rank_values
 from versatile_diffusion.pipeline.request import Request, null_of
 from versatile_diffusion.printable import shown
 from versatile_diffusion.records.record import record_of
 from versatile_diffusion.sampling import seeds
-from versatile_diffusion.sampling.denoise import StepState, start_step, steps_with, walked
+from versatile_diffusion.sampling.denoise import StepState, start_step, steps_with, walk
 from versatile_diffusion.sampling.guidance import Guidance
 from versatile_diffusion.sampling.rules import Guide, acts
 from versatile_diffusion.sampling.schedulers import named_scheduler, scheduler_name, takes_eta
@@ -154,7 +154,7 @@ def prepare(
     return run
 
 
-def opened(pipe: Model, run: Run, sources: Sequence[torch.Generator]) -> Opening:
+def open_run(pipe: Model, run: Run, sources: Sequence[torch.Generator]) -> Opening:
     """What a run begins with: its conditions encoded, its start too, and noise that `sources` draw, one for each item
     (see `Run.candidates`)."""
     latent, device = seeds.normal(run.shape, sources) if run.latents is None else run.latents, pipe._execution_device
@@ -168,9 +168,9 @@ def begin(
     pipe: Model, run: Run, sources: Sequence[torch.Generator]
 ) -> tuple[Tensor, Generator[StepState, Tensor | None, None], Guidance]:
     """Return the initial latents (B, ...), the remaining steps, and the guides; `sources` draw each item's noise."""
-    opening = opened(pipe, run, sources)
+    opening = open_run(pipe, run, sources)
     guidance = opening.guidance(pipe.unet)
-    return opening.latent, walked(guidance, opening.trajectory(sources)), guidance
+    return opening.latent, walk(guidance, opening.trajectory(sources)), guidance
 
 
 def precision(pipe: Model) -> Precision:
@@ -214,29 +214,30 @@ def finish(
     values: Any = latents
     ranking: tuple[Ranked, ...] = ()
     if output_type != "latent" or request.candidates > 1:
-        decoded = _decoded(pipe, run, latents, sources)
+        decoded = _decode(pipe, run, latents, sources)
         if request.candidates > 1:
             kept = best(bank, request.data, decoded, run.given, run.count, request.candidates)
             settings["kept"] = [run.candidates[place] for place in kept]
             values = latents = latents[kept]
             decoded = [decoded[place] for place in kept]
         if request.rank:
-            ranking = ranked(bank, request.data, decoded, run.given, run.count)
+            ranking = rank_values(bank, request.data, decoded, run.given, run.count)
         if output_type == "context":
-            values = encoded(pipe, request.data, decoded)
+            values = encode_values(pipe, request.data, decoded)
         elif output_type != "latent":
-            values = converted(decoded, request.data, output_type)
+            values = convert_values(decoded, request.data, output_type)
     plan, cost = tuple(guidance.plans.values()), guidance.cost * request.candidates
     return Output(request.data, values, latents, settings, run.prompts, cost, plan, ranking)
 
 
-def encoded(pipe: Model, modality: str, values: Sequence[Any]) -> Float[Tensor, "b l d"]:
+def encode_values(pipe: Model, modality: str, values: Sequence[Any]) -> Float[Tensor, "b l d"]:
     """Encode generated values to context tokens."""
     encoder = pipe.bank.encoders[modality]
-    return encoder.encode([encoder.fit(value) for value in values]).contiguous()
+    tokens: Tensor = encoder.encode([encoder.fit(value) for value in values])
+    return tokens.contiguous()
 
 
-def _decoded(pipe: Model, run: Run, latents: Tensor, sources: Sequence[torch.Generator]) -> list[Any]:
+def _decode(pipe: Model, run: Run, latents: Tensor, sources: Sequence[torch.Generator]) -> list[Any]:
     """Decode to raw values, with the kept part of an init value pasted over them."""
     codec = pipe.bank.codecs[run.request.data]
     values = codec.decode(latents, sources, **run.request.decoding)
@@ -245,7 +246,7 @@ def _decoded(pipe: Model, run: Run, latents: Tensor, sources: Sequence[torch.Gen
 
 def _guides(pipe: Model, run: Run, device: torch.device) -> list[Guide]:
     encoding = Encoding(pipe.bank, run.count, run.request.copies, device, pipe.unet.dtype)
-    negative = None if run.request.negative_prompt is None else listed(run.request.negative_prompt)
+    negative = None if run.request.negative_prompt is None else as_items(run.request.negative_prompt)
     return [
         encoding.guide(
             given,
@@ -322,7 +323,7 @@ def _prompts(request: Request, given: Sequence[GivenCondition], nulls: Sequence[
     if request.negative_prompt is not None:
         if not any(_takes_prompt(condition, null) for condition, null in zip(given, nulls, strict=True)):
             raise ValueError("negative_prompt needs a text condition")
-        counts.append(len(listed(request.negative_prompt)))
+        counts.append(len(as_items(request.negative_prompt)))
     if set(counts) - {1, max(counts)}:
         raise ValueError(f"values are given for {sorted(set(counts))} prompts; give one value each, or one per prompt")
     return max(counts)

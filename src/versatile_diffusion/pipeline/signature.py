@@ -21,7 +21,7 @@ def kinds() -> dict[str, Any]:
     return {name: get_args(hints[name])[0] for name in REQUEST}
 
 
-def named(kind: Any) -> str:
+def type_name(kind: Any) -> str:
     """A type as one writes it."""
     plain = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
     return re.sub(r"(collections\.abc|typing)\.", "", plain)
@@ -37,18 +37,18 @@ def lists_options(flow: Flow | None = None, also: Callable[..., Any] | None = No
         more = [p for p in _keywords(also) if p.name not in names]
         known = kinds()
         options = [
-            Parameter(c.name, Parameter.KEYWORD_ONLY, default=c.default, annotation=named(known[c.name]))
+            Parameter(c.name, Parameter.KEYWORD_ONLY, default=c.default, annotation=type_name(known[c.name]))
             for c in of_flow(flow, REQUEST)
             if c.name not in names
         ]
         method.__signature__ = signature.replace(parameters=[*own, *more, *options])  # type: ignore[attr-defined]
-        method.__doc__ = f"{inspect.getdoc(method)}\n\nOptions:\n{_described(flow)}\n"
+        method.__doc__ = f"{inspect.getdoc(method)}\n\nOptions:\n{_describe(flow)}\n"
         return method
 
     return decorate
 
 
-def _described(flow: Flow | None) -> str:
+def _describe(flow: Flow | None) -> str:
     """The options of a flow, a line each."""
     usual = {control.name: "" if control.default is None else f" ({control.default})" for control in REQUEST.values()}
     return "\n".join(f"    {c.name}{usual[c.name]}: {c.help}" for c in of_flow(flow, REQUEST) if not c.hidden)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -20,7 +20,7 @@ class TaskMethods:
     """Methods named after tasks."""
 
     if TYPE_CHECKING:
-        generate: Any  # provided by the pipeline
+        generate: Callable[..., Output]  # provided by the pipeline
 
         def can(self, flow: Flow) -> bool: ...
 

@@ -162,7 +162,7 @@ def plausible(text: str, encoding: str) -> bool:
     return not letters or any(_written_in(language, text.lower()) for language in languages)
 
 
-def known(text: str) -> bool:
+def are_common(text: str) -> bool:
     """Return whether all words with characters beyond ASCII are common words."""
     words = [word.strip("’") for word in re.findall(rf"(?:{LETTER}|’)+", text.lower())]
     words = [word for word in words if not word.isascii()]

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from versatile_diffusion.plain_text.alphabets import known, plausible
+from versatile_diffusion.plain_text.alphabets import are_common, plausible
 from versatile_diffusion.printable import shown
 
 BOMS = (  # UTF-32 first: its marks begin with those of UTF-16
@@ -37,7 +37,7 @@ class UnsureError(ValueError):
     """Ambiguous encoding; the message has the candidates."""
 
 
-def named(encoding: str) -> str:
+def python_name(encoding: str) -> str:
     """Return Python's name of an encoding.
 
     Raises:
@@ -45,7 +45,7 @@ def named(encoding: str) -> str:
     """
     try:
         found = codecs.lookup(encoding)
-        if not isinstance(b"".decode(found.name), str) or not found._is_text_encoding:  # type: ignore[attr-defined]
+        if not isinstance(b"".decode(found.name), str) or not found._is_text_encoding:
             raise LookupError
     except (LookupError, ValueError, TypeError) as error:
         raise ValueError(
@@ -66,7 +66,7 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str]:
     except (UnicodeDecodeError, LookupError) as error:
         if told != "utf-8" or encoding:
             raise UnsureError(f"not a text in {told} ({getattr(error, 'reason', error)})") from error
-        return _detected(data)
+        return _detect(data)
     if 4 * len(CONTROLS.findall(text)) > len(text) > text.count("\0") or (not encoding and _may_be_wide(data)):
         wide = readings(data, WIDE)
         if len(wide) == 1 and not encoding:
@@ -105,12 +105,12 @@ def _may_be_wide(data: bytes) -> bool:
     )
 
 
-def _detected(data: bytes) -> tuple[str, str]:
+def _detect(data: bytes) -> tuple[str, str]:
     """Decode a text that is not UTF-8: the only plausible decoding, or for long texts the best fit."""
     if any(_is_utf8(line) for line in data.split(b"\n") if not line.isascii()):
         raise UnsureError("some lines are UTF-8 and others are not")
     found = readings(data)
-    if len(sure := [text for text in found if known(text)]) == 1:
+    if len(sure := [text for text in found if are_common(text)]) == 1:
         return sure[0], found[sure[0]]
     if len(found) > 1 and (best := _by_frequency(data, found)):
         return best, found[best]

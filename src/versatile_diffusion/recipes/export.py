@@ -11,7 +11,7 @@ import torch
 
 from versatile_diffusion.data.encoded import INDEX
 from versatile_diffusion.files import write_whole_folder, writing
-from versatile_diffusion.recipes.settings import named
+from versatile_diffusion.recipes.settings import find_settings
 from versatile_diffusion.training.diffuser.own_data import ENCODED
 from versatile_diffusion.training.engine.checkpoints import Checkpoints, still_there
 from versatile_diffusion.training.engine.posthoc_ema import reconstruct
@@ -33,7 +33,7 @@ def export(run: Path, to: Path | None = None, data: Path | None = None, ema: flo
     Raises:
         ValueError: no run, no complete checkpoint, or missing averages for `ema`.
     """
-    told = _told(run / "settings.json") if (run / "settings.json").is_file() else None
+    told = _read_settings(run / "settings.json") if (run / "settings.json").is_file() else None
     if told is not None and (place := (told.get("loop") or {}).get("checkpoints")):
         average, step = average_at(place)
     else:
@@ -48,7 +48,7 @@ def export(run: Path, to: Path | None = None, data: Path | None = None, ema: flo
     there = data != Path() and (data.exists() or any(data.parent.glob(data.name)))  # patterns are allowed
     if not streamed and not there:
         raise ValueError(f"the data set of {run} is unknown or missing ({data}); give --data")
-    build = named(told["objective"], told["settings"], told.get("options"))
+    build = find_settings(told["objective"], told["settings"], told.get("options"))
     what, _ = build(None if streamed else data, run, torch.device("cpu"))
     with torch.random.fork_rng(devices=[]):
         module = what.build().requires_grad_(False).eval()
@@ -62,7 +62,7 @@ def export(run: Path, to: Path | None = None, data: Path | None = None, ema: flo
     return to
 
 
-def _told(file: Path) -> dict[str, Any]:
+def _read_settings(file: Path) -> dict[str, Any]:
     try:
         told = json.loads(file.read_bytes())
         return {"objective": told["objective"], "settings": told["settings"], **told}

@@ -7,16 +7,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
 from versatile_diffusion.files import write_whole
-from versatile_diffusion.recipes.settings import named
+from versatile_diffusion.recipes.settings import find_settings
 from versatile_diffusion.training.engine.config import LoopSettings
 from versatile_diffusion.training.engine.distributed import TIMEOUT_MINUTES, World, joined, place
 from versatile_diffusion.training.engine.folder import owned
 from versatile_diffusion.training.engine.loop import Objective, Outcome, go_on
+
+
+class RunOptions(TypedDict, total=False):
+    """What a run takes besides its objective.
+
+    Args:
+        minutes, steps, seed: override the settings.
+        changes: overrides of other fields of `LoopSettings`. None is a value like others (`clip`: no clipping); omit
+            fields to keep.
+        options: keywords of `own_data` with `"own-data"`.
+    """
+
+    minutes: float | None
+    steps: int | None
+    seed: int | None
+    changes: Mapping[str, Any] | None
+    options: Mapping[str, Any] | None
 
 
 def run(
@@ -24,14 +41,11 @@ def run(
     settings: str,
     data: Path | None,
     out: Path,
-    minutes: float | None = None,
-    steps: int | None = None,
-    seed: int | None = None,
+    *,
     device: str | None = None,
-    changes: Mapping[str, Any] | None = None,
     timeout: float = TIMEOUT_MINUTES,
     tell: Callable[[str], None] | None = None,
-    options: Mapping[str, Any] | None = None,
+    **more: Unpack[RunOptions],
 ) -> Outcome:
     """Train `objective` with named settings on `data` in `out`, or resume the run there.
 
@@ -42,27 +56,25 @@ def run(
         settings: a key below it, e.g. `"emoji"`; with `"own-data"` the model to start from.
         data: training data; None if options name sets to stream.
         out: the run's folder; runs of parts that it starts from are beside it.
-        minutes, steps, seed: override the settings.
         device: `"cpu"`, `"cuda"`, ...; default: the GPU if available.
-        changes: overrides of other fields of `LoopSettings`. None is a value like others (`clip`: no clipping); omit
-            fields to keep.
         timeout: minutes after which an unresponsive process counts as dead.
         tell: called with the resolved settings as JSON and the objective's remark before training.
-        options: keywords of `own_data` with `"own-data"`.
+        more: see `RunOptions`.
 
     Raises:
         ValueError: unknown names, invalid values, or another run in `out`.
     """
-    build, where = named(objective, settings, options), place(device)
-    given = {"minutes": minutes, "steps": steps, "seed": seed}
-    changed = {name: value for name, value in given.items() if value is not None} | dict(changes or {})
+    options = more.get("options")
+    build, where = find_settings(objective, settings, options), place(device)
+    given: dict[str, Any] = {name: more.get(name) for name in ("minutes", "steps", "seed")}
+    changed = {name: value for name, value in given.items() if value is not None} | dict(more.get("changes") or {})
     LoopSettings(**{"steps": 1, "schedule": "trapezoid", **changed})  # checks the values first
     data, out = None if data is None else Path(data), Path(out)
     with joined(where, timedelta(minutes=timeout)) as world, owned(out, world):
         what, loop = _in_turn(world, lambda: build(data, out, where))
         loop = replace(loop, **changed)
 
-        def settled() -> None:
+        def settle() -> None:
             started: dict[str, Any] = {} if data is None else {"data": str(data.resolve())}
             started |= {"device": where.type, "processes": world.size}
             started |= {"threads": torch.get_num_threads()}  # affects rounding
@@ -75,7 +87,7 @@ def run(
                 if what.remark:
                     tell(what.remark)
 
-        return go_on(what, loop, out, world, settled)
+        return go_on(what, loop, out, world, settle)
 
 
 def _in_turn(

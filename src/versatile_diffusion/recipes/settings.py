@@ -18,7 +18,7 @@ OWN_DATA = "own-data"
 """Objective for fine-tuning a whole model on other data; its settings are named after the model."""
 
 
-def named(objective: str, settings: str, options: Mapping[str, Any] | None = None) -> Settings:
+def find_settings(objective: str, settings: str, options: Mapping[str, Any] | None = None) -> Settings:
     """Return the settings of an objective by name.
 
     Args:

@@ -324,10 +324,10 @@ def mapped_embeddings(path: Path) -> Embeddings:
         tensor = file.get_tensor(record["kind"])
         if list(tensor.shape) != record.pop("shape", None):
             raise ValueError(f"{path} is damaged: its record has another shape than {tuple(tensor.shape)}")
-        return Embeddings(tensor=tensor, **_known(record))
+        return Embeddings(tensor=tensor, **_check_metadata(record))
 
 
-def _known(record: Mapping[str, Any]) -> dict[str, Any]:
+def _check_metadata(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of embeddings; ValueError if a field has the wrong type."""
     known = {name: value for name, value in record.items() if name in {f.name for f in fields(Embeddings)}}
     for name, value in known.items():

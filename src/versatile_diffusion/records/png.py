@@ -101,11 +101,11 @@ def a1111_parameters(image: Image.Image, record: Mapping[str, Any]) -> str:
     lines = [str(record.get("prompt") or "")]
     if record.get("negative_prompt"):
         lines.append(f"Negative prompt: {record['negative_prompt']}")
-    lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in fields.items() if value is not None))
+    lines.append(", ".join(f"{name}: {_quote(value)}" for name, value in fields.items() if value is not None))
     return "\n".join(lines)
 
 
-def _quoted(value: object) -> str:
+def _quote(value: object) -> str:
     """Quote values with a comma, colon or line break as JSON strings, so that the line can be parsed."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ",:\n") else text

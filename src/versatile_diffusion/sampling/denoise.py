@@ -103,18 +103,18 @@ def denoise(
         predict: see `Predict`; guidance is in it.
         scheduler, latent, options: of the `Trajectory`.
     """
-    yield from walked(predict, Trajectory(scheduler, latent, **options))
+    yield from walk(predict, Trajectory(scheduler, latent, **options))
 
 
-def walked(predict: Predict, path: Trajectory) -> Generator[StepState, Tensor | None, None]:
+def walk(predict: Predict, path: Trajectory) -> Generator[StepState, Tensor | None, None]:
     """The steps of a trajectory, as `denoise` yields them."""
     while not path.over:
         sent = yield path.advance(predict(*path.question))
         if sent is not None:
-            path.latent = replacing(path.latent, sent)
+            path.latent = replacement(path.latent, sent)
 
 
-def replacing(latent: Tensor, sent: Any) -> Tensor:
+def replacement(latent: Tensor, sent: Any) -> Tensor:
     """Return latents that replace the current ones.
 
     Raises:
@@ -166,4 +166,5 @@ def at_level(scheduler: Any, clean: Tensor, noise: Tensor, step: int) -> Tensor:
     if step >= len(scheduler.timesteps):
         return clean
     alpha = scheduler.alphas_cumprod[int(scheduler.timesteps[step])]
-    return alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
+    noisy: Tensor = alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
+    return noisy

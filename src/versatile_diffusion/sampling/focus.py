@@ -223,7 +223,7 @@ def _scale_components(tokens: Float[Tensor, "l d"], weights: Weights, centre: in
     centred = tokens - mean
     wide = centred if len(centred) <= centred.shape[1] else centred.mT
     # Singular vectors of the short side from its Gram matrix, largest first; those of the long side are not needed.
-    vectors = torch.linalg.eigh(wide @ wide.mT).eigenvectors.flip(-1)[:, : len(weights.leading)]
+    vectors: Tensor = torch.linalg.eigh(wide @ wide.mT).eigenvectors.flip(-1)[:, : len(weights.leading)]
     factors = tokens.new_tensor(weights.leading[: vectors.shape[1]]) - weights.beyond
     changed = weights.beyond * wide + (vectors * factors) @ (vectors.mT @ wide)
     return mean + (changed if wide is centred else changed.mT)

@@ -30,9 +30,9 @@ from versatile_diffusion.diffuser.context import (
 )
 from versatile_diffusion.diffuser.deep import Deep
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
-from versatile_diffusion.numeric import widened
+from versatile_diffusion.numeric import widen
 from versatile_diffusion.sampling.fast import FAST
-from versatile_diffusion.sampling.passes import Asking, Pass, answered
+from versatile_diffusion.sampling.passes import Asking, Pass, answer_passes
 from versatile_diffusion.sampling.rules import Cost, Guide, Rules, acts
 
 
@@ -76,7 +76,7 @@ class Guidance:
 
     @torch.no_grad()
     def __call__(self, latent: Tensor, timestep: Tensor) -> Tensor:
-        return answered(self.passes(latent, timestep), self.unet)
+        return answer_passes(self.passes(latent, timestep), self.unet)
 
     def passes(self, latent: Tensor, timestep: Tensor) -> Asking:
         """The passes that a prediction takes, one after the other; it returns the guided prediction (B, ...).
@@ -203,7 +203,7 @@ class Branch:
             sets.insert(0, [guide.absent for guide in guides])
         sets = [rules.level.join(contexts) for contexts in sets]
         self.count = len(sets)
-        self.contexts = [unet.project(contexts) for contexts in _batched(sets)]
+        self.contexts = [unet.project(contexts) for contexts in _batch(sets)]
         fast, self.acting = FAST[rules.fast], 1 if rules.mixing == "layer" else len(sets[0])
         self.deep = [Deep(unet.plan, fast.level) if fast.every > 1 else None for _ in self.contexts]
         self.plan = list(unet.plan)
@@ -239,12 +239,12 @@ class Branch:
         if self.rescale == 0:
             return output
         axes = tuple(range(1, output.ndim))
-        spread, wanted = (widened(one).std(axes, keepdim=True) for one in (output, cond))
+        spread, wanted = (widen(one).std(axes, keepdim=True) for one in (output, cond))
         factor = torch.where(spread > 0, wanted / spread, 1).to(output)
         return self.rescale * (output * factor) + (1 - self.rescale) * output
 
 
-def _batched(sets: Sequence[Sequence[Context]]) -> list[Sequence[Context]]:
+def _batch(sets: Sequence[Sequence[Context]]) -> list[Sequence[Context]]:
     """Concatenate sets of contexts along the batch, if their tokens have equal shapes."""
     shapes = [[context.tokens.shape for context in contexts] for contexts in sets]
     if len(sets) == 1 or any(shape != shapes[0] for shape in shapes):

@@ -80,22 +80,23 @@ Asking = Generator[Pass, Tensor, Tensor]
 """Asks for passes one after the other, is sent the output of each, and returns a prediction."""
 
 
-def answered(asking: Asking, unet: MultiFlowUNet) -> Tensor:
+def answer_passes(asking: Asking, unet: MultiFlowUNet) -> Tensor:
     """A prediction whose passes are run one by one."""
     output = None
     while True:
         try:
             output = asking.send(output).run(unet)  # type: ignore[arg-type]
         except StopIteration as end:
-            return end.value
+            prediction: Tensor = end.value
+            return prediction
 
 
-def merged(passes: Sequence[Pass]) -> Pass:
+def merge_passes(passes: Sequence[Pass]) -> Pass:
     """Passes of one kind as one, their items in the same order."""
     if len(passes) == 1:
         return passes[0]
     first = passes[0]
-    contexts = [_merged(same) for same in zip(*(one.contexts for one in passes), strict=True)]
+    contexts = [_merge_contexts(same) for same in zip(*(one.contexts for one in passes), strict=True)]
     latent, timestep = torch.cat([one.latent for one in passes]), torch.cat([one.timestep for one in passes])
     return replace(first, latent=latent, timestep=timestep, contexts=contexts)
 
@@ -105,7 +106,7 @@ def _items(context: Context, chosen: slice) -> Context:
     return replace(context, tokens=context.tokens[chosen], key_values=key_values)
 
 
-def _merged(same: Sequence[Context]) -> Context:
+def _merge_contexts(same: Sequence[Context]) -> Context:
     """One context of several runs as one of all their items."""
     blocks = zip(*(c.key_values or () for c in same), strict=True)
     key_values = tuple((torch.cat([k for k, _ in block]), torch.cat([v for _, v in block])) for block in blocks)

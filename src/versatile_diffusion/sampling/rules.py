@@ -99,16 +99,16 @@ def _by_layer(rules: Rules, timestep: int) -> Mix:
     return MixByLayer(generator=seeds.generator_of(seed if rules.layer_bits == seeds.BITS else seed % 2**32))
 
 
-def joined(contexts: Sequence[Context]) -> list[Context]:
+def join_contexts(contexts: Sequence[Context]) -> list[Context]:
     """Concatenate the contexts of each stream along the tokens, as the 2023 demo does for images. The context with the
     largest weight keeps its tokens, the others are scaled by their relative weight; the weights are added."""
     streams: dict[str, list[Context]] = {}
     for context in contexts:
         streams.setdefault(context.stream, []).append(context)
-    return [_joined(group) if len(group) > 1 else group[0] for group in streams.values()]
+    return [_join(group) if len(group) > 1 else group[0] for group in streams.values()]
 
 
-def _joined(group: Sequence[Context]) -> Context:
+def _join(group: Sequence[Context]) -> Context:
     most = max(context.weight for context in group)
     tokens = join_tokens([(context.tokens, context.weight / most) for context in group])
     return Context(group[0].stream, tokens, sum(context.weight for context in group))
@@ -120,7 +120,9 @@ MIXINGS: dict[str, Mixing] = {
     "model": Mixing(
         _by_attention, separately=True, regions=True, help="average whole predictions; costs a full run per context"
     ),
-    "join": Mixing(_by_attention, join=joined, help="concatenate all images to one context, as the 2023 demo does"),
+    "join": Mixing(
+        _by_attention, join=join_contexts, help="concatenate all images to one context, as the 2023 demo does"
+    ),
 }
 
 

@@ -66,7 +66,7 @@ class OfficialDDIMScheduler(DDIMScheduler):
             ascending = torch.arange(num_inference_steps) * trained // num_inference_steps + offset
         self.timesteps = ascending.flip(0).to(device)
 
-    def step(  # type: ignore[override]
+    def step(
         self,
         model_output: Tensor,
         timestep: int | Tensor,

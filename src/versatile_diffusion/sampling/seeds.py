@@ -53,9 +53,9 @@ def item_seeds(
     if seed is None:
         seed = _draw_seed(torch.default_generator)
     if (several := sequence(seed)) is not None:
-        seeds = tuple(map(_checked, several))
+        seeds = tuple(map(_check_seed, several))
     else:
-        first = _checked(seed)
+        first = _check_seed(seed)
         seeds = tuple(first + k for k in range(count))
     if len(seeds) != count:
         raise ValueError(f"got {len(seeds)} seeds for {count} items; give one seed, or one per item")
@@ -64,7 +64,7 @@ def item_seeds(
     return seeds
 
 
-def _checked(seed: Any) -> int:
+def _check_seed(seed: Any) -> int:
     given = plain(seed)
     if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < SEED_LIMIT:
         raise ValueError(f"seed is {shown(given)}; it must be an int from 0 to 2**64 - 1, or a list with one per item")

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from versatile_diffusion.sampling.seeds import DRAWN
-from versatile_diffusion.serving.api.errors import failed
+from versatile_diffusion.serving.api.errors import error_response
 from versatile_diffusion.serving.api.service import SEED_HEADER
 from versatile_diffusion.serving.limits import Limits
 
@@ -56,7 +56,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ClusterPlan:
     """What is served, and on how much.
 
     Args:
@@ -161,7 +161,7 @@ class Front:
         async for part in request.stream():
             body += part
             if len(body) > self.most:
-                return failed(413, f"the body has more than {self.most} bytes, which is all that is allowed")
+                return error_response(413, f"the body has more than {self.most} bytes, which is all that is allowed")
         headers = [row for row in request.scope["headers"] if row[0] != SEED_HEADER.encode()]
         headers.append((SEED_HEADER.encode(), str(random.SystemRandom().randrange(DRAWN)).encode()))
         client = request.client.host if request.client else ""
@@ -173,7 +173,7 @@ class Front:
             except RayActorError:
                 continue
             return _response(head, parts)
-        return failed(503, "the replicas that had this request died; try again", {"Retry-After": "5"})
+        return error_response(503, "the replicas that had this request died; try again", {"Retry-After": "5"})
 
 
 def _response(head: Head, parts: Any) -> Response:
@@ -182,7 +182,7 @@ def _response(head: Head, parts: Any) -> Response:
     return response
 
 
-def application(plan: Plan) -> serve.Application:
+def application(plan: ClusterPlan) -> serve.Application:
     """The front and its replicas, for `ray.serve.run`."""
     waiting = plan.limits.waiting + plan.limits.places
     scale: dict[str, Any] = {"num_replicas": plan.replicas}
@@ -205,10 +205,10 @@ def application(plan: Plan) -> serve.Application:
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=plan.limits.grace,
     )
-    return front.bind(replicas, plan.limits.megabytes * MEGABYTE)
+    return front.bind(replicas, plan.limits.megabytes * MEGABYTE)  # type: ignore[no-any-return]
 
 
-def start(plan: Plan, address: str, host: str, port: int) -> None:
+def start(plan: ClusterPlan, address: str, host: str, port: int) -> None:
     """Serves a plan on a cluster; one that is served there already is updated, replica by replica.
 
     Args:

@@ -16,13 +16,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from versatile_diffusion.pipeline.names import own_names
-from versatile_diffusion.pipeline.run import finish, opened, prepare
+from versatile_diffusion.pipeline.run import finish, open_run, prepare
 from versatile_diffusion.sampling import seeds
 from versatile_diffusion.sampling.passes import Asking, Pass
 from versatile_diffusion.serving.jobs import (
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from versatile_diffusion.flow import Condition
 
 logger = logging.getLogger(__name__)
+J = TypeVar("J", bound=Job)
 
 
 class Engine:
@@ -73,7 +74,7 @@ class Engine:
     ):
         self.pipe, self.limits, self.continuous = pipe, limits or Limits(), continuous
         self.pace, self.threads = 0.1, torch.get_num_threads()
-        self._turns = Turns()
+        self._turns: Turns[Job] = Turns()
         self._seats: list[Seat] = []
         self._calling: Call | None = None
         self._passes = Passes(pipe.unet, on_pass)
@@ -162,7 +163,7 @@ class Engine:
         most = self.limits.seconds
         return deadline_in(most if seconds is None else min(seconds, most))
 
-    def _queued(self, job: Any) -> Any:
+    def _queued(self, job: J) -> J:
         with self._news:
             if self._closing:
                 raise ClosedError("the service is stopping; try another one, or later")
@@ -247,6 +248,13 @@ class Engine:
             except Exception as error:
                 self._fail(job, error)
 
+    def _rotate(self, job: Job) -> None:
+        """Ends the turn of a job's client; a job of which no part waits any more leaves the line."""
+        with self._news:
+            if not job.waits:
+                self._turns.drop(job)
+            self._turns.rotate(job)
+
     def _fits(self, job: Job) -> bool:
         """Whether there is room for the next part of a job; one that is larger than all places runs by itself."""
         if not self._seats or not job.size:
@@ -258,20 +266,19 @@ class Engine:
         """Seats the next part of a generation; of a call, makes all of it."""
         job.begun = job.begun or time.monotonic()
         if isinstance(job, Call):
-            with self._news:
-                self._turns.took(job)
+            self._rotate(job)
             return self._calls(job)
         assert isinstance(job, Generation)
         if job.opening is None:
-            job.opening = opened(self.pipe, job.run, job.sources)
+            job.opening = open_run(self.pipe, job.run, job.sources)
         few = job.items if job.whole else min(job.items - job.seated, self.limits.places - self.running)
         part = slice(job.seated, job.seated + few)
         opening = job.opening.items(part)
         seat = Seat(job, job.seated, opening.trajectory(job.sources[part]), opening.guidance(self.pipe.unet))
         job.seated += few
         job.guidance = job.guidance or seat.guidance
+        self._rotate(job)
         with self._news:
-            self._turns.took(job)
             self._seats.append(seat)
         for k in range(seat.size if job.listener else 0):
             job.listener(Progress(seat.first + k, 0, job.steps))  # type: ignore[misc]

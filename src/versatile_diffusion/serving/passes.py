@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
-from versatile_diffusion.sampling.passes import Pass, merged
+from versatile_diffusion.sampling.passes import Pass, merge_passes
 from versatile_diffusion.serving.jobs import NoMemoryError
 
 GROWS_AFTER = 1000
@@ -38,11 +38,11 @@ class Passes:
     def run(self, passes: Sequence[Pass]) -> list[Tensor | Exception]:
         """The output of each pass, or why there is none. Where memory is short, two halves are tried, once; after any
         other failure each pass alone, since only one of them may be to blame."""
-        whole = merged(passes)
+        whole = merge_passes(passes)
         rows: dict[int, Tensor | Exception]
         try:
             if self.most is None or len(whole.latent) <= self.most or not whole.divisible:
-                return list(self._timed(whole).split([len(one.latent) for one in passes]))
+                return list(torch.split(self._timed(whole), [len(one.latent) for one in passes]))
             rows = self._rows(whole)
         except Exception as error:
             rows = {row: error for row in range(len(whole.latent))}
@@ -53,7 +53,7 @@ class Passes:
             return [answer for one in passes for answer in self.run([one])]
         answers, first = list[Tensor | Exception](), 0
         for one in passes:
-            answers.append(_joined([rows[k] for k in range(first, first + len(one.latent))]))
+            answers.append(_join([rows[k] for k in range(first, first + len(one.latent))]))
             first += len(one.latent)
         return answers
 
@@ -90,7 +90,7 @@ class Passes:
         return output
 
 
-def _joined(rows: Sequence[Tensor | Exception]) -> Tensor | Exception:
+def _join(rows: Sequence[Tensor | Exception]) -> Tensor | Exception:
     """The rows of a pass, or the first reason why one is missing."""
     for row in rows:
         if isinstance(row, Exception):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from versatile_diffusion.ui.page.gate import MEGABYTE, Gate, Hosts, Names, SameOrigin, Unframed, allowed_names
-from versatile_diffusion.ui.queue.jobs import Limits
+from versatile_diffusion.ui.page.gate import MEGABYTE, Hosts, Names, SameOrigin, StudioGate, Unframed, allowed_names
+from versatile_diffusion.ui.queue.jobs import StudioLimits
 from versatile_diffusion.ui.queue.store import RESULTS, remove_leftovers, studio_folder, used_bytes
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def running(
     port: int | None = None,
     auth: Sequence[str] = (),
     allow_hosts: Sequence[str] = (),
-    limits: Limits | None = None,
+    limits: StudioLimits | None = None,
     open_browser: bool = False,
 ) -> Iterator[Running]:
     """Run the studio while the context lasts; its folder is removed at the end.
@@ -100,10 +100,10 @@ def running(
         port: port; by default the first free one from 7860.
         auth: logins, `NAME:PASSWORD` each; none lets in anyone who can connect.
         allow_hosts: additional host names, e.g. of a reverse proxy.
-        limits: see `Limits`.
+        limits: see `StudioLimits`.
         open_browser: whether to open it in a browser.
     """
-    pairs, limits, names = logins(auth), limits or Limits(), allowed_names(host, allow_hosts)
+    pairs, limits, names = logins(auth), limits or StudioLimits(), allowed_names(host, allow_hosts)
     quiet = {**QUIET, "NO_PROXY": ",".join([*LOOPBACK, *filter(None, [os.environ.get("NO_PROXY")])])}
     # Proxies whose forwarded client addresses uvicorn trusts: none, unless the variable is set.
     quiet["FORWARDED_ALLOW_IPS"] = os.environ.get("FORWARDED_ALLOW_IPS", "")
@@ -121,7 +121,9 @@ def running(
 
 
 @contextmanager
-def _opened(pipe: VersatileDiffusionPipeline | Engine, model: str, folder: Path, limits: Limits) -> Iterator[Studio]:
+def _opened(
+    pipe: VersatileDiffusionPipeline | Engine, model: str, folder: Path, limits: StudioLimits
+) -> Iterator[Studio]:
     from versatile_diffusion.serving.engine import Engine
     from versatile_diffusion.ui.page.desk import Desk
     from versatile_diffusion.ui.page.page import Studio
@@ -207,6 +209,6 @@ def _protection(studio: Studio, page: Any, folder: Path, names: Names, members: 
         Middleware(Unframed),
         Middleware(Hosts, names=names),
         Middleware(SameOrigin, names=names),
-        Middleware(Gate, doors=doors(limits), member=has_logged_in if members else None, room=room),
+        Middleware(StudioGate, doors=doors(limits), member=has_logged_in if members else None, room=room),
     ]
     return {"middleware": before, "lifespan": lifespan}

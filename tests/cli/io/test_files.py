@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from versatile_diffusion.cli.io.files import next_number, numbered, save_at_once, save_new, variants
+from versatile_diffusion.cli.io.files import next_number, numbered_names, save_at_once, save_new, variants
 
 WRITERS = 8
 
@@ -27,7 +27,7 @@ def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
 
 def test_files_that_belong_together_take_names_that_are_all_free(tmp_path: Path) -> None:
     (tmp_path / "x-0001.json").write_text("another's")
-    names = numbered(tmp_path, "x", 1, ".txt", ".json")
+    names = numbered_names(tmp_path, "x", 1, ".txt", ".json")
     files = save_new(names, lambda stream: stream.write(b"text"), lambda stream: stream.write(b"{}"))
     assert [file.name for file in files] == ["x-0002.txt", "x-0002.json"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x-0001.json", "x-0002.json", "x-0002.txt"]
@@ -40,7 +40,7 @@ def test_a_file_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
-        save_new(numbered(tmp_path, "x", 1, ".txt", ".json"), lambda stream: stream.write(b"text"), fail)
+        save_new(numbered_names(tmp_path, "x", 1, ".txt", ".json"), lambda stream: stream.write(b"text"), fail)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -55,7 +55,7 @@ def test_of_writers_who_start_from_one_number_each_keeps_its_own(tmp_path: Path,
     start, files = threading.Barrier(WRITERS), {}
 
     def write(who: int) -> None:
-        names = numbered(tmp_path, "x", 1, *suffixes)
+        names = numbered_names(tmp_path, "x", 1, *suffixes)
         start.wait(600)
         mine = [save_new(names, *[lambda stream: stream.write(b"%d" % who)] * len(suffixes)) for _ in range(5)]
         files[who] = [file for group in mine for file in group]

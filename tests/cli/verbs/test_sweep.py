@@ -11,44 +11,6 @@ from PIL import Image
 
 from tests.cli.conftest import Command
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.cli.io.sheet import _fitted, labelled
-from versatile_diffusion.cli.verbs.sweep import axis
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "values"),
-    [
-        ("guidance_scale=1:12:2", "guidance_scale", (1, 3, 5, 7, 9, 11)),
-        ("seed=0:4", "seed", (0, 1, 2, 3)),
-        ("fidelity=0:0.5:0.1", "fidelity", (0, 0.1, 0.2, 0.3, 0.4)),
-        ("steps=2", "num_inference_steps", (2,)),
-        ("style=noto,fluent", "style", ("noto", "fluent")),
-        ("image.focus=0,0.5,1", "image.focus", (0, 0.5, 1)),
-    ],
-)
-def test_what_is_gone_over(text: str, name: str, values: tuple) -> None:
-    found = axis(text)
-    assert (found.name, found.values) == (name, values)
-
-
-def test_a_sheet_has_every_picture_in_its_place() -> None:
-    colours = ["red", "green", "blue", "black", "yellow", "cyan"]
-    tiles = [Image.new("RGB", (16, 8), colour) for colour in colours]
-    drawn = labelled(tiles, ["one", "two"], ["a", "b", "c"])
-    left, top = drawn.width - 3 * (128 + 4), drawn.height - 2 * (64 + 4)
-    for place, tile in enumerate(tiles):
-        row, column = divmod(place, 3)
-        assert drawn.getpixel((left + column * 132 + 64, top + row * 68 + 32)) == tile.getpixel((0, 0))
-    labels = np.asarray(drawn.convert("L"))
-    assert labels[:top].min() < 128
-    assert labels[:, :left].min() < 128
-
-
-def test_labels_go_on_in_a_second_line_and_are_not_cut() -> None:
-    labels = ["noto", "style emojione-monotone", "fluent-emoji-high-contrast"]
-    titles, font = _fitted(labels, width=128)
-    assert [title.replace("\n", " ").replace("- ", "-") for title in titles] == labels
-    assert max(font.getlength(line) for title in titles for line in title.splitlines()) <= 128
 
 
 def test_a_sheet_is_what_its_cells_are_and_replays(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.evaluation.judge_network import WEIGHTS, PictureJudge, Verdict, packed, unpacked
+from versatile_diffusion.evaluation.judge_network import WEIGHTS, PictureJudge, Verdict, pack_weights, unpack_weights
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.recipes.emoji import imagenet
 from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
@@ -118,15 +118,15 @@ def test_weights_in_8_bits_are_almost_the_same() -> None:
         "zero": torch.zeros(2, 40),
         "one each": torch.randn(6, 1, 5, 5),
     }
-    stored = packed(weights)
+    stored = pack_weights(weights)
     assert (stored["filters"].dtype, stored["one each"].dtype) == (torch.int8, torch.float16)
-    back = unpacked(stored)
+    back = unpack_weights(stored)
     assert back.keys() == weights.keys()
     assert all(tensor.dtype == torch.float32 for tensor in back.values())
     largest = weights["filters"].flatten(1).abs().amax(1)
     assert ((back["filters"] - weights["filters"]).flatten(1).abs().amax(1) <= 0.51 * largest / 127).all()
     assert torch.equal(back["zero"], weights["zero"])
-    assert torch.equal(unpacked(packed(back))["filters"], back["filters"])
+    assert torch.equal(unpack_weights(pack_weights(back))["filters"], back["filters"])
 
 
 def test_an_image_that_is_refused_has_no_concept() -> None:

@@ -33,7 +33,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_all_that_is_missing_is_said_at_once(bare: Path) -> None:
-    tools, npm, teacher, network = needs.missing(Path("data/emoji"), Path("runs"))
+    tools, npm, teacher, network = needs.list_missing(Path("data/emoji"), Path("runs"))
     assert "pip install 'versatile-diffusion[data]'" in tools
     assert "npm was not found on PATH" in npm
     assert "pip install 'versatile-diffusion[train]'" in teacher
@@ -44,10 +44,10 @@ def test_what_is_done_needs_nothing(bare: Path) -> None:
     data, runs = Path("data"), Path("runs")
     for name in (*needs.TAUGHT, "judge"):
         (runs / name / "export").mkdir(parents=True)
-    assert len(needs.missing(data, runs)) == 2
+    assert len(needs.list_missing(data, runs)) == 2
     data.mkdir()
     (data / "manifest.json").write_text("{}")
-    assert needs.missing(data, runs) == []
+    assert needs.list_missing(data, runs) == []
 
 
 def test_the_script_stops_before_any_work(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tiny import build_tiny_pipeline
 from versatile_diffusion.recipes.emoji import diffuser, settings
 from versatile_diffusion.recipes.emoji.data import EmojiSet
 from versatile_diffusion.recipes.emoji.settings import FOUR_FLOWS
-from versatile_diffusion.recipes.settings import named
+from versatile_diffusion.recipes.settings import find_settings
 from versatile_diffusion.training.diffuser.mixture import STAGES
 from versatile_diffusion.training.diffuser.own_data import settings_of
 
@@ -28,7 +28,7 @@ def built(monkeypatch):
         return options, fresh
 
     monkeypatch.setattr(settings, "emoji_objective", record)
-    return lambda name: named("diffuser", name)(Path("data"), Path("runs/it"), CPU)
+    return lambda name: find_settings("diffuser", name)(Path("data"), Path("runs/it"), CPU)
 
 
 @pytest.mark.parametrize("size", ["", "tiny-"])
@@ -57,7 +57,7 @@ def test_the_second_edition_sees_several_views_of_each_drawing_and_measures_seen
     tmp_path, monkeypatch
 ) -> None:
     pipe = build_tiny_pipeline()
-    monkeypatch.setattr(diffuser, "_installed", lambda fresh: (pipe.bank, {}, None if fresh else pipe.unet))
+    monkeypatch.setattr(diffuser, "_load_installed", lambda fresh: (pipe.bank, {}, None if fresh else pipe.unet))
     for part in (pipe.bank.encoders["text"], pipe.bank.codecs["text"]):  # their tokens are single letters
         monkeypatch.setattr(part, "encode", lambda texts, plain=part.encode: plain([text[:10] for text in texts]))
     shapes = {"unet": settings_of(pipe).unet, "context_streams": settings_of(pipe).context_streams}
@@ -84,9 +84,9 @@ def test_the_second_edition_sees_several_views_of_each_drawing_and_measures_seen
 
 def test_unknown_names_are_told() -> None:
     with pytest.raises(ValueError, match="emoji-four-flows, emoji-text-to-image"):
-        named("diffuser", "emoji-audio")
+        find_settings("diffuser", "emoji-audio")
     with pytest.raises(ValueError, match="allowed: image-codec"):
-        named("audio-codec", "emoji")
+        find_settings("audio-codec", "emoji")
 
 
 def test_a_stage_asks_for_the_one_before_unless_it_begins_fresh(tmp_path, monkeypatch) -> None:
@@ -108,10 +108,10 @@ def test_a_stage_asks_for_the_one_before_unless_it_begins_fresh(tmp_path, monkey
 def test_the_second_edition_goes_on_with_the_streams_that_have_its_settings() -> None:
     pipe = build_tiny_pipeline()
     options = settings_of(pipe)
-    begun = diffuser._continued(pipe.unet, options)
+    begun = diffuser._continue(pipe.unet, options)
     assert set(begun.data) == {"image", "text"}
     weights = pipe.unet.state_dict()
     assert all(torch.equal(weight, weights[name]) for name, weight in begun.state_dict().items())
     text = {**options.data_streams["text"], "positions": 2}
     deeper = replace(options, unet={**options.unet, "depth": 3}, data_streams={**options.data_streams, "text": text})
-    assert set(diffuser._continued(pipe.unet, deeper).data) == {"image"}
+    assert set(diffuser._continue(pipe.unet, deeper).data) == {"image"}

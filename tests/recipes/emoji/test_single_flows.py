@@ -41,7 +41,7 @@ def test_a_flow_counts_its_own_items(several: Path, tmp_path: Path) -> None:
     # a round of 7 steps has 3 of text-to-image; of the first 3 steps of the next one it has 2, of 4 pictures each
     assert [(round(1000 * x), loss.value) for x, loss in one.several] == [(4 * (3 + 2), 0.9), (4 * 30, 0.5)]
     assert [(round(1000 * x), loss.value) for x, loss in one.alone] == [(60, 0.7), (120, 0.625)]
-    assert one.told() == ("text-to-image", "120", "0.5000", "0.6250", "-20.0 %")
+    assert one.cells() == ("text-to-image", "120", "0.5000", "0.6250", "-20.0 %")
 
 
 def test_what_was_not_trained_alike_is_refused(several: Path, tmp_path: Path) -> None:

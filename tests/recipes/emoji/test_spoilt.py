@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 
 from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
-from versatile_diffusion.recipes.emoji.spoilt import SPOILT, blur, filled, silhouettes, spoilt
+from versatile_diffusion.recipes.emoji.spoilt import SPOILT, blur, corrupt, fill_enclosed, silhouettes
 
 DATA = Path(__file__).parents[2] / "data" / "emoji"
 
@@ -34,7 +34,7 @@ def test_every_way_changes_every_image_by_chance_alone(way: str, pixels) -> None
 
 
 def test_a_batch_has_several_ways_and_keeps_its_length(pixels) -> None:
-    made = spoilt(pixels[:8], torch.Generator().manual_seed(0))
+    made = corrupt(pixels[:8], torch.Generator().manual_seed(0))
     assert made.shape == pixels[:8].shape
     assert not torch.equal(made, pixels[:8])
 
@@ -52,8 +52,8 @@ def test_what_a_line_encloses_is_inside_and_a_disc_is_its_own_silhouette() -> No
     ring[:, :, 8:24, 8:24] = 0
     disc = ring.clone()
     ring[:, :, 10:22, 10:22] = 1
-    assert torch.equal(filled(ring), filled(disc))
-    assert filled(ring).sum() == 3 * 16 * 16
+    assert torch.equal(fill_enclosed(ring), fill_enclosed(disc))
+    assert fill_enclosed(ring).sum() == 3 * 16 * 16
     generator = torch.Generator().manual_seed(0)
     flat = silhouettes(ring, generator)
     inside = flat[:, :, 8:24, 8:24]

@@ -23,7 +23,13 @@ from versatile_diffusion.recipes.export import export
 from versatile_diffusion.recipes.run import run
 from versatile_diffusion.training.diffuser import own_data as module
 from versatile_diffusion.training.diffuser.mixture import STAGES
-from versatile_diffusion.training.diffuser.own_data import buckets_of, changed, held_out_of, own_data, settings_of
+from versatile_diffusion.training.diffuser.own_data import (
+    buckets_of,
+    change_settings,
+    held_out_of,
+    own_data,
+    settings_of,
+)
 
 CPU = torch.device("cpu")
 
@@ -131,16 +137,16 @@ def test_an_encoded_folder_is_taken_as_it_is(model: Path, data: Path, tmp_path: 
 
 def test_what_is_trained_can_be_chosen() -> None:
     options = settings_of(build_tiny_pipeline())
-    some = changed(options, ["image-to-text"], ["context", "data.text"], None, 1e-4)
+    some = change_settings(options, ["image-to-text"], ["context", "data.text"], None, 1e-4)
     assert {name for name, share in some.mixture.items() if share} == {"image-to-text"}
     assert some.multipliers == {"global": 0.0, "data.image": 0.0}
     assert (some.lr, some.streams) == (1e-4, options.streams)
     with pytest.raises(ValueError, match="no flow image-to-audio; allowed: text-to-image"):
-        changed(options, ["image-to-audio"], [], None, None)
+        change_settings(options, ["image-to-audio"], [], None, None)
     with pytest.raises(ValueError, match=r"context\.audio; allowed"):
-        changed(options, None, ["context.audio"], None, None)
+        change_settings(options, None, ["context.audio"], None, None)
     with pytest.raises(ValueError, match="nothing left to train"):
-        changed(options, ["text-to-image"], ["data.text"], None, None)
+        change_settings(options, ["text-to-image"], ["data.text"], None, None)
 
 
 def test_a_model_of_fewer_flows(model: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import build_tiny_pipeline
 
 from versatile_diffusion.training.diffuser import pairs as module
-from versatile_diffusion.training.diffuser.pairs import Choices, Drawn, Pairs, Table
+from versatile_diffusion.training.diffuser.pairs import Choices, Drawn, EncodedValues, Pairs
 
 TEXTS = [["red apple", "an apple"], ["blue house"]]
 
@@ -28,7 +28,7 @@ def values():
 def test_one_value_is_encoded_once_and_several_are_drawn(bank, values) -> None:
     pairs = Pairs.encode(values, values, bank)
     assert pairs.count == 2
-    assert isinstance(pairs.latents["image"], Table)
+    assert isinstance(pairs.latents["image"], EncodedValues)
     assert isinstance(pairs.tokens["text"], Drawn)
     items = torch.tensor([1, 0])
     drawn = pairs.latents["image"].draw(items, torch.Generator())

@@ -9,14 +9,14 @@ import pytest
 from versatile_diffusion.tasks import TASKS
 from versatile_diffusion.training.diffuser.mixture import STAGES
 from versatile_diffusion.training.diffuser.paper import PAPER, Phase, accumulations, multipliers
-from versatile_diffusion.training.diffuser.plan import Machine, Plan
+from versatile_diffusion.training.diffuser.plan import Machine, TrainingPlan
 
 SMALL = (("model_channels", 32), ("channel_mult", [1, 2]), ("num_res_blocks", [1, 1]), ("with_attn", [True, False]))
 SMALL += (("second_dim", [4, 4]), ("context_dim", 48), ("text_channels", 768), ("num_heads", 4))
 
 
-def small(name: str) -> Plan:
-    return Plan(replace(PAPER[name], size=SMALL, phases=(Phase(64, 1000), Phase(128, 500))), Machine(16))
+def small(name: str) -> TrainingPlan:
+    return TrainingPlan(replace(PAPER[name], size=SMALL, phases=(Phase(64, 1000), Phase(128, 500))), Machine(16))
 
 
 def test_the_three_trainings_follow_each_other() -> None:
@@ -59,7 +59,7 @@ def test_multipliers_divide_by_what_is_added_up_only_where_gradients_count() -> 
 def test_parameters_and_operations_are_the_published_ones() -> None:
     """Sizes of the published checkpoint; a guided step of two items at 512 pixels takes 1.61 TFLOP with a text."""
     run = replace(PAPER["dual-context"], phases=(Phase(512, 1),))
-    plan = Plan(run, Machine())
+    plan = TrainingPlan(run, Machine())
     assert plan.parameters == {
         "global": 2_050_560,
         "data.image": 590_231_044,
@@ -79,7 +79,7 @@ def test_memory_time_and_bytes_follow_their_laws() -> None:
     mean = sum(plan.forward_flops[name][64] for name in plan.run.flows) / 4
     assert plan.flops(first) == pytest.approx(3 * mean * 1000)
     assert plan.days(1e18) == pytest.approx(1e18 / (16 * 989e12 * 0.35) / 86400)
-    assert Plan(plan.run, Machine(32)).days(1e18) == pytest.approx(plan.days(1e18) / 2)
+    assert TrainingPlan(plan.run, Machine(32)).days(1e18) == pytest.approx(plan.days(1e18) / 2)
     assert plan.cached_bytes(first)["image latent"] == 2 * 4 * 8 * 8
     assert plan.to_json()["parameters"] == plan.parameters
     assert all(name in str(plan) for name in ("ddp", "hsdp", "fsdp", *plan.run.flows))

@@ -13,7 +13,7 @@ from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.tasks import TASKS
 from versatile_diffusion.training.diffuser.mixture import STAGES
-from versatile_diffusion.training.diffuser.promotion import NEW_CONTEXTS, deepened, promote
+from versatile_diffusion.training.diffuser.promotion import NEW_CONTEXTS, deepen, promote
 
 SHAPES = {"image": (4, 8, 8), "text": (24,)}
 DATA = {"image": {"channels": 4}, "text": {"width": 24}}
@@ -105,20 +105,20 @@ def test_there_is_no_way_back() -> None:
 @pytest.mark.parametrize("before", [1, [1, 1]])
 def test_a_deeper_one_gives_the_same_outputs_until_it_is_trained(depth: Any, before: Any) -> None:
     earlier = diffuser("official", 0, depth=before)
-    unet = deepened(earlier, depth, ["image", "text"]).eval()
+    unet = deepen(earlier, depth, ["image", "text"]).eval()
     for task in STAGES["official"]:
         assert torch.equal(output(unet, TASKS[task].flow), output(earlier, TASKS[task].flow))
     assert len(unet.plan) == len(earlier.plan) + 2 * (sum(depth) - 2 if isinstance(depth, list) else 2 * depth - 2)
-    assert set(deepened(earlier, depth, ["image"]).data) == {"image"}
+    assert set(deepen(earlier, depth, ["image"]).data) == {"image"}
 
 
 def test_from_two_blocks_to_four() -> None:
     earlier = diffuser("official", 0, depth=2)
-    unet = deepened(earlier, 4, ["image", "text"]).eval()
+    unet = deepen(earlier, 4, ["image", "text"]).eval()
     for task in STAGES["official"]:
         assert torch.equal(output(unet, TASKS[task].flow), output(earlier, TASKS[task].flow))
 
 
 def test_a_deeper_one_may_not_have_fewer_blocks() -> None:
     with pytest.raises(ValueError, match=r"depth is \[1, 2\]; each level must have at least the \[2, 2\]"):
-        deepened(diffuser("official", 0, depth=2), [1, 2], ["image"])
+        deepen(diffuser("official", 0, depth=2), [1, 2], ["image"])

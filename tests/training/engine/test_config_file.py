@@ -13,9 +13,9 @@ from tiny import build_tiny_pipeline
 
 from versatile_diffusion.training.diffuser.lora import LoraSettings
 from versatile_diffusion.training.diffuser.objective import DiffuserSettings
-from versatile_diffusion.training.diffuser.own_data import changed, settings_of
+from versatile_diffusion.training.diffuser.own_data import change_settings, settings_of
 from versatile_diffusion.training.engine.config import LoopSettings
-from versatile_diffusion.training.engine.config_file import DIFFUSER, LOOP, OF_THE_MODEL, configured, read_config
+from versatile_diffusion.training.engine.config_file import DIFFUSER, LOOP, OF_THE_MODEL, read_changes, read_config
 
 
 def test_every_field_is_a_key_or_decided_by_the_model() -> None:
@@ -30,7 +30,7 @@ def test_the_defaults_are_allowed(tmp_path: Path) -> None:
     told = {name: getattr(plain, name) for name in DIFFUSER}
     (tmp_path / "all.json").write_text(json.dumps(told | vars(LoopSettings(steps=3))))
     config = read_config(tmp_path / "all.json")
-    assert replace(plain, **configured(plain, config.diffuser)) == plain
+    assert replace(plain, **read_changes(plain, config.diffuser)) == plain
     assert LoopSettings(**config.loop) == LoopSettings(steps=3)
 
 
@@ -43,12 +43,12 @@ def test_options_win_over_the_file() -> None:
         "dropout": {"image": 0.2},
     }
     plain = settings_of(build_tiny_pipeline())
-    options = changed(plain, None, [], None, None, None, told)
+    options = change_settings(plain, None, [], None, None, None, told)
     assert (options.lora, options.not_muon) == (LoraSettings(("data",), 2), ("proj",))
     assert [task.name for task in options.flow_mixture.tasks] == ["image-to-text"]
     sizes = {task.name: options.flow_mixture.size(task) for task in options.flow_mixture.tasks}
     assert (sizes, options.batch["text-to-image"]) == ({"image-to-text": 32}, 2)
-    over = changed(plain, ["text-to-image"], ["context.text"], 4, 1e-5, 6, told)
+    over = change_settings(plain, ["text-to-image"], ["context.text"], 4, 1e-5, 6, told)
     assert {name: share for name, share in over.mixture.items() if share} == {"text-to-image": 1}
     assert (over.lora, over.lr, set(over.batch.values())) == (LoraSettings(("context.text",), 4), 1e-5, {6})
 
@@ -57,7 +57,7 @@ def test_options_leave_what_they_do_not_speak_of() -> None:
     plain = settings_of(build_tiny_pipeline())
 
     def with_file(told: dict[str, Any], only: Sequence[str] = (), lora: int | None = None) -> DiffuserSettings:
-        return changed(plain, None, only, lora, None, None, told)
+        return change_settings(plain, None, only, lora, None, None, told)
 
     adapted = with_file({"lora": {"rank": 8}}, ["data.text", "data.image"])
     assert (adapted.lora, adapted.multipliers) == (LoraSettings(("data.text", "data.image"), 8), {})
@@ -75,9 +75,9 @@ def test_a_file_may_freeze_what_only_the_chosen_flows_do_without(tmp_path: Path)
     file.write_text('{"multipliers": {"context.text": 0, "data": 0, "global": 0}}')
     told = read_config(file).diffuser
     plain = settings_of(build_tiny_pipeline())
-    assert changed(plain, ["image-variation"], [], None, None, None, told).learning.factors["data"] == 0
+    assert change_settings(plain, ["image-variation"], [], None, None, None, told).learning.factors["data"] == 0
     with pytest.raises(ValueError, match="text-to-image has nothing left to train"):
-        changed(plain, None, [], None, None, None, told)
+        change_settings(plain, None, [], None, None, None, told)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from versatile_diffusion.ui.forms.compare import NOTHING
 from versatile_diffusion.ui.forms.tabs import Form, setting_of
 from versatile_diffusion.ui.page.desk import Desk
 from versatile_diffusion.ui.page.uploads import canvas
-from versatile_diffusion.ui.queue.jobs import Job, Limits
+from versatile_diffusion.ui.queue.jobs import StudioJob, StudioLimits
 
 QUICK = {"steps": 2, "count": 2, "seed": 3}
 
@@ -38,7 +38,7 @@ def desk(tiny_pipeline: VersatileDiffusionPipeline) -> Iterator[Desk]:
 @pytest.fixture(scope="module")
 def drawn(tiny_pipeline: VersatileDiffusionPipeline) -> dict[str, tuple[Form, dict[str, Any]]]:
     """Each form, and what stands in it before anybody has touched it."""
-    setting = setting_of(tiny_pipeline, Limits(), None)
+    setting = setting_of(tiny_pipeline, StudioLimits(), None)
     with gr.Blocks(analytics_enabled=False):
         return {
             form.name: (form, {name: component.value for name, component in form.draw(setting).items()})
@@ -62,7 +62,7 @@ def painted(size: tuple[int, int]) -> Any:
     return canvas(Image.new("RGB", size, "red"), mask)
 
 
-def run(desk: Desk, form: Form, asks: Any) -> Job:
+def run(desk: Desk, form: Form, asks: Any) -> StudioJob:
     job = desk.submit("ada", form.name, asks)
     end = time.monotonic() + 600
     while not job.over:

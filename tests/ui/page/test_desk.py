@@ -14,7 +14,7 @@ from versatile_diffusion.flow import Condition
 from versatile_diffusion.serving import Engine
 from versatile_diffusion.serving.jobs import Generation
 from versatile_diffusion.ui.page.desk import Desk, one_sentence
-from versatile_diffusion.ui.queue.jobs import Ask, BusyError, Job, Limits
+from versatile_diffusion.ui.queue.jobs import Ask, BusyError, StudioJob, StudioLimits
 
 WAIT = 600  # seconds, on the slowest machine
 
@@ -40,12 +40,12 @@ class Gate:
 
 @pytest.fixture
 def desk(tiny_pipeline: VersatileDiffusionPipeline) -> Iterator[Desk]:
-    desk = Desk(tiny_pipeline, Limits(waiting=6, each=3, batch=4))
+    desk = Desk(tiny_pipeline, StudioLimits(waiting=6, each=3, batch=4))
     yield desk
     desk.close()
 
 
-def finished(job: Job) -> Job:
+def finished(job: StudioJob) -> StudioJob:
     end = time.monotonic() + WAIT
     while not job.over:
         assert time.monotonic() < end, f"still {job.state}"
@@ -183,13 +183,13 @@ def test_a_full_studio_says_so(desk: Desk) -> None:
 def test_previews_come_on_the_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("versatile_diffusion.ui.page.desk.PREVIEW_EVERY", 0.0)
     seen: list[int] = []
-    told = Job.told
+    told = StudioJob.told
 
-    def noted(job: Job, **news: Any) -> None:
+    def noted(job: StudioJob, **news: Any) -> None:
         seen.append(len(news.get("previews", ())))
         told(job, **news)
 
-    monkeypatch.setattr(Job, "told", noted)
+    monkeypatch.setattr(StudioJob, "told", noted)
     finished(desk.submit("ada", "t", [ask(steps=30, num_outputs=2)]))
     assert 2 in seen
 
@@ -286,7 +286,7 @@ def test_no_more_cells_are_looked_at_than_are_allowed(desk: Desk) -> None:
 
 
 def test_stops_of_made_up_pages_are_forgotten(tiny_pipeline: VersatileDiffusionPipeline) -> None:
-    desk = Desk(tiny_pipeline, Limits(visitors=20))
+    desk = Desk(tiny_pipeline, StudioLimits(visitors=20))
     for k in range(500):
         desk.halt(f"page {k}", "t", at=k)
     desk.close()

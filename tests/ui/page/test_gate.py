@@ -24,15 +24,15 @@ from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.ui.page.gate import (
     MEGABYTE,
     Door,
-    Gate,
     Hosts,
     SameOrigin,
+    StudioGate,
     Unframed,
     allowed_names,
     is_loopback,
 )
 from versatile_diffusion.ui.page.guard import doors, forget_files
-from versatile_diffusion.ui.queue.jobs import Limits
+from versatile_diffusion.ui.queue.jobs import StudioLimits
 from versatile_diffusion.ui.queue.throttle import Rate, Throttle
 from versatile_diffusion.ui.serve import Running, running
 
@@ -125,7 +125,7 @@ def test_same_origin(method: str, path: str, headers: dict[str, str], status: in
 
 
 def test_no_page_shows_it_inside() -> None:
-    for client in (service(Middleware(Unframed)), service(Middleware(Unframed), Middleware(Gate, doors=()))):
+    for client in (service(Middleware(Unframed)), service(Middleware(Unframed), Middleware(StudioGate, doors=()))):
         answer = client.get("/")
         assert answer.headers["X-Frame-Options"] == "DENY"
         assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'none'"
@@ -136,7 +136,7 @@ def slow(burst: float) -> Throttle:
 
 
 def test_what_has_no_door_is_not_there() -> None:
-    gate = Middleware(Gate, doors=[Door("GET", "/open|/open/.+")])
+    gate = Middleware(StudioGate, doors=[Door("GET", "/open|/open/.+")])
     client = service(gate)
     assert client.get("/open/a").status_code == 200
     assert client.get("/open/").status_code == 200
@@ -147,7 +147,7 @@ def test_what_has_no_door_is_not_there() -> None:
 def test_members_alone() -> None:
     some = [Door("GET", "/", public=True), Door("GET", "/inside")]
     client = service(
-        Middleware(Gate, doors=some, member=lambda scope: b"k=1" in dict(scope["headers"]).get(b"cookie", b""))
+        Middleware(StudioGate, doors=some, member=lambda scope: b"k=1" in dict(scope["headers"]).get(b"cookie", b""))
     )
     assert client.get("/").status_code == 200
     assert client.get("/inside").status_code == 401
@@ -156,7 +156,7 @@ def test_members_alone() -> None:
 
 @pytest.mark.parametrize("path", ["/login", "/login/", "/%6cogin"])
 def test_failed_attempts_are_counted_and_others_are_not(path: str) -> None:
-    client = service(Middleware(Gate, doors=[Door("POST", "/login", throttle=slow(3), attempt=True)]))
+    client = service(Middleware(StudioGate, doors=[Door("POST", "/login", throttle=slow(3), attempt=True)]))
     assert {client.post("/login", content="right").status_code for _ in range(9)} == {200}
     assert [client.post(path, content="wrong").status_code for _ in range(4)] == [400, 400, 400, 429]
     last = client.post(path, content="right", headers={"X-Forwarded-For": "192.0.2.1"})
@@ -164,7 +164,7 @@ def test_failed_attempts_are_counted_and_others_are_not(path: str) -> None:
 
 
 def test_bodies_are_bounded_with_and_without_a_length() -> None:
-    client = service(Middleware(Gate, doors=[Door("POST", "/", largest=1000)]))
+    client = service(Middleware(StudioGate, doors=[Door("POST", "/", largest=1000)]))
     assert client.post("/", content=b"0" * 1000).json() == {"size": 1000}
     assert client.post("/", content=b"0" * 1001).status_code == 413
     assert client.post("/", content=iter([b"0" * 600] * 2)).status_code == 413
@@ -174,7 +174,7 @@ def test_bodies_are_bounded_with_and_without_a_length() -> None:
 def test_what_is_stored_is_counted_in_bytes() -> None:
     store = Door("POST", "/", throttle=slow(10 * MEGABYTE), stores=True, largest=6 * MEGABYTE)
     room = [100 * MEGABYTE]
-    client = service(Middleware(Gate, doors=[store], room=lambda: room[0], least=MEGABYTE))
+    client = service(Middleware(StudioGate, doors=[store], room=lambda: room[0], least=MEGABYTE))
     assert client.post("/", content=iter([b"0"])).status_code == 411
     assert client.post("/", content=b"0" * 6 * MEGABYTE).status_code == 200
     assert client.post("/", content=b"0" * 6 * MEGABYTE).status_code == 429
@@ -197,7 +197,7 @@ def test_loopback() -> None:
 
 @pytest.fixture(scope="module")
 def guarded(tiny_pipeline: VersatileDiffusionPipeline) -> Iterator[Running]:
-    with running(tiny_pipeline, "tiny", auth=["ada:secret"], limits=Limits(uploaded=6)) as started:
+    with running(tiny_pipeline, "tiny", auth=["ada:secret"], limits=StudioLimits(uploaded=6)) as started:
         yield started
 
 
@@ -223,7 +223,7 @@ def routes(app: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def test_routes_of_gradio_that_the_page_does_not_use_are_closed(guarded: Running, ada: httpx.Client) -> None:
-    known = doors(Limits())
+    known = doors(StudioLimits())
     closed = [
         one for one in routes(guarded.page.app) if not any(d.fits(one[0], one[1].rstrip("/") or "/") for d in known)
     ]

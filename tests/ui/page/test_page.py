@@ -27,7 +27,7 @@ from versatile_diffusion.ui.forms.explain import explanation
 from versatile_diffusion.ui.forms.tabs import setting_of, task_form
 from versatile_diffusion.ui.page import stage
 from versatile_diffusion.ui.page.guard import fetched_addresses, forget_sessions
-from versatile_diffusion.ui.queue.jobs import Ask, Job, Limits
+from versatile_diffusion.ui.queue.jobs import Ask, StudioJob, StudioLimits
 from versatile_diffusion.ui.serve import Running, logins, running, written_logins
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -63,7 +63,7 @@ def test_a_new_task_appears_by_itself(
 def test_a_new_modality_is_given_as_a_file(tiny_pipeline: VersatileDiffusionPipeline) -> None:
     form = task_form(Task("sound-to-image", Flow("image", ("sound",)), help="Images from a sound."))
     with gr.Blocks(analytics_enabled=False):
-        drawn = form.draw(setting_of(tiny_pipeline, Limits(), None))
+        drawn = form.draw(setting_of(tiny_pipeline, StudioLimits(), None))
     assert isinstance(drawn["sound"], gr.File)
     (ask,) = form.asks({name: component.value for name, component in drawn.items()} | {"sound": "upload.wav"})
     assert (ask.conditions[0].modality, ask.conditions[0].value) == ("sound", "upload.wav")
@@ -74,13 +74,13 @@ def test_controls_as_they_stand_are_what_the_model_does_anyway(
     task: Task, tiny_pipeline: VersatileDiffusionPipeline
 ) -> None:
     with gr.Blocks(analytics_enabled=False):
-        drawn = task_form(task).draw(setting_of(tiny_pipeline, Limits(), task))
+        drawn = task_form(task).draw(setting_of(tiny_pipeline, StudioLimits(), task))
     arguments = arguments_of({name: component.value for name, component in drawn.items()})
     usual = {"num_outputs": 4, "num_inference_steps": 50, "guidance_scale": task.guidance_scale}
     assert arguments.items() >= usual.items()
     assert "seed" not in arguments
     ask = Ask(task.flow.data, (condition("text", "text", {"text": "a"}),), arguments)  # type: ignore[arg-type]
-    ask.check(Limits(), tiny_pipeline)
+    ask.check(StudioLimits(), tiny_pipeline)
 
 
 def test_a_seed_that_a_browser_would_round_is_refused() -> None:
@@ -90,7 +90,7 @@ def test_a_seed_that_a_browser_would_round_is_refused() -> None:
 
 
 def test_controls_belong_to_flows(tiny_pipeline: VersatileDiffusionPipeline) -> None:
-    setting = setting_of(tiny_pipeline, Limits(), None)
+    setting = setting_of(tiny_pipeline, StudioLimits(), None)
     texts, pictures = (set(widgets_of(TASKS[name].flow, setting)) for name in ("text-variation", "image-variation"))
     assert {"temperature", "style"} <= texts - pictures
     assert {"width", "height"} <= pictures - texts
@@ -137,7 +137,7 @@ def test_what_runs_is_drawn(tiny_pipeline: VersatileDiffusionPipeline) -> None:
 
 
 def test_nothing_that_people_write_becomes_markup() -> None:
-    job = Job("ada", "t", (Ask("image", (), {}, label="<script>"),), previews=("<img src=x>",))
+    job = StudioJob("ada", "t", (Ask("image", (), {}, label="<script>"),), previews=("<img src=x>",))
     for state in ("waiting", "running", "failed"):
         job.told(state=state, message="<b>bad</b>")
         assert "<script>" not in stage.of(job)
@@ -273,7 +273,7 @@ def sessions_made_up(studio: Running, count: int, name: str) -> None:
 
 
 def test_sessions_are_bounded_light_and_forgotten(tiny_pipeline: VersatileDiffusionPipeline) -> None:
-    with running(tiny_pipeline, "tiny", limits=Limits(visitors=12)) as started:
+    with running(tiny_pipeline, "tiny", limits=StudioLimits(visitors=12)) as started:
         holder = started.page.app.state_holder
         sessions_made_up(started, 30, "made-up")
         assert len(holder.session_data) == 12
@@ -316,7 +316,7 @@ def test_a_client_has_its_share_whatever_its_sessions_are_called(studio: Running
     seen: list[str] = []
     submit = studio.studio.desk.submit
 
-    def noted(person: str, place: str, asks: Any, client: str | None = None) -> Job:
+    def noted(person: str, place: str, asks: Any, client: str | None = None) -> StudioJob:
         seen.append(str(client))
         return submit(person, place, asks, client)
 

@@ -10,7 +10,7 @@ import torch
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.flow import Condition
-from versatile_diffusion.ui.queue.jobs import Ask, Job, Limits
+from versatile_diffusion.ui.queue.jobs import Ask, StudioJob, StudioLimits
 
 QUICK = {"num_inference_steps": 2, "num_outputs": 2}
 
@@ -36,7 +36,7 @@ def ask(text: str, seed: int, **arguments: object) -> Ask:
 )
 def test_more_than_is_allowed(tiny_pipeline: VersatileDiffusionPipeline, name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=r"this studio allows up to \d+"):
-        ask("a cat", 1, **{name: value}).check(Limits(), tiny_pipeline)
+        ask("a cat", 1, **{name: value}).check(StudioLimits(), tiny_pipeline)
 
 
 def test_limits_are_of_all_together_and_of_applications_too(tiny_pipeline: VersatileDiffusionPipeline) -> None:
@@ -47,21 +47,21 @@ def test_limits_are_of_all_together_and_of_applications_too(tiny_pipeline: Versa
         Ask("image", (Condition("text", "a"),), {"num_outputs": 4, "candidates": 5}, call=print),
     ):
         with pytest.raises(ValueError, match=r"count \(times tries\) is 20; this studio allows up to 16"):
-            many.check(Limits(), tiny_pipeline)
+            many.check(StudioLimits(), tiny_pipeline)
 
 
 def test_the_steps_of_the_model_itself_count(tiny_pipeline: VersatileDiffusionPipeline) -> None:
     with pytest.raises(ValueError, match="steps is 50; this studio allows up to 49"):
-        Ask("image", (Condition("text", "a"),), {}).check(Limits(steps=49), tiny_pipeline)
+        Ask("image", (Condition("text", "a"),), {}).check(StudioLimits(steps=49), tiny_pipeline)
 
 
 def test_what_cannot_be_is_refused_at_once(tiny_pipeline: VersatileDiffusionPipeline) -> None:
     with pytest.raises(ValueError, match="guidance_scale"):
-        ask("a cat", 1, guidance_scale=-1.0).check(Limits(), tiny_pipeline)
+        ask("a cat", 1, guidance_scale=-1.0).check(StudioLimits(), tiny_pipeline)
 
 
 def test_how_far_a_job_is() -> None:
-    job = Job("ada", "blend", (ask("a cat", 1), ask("a dog", 1)))
+    job = StudioJob("ada", "blend", (ask("a cat", 1), ask("a dog", 1)))
     assert (job.share, job.left) == (0.0, None)
     job.told(step=1, steps=2, begun=1e-9)
     assert job.share == 0.25

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from versatile_diffusion.files import write_whole
 from versatile_diffusion.modalities import MODALITIES
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 Write = Callable[[BinaryIO], Any]
 """Function that writes a file's content to a stream."""
 
-GAP = 2
-GAP_COLOUR = (208, 208, 208)
-SMALLEST_TILE = 192
 FILE_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp", ".json"})
 """Output suffixes besides those of the modalities."""
 
@@ -47,7 +40,7 @@ def next_number(folder: Path, stem: str) -> int:
     return max((int(number) for number in taken if number.isdigit()), default=0) + 1
 
 
-def numbered(folder: Path, stem: str, first: int, *suffixes: str) -> Iterator[tuple[Path, ...]]:
+def numbered_names(folder: Path, stem: str, first: int, *suffixes: str) -> Iterator[tuple[Path, ...]]:
     """Yield the file names `stem-NNNN` with each suffix, counting from `first`, for `save_new`."""
     for number in itertools.count(first):
         yield tuple(folder / f"{stem}-{number:04d}{suffix}" for suffix in suffixes)
@@ -99,20 +92,3 @@ def save_at_once(target: Path, write: Write) -> None:
             write(stream)
 
     write_whole(target, written, contested=True)
-
-
-def grid(images: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
-    """Tile images in a nearly square grid (or in `columns`) with thin gaps; tiny images are enlarged."""
-    from PIL import Image
-
-    width, height = images[0].size
-    factor = max(1, math.ceil(SMALLEST_TILE / width))
-    width, height = width * factor, height * factor
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), GAP_COLOUR)
-    for place, image in enumerate(images):
-        row, column = divmod(place, columns)
-        tile = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-        sheet.paste(tile, (column * (width + GAP), row * (height + GAP)))
-    return sheet

@@ -102,7 +102,7 @@ def _inputs(modality: str, given: str) -> Iterator[Input]:
     elif record is None or given.endswith(EMBEDDINGS) or not is_typed(record, given):
         yield from _of_file(modality, Path(given), Path(given).stem)
     else:
-        yield _typed(given)
+        yield _input_of_text(given)
 
 
 def is_typed(record: Modality, given: str) -> bool:
@@ -119,12 +119,14 @@ def _of_file(modality: str, file: Path, stem: str) -> Iterator[Input]:
     elif modality in MODALITIES and file.suffix.lower() in MODALITIES[modality].suffixes:
         record = MODALITIES[modality]
         for value in record.read(file):
-            yield replace(_typed(value), file=file) if record.plain else Input(value, printable(file), stem, file)
+            yield (
+                replace(_input_of_text(value), file=file) if record.plain else Input(value, printable(file), stem, file)
+            )
     else:
         yield Input(str(file), printable(file), stem, file)
 
 
-def _typed(text: str) -> Input:
+def _input_of_text(text: str) -> Input:
     return Input(text, text, name_of(text))
 
 
@@ -146,11 +148,11 @@ def _from_stdin(record: Modality) -> Iterator[Input]:
     """Yield the values read from stdin."""
     name = "stdin"
     assert record.from_stream is not None
-    for value in record.from_stream(_told().buffer, name):
-        yield _typed(value) if record.plain else Input(value, name, name)
+    for value in record.from_stream(_stdin().buffer, name):
+        yield _input_of_text(value) if record.plain else Input(value, name, name)
 
 
-def _told() -> Any:
+def _stdin() -> Any:
     """Return stdin, with a hint if it is a terminal."""
     if sys.stdin.isatty():
         note("reading from the terminal; finish with Ctrl-D")

@@ -74,7 +74,7 @@ def _message(error: Exception) -> str | None:
     if hasattr(error, "format_message"):  # raised by the option parser
         return _usage(error)
     if isinstance(error, ModuleNotFoundError):
-        return _missing(error)
+        return _missing_extra(error)
     if type(error).__name__ == "OutOfMemoryError":
         return "out of GPU memory; use a smaller --count, --height and --width, or --device cpu"
     if isinstance(error, OSError) and error.strerror:
@@ -112,7 +112,7 @@ def _meant(error: Exception, context: Any) -> str | None:
     )
 
 
-def _missing(error: ModuleNotFoundError) -> str | None:
+def _missing_extra(error: ModuleNotFoundError) -> str | None:
     """Message naming the extra that installs a missing module; None if there is none."""
     from versatile_diffusion.cli.io.extras import extra_of
 

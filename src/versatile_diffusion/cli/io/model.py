@@ -56,18 +56,18 @@ def find_device(name: str | None) -> str:
     names = list(devices())
     found = names[0] if name in (None, "gpu") else {"cuda": "cuda:0"}.get(str(name), str(name))
     if name == "gpu" and found == "cpu":
-        raise ValueError(f"--device is gpu, and torch finds none here ({_lacking('cuda')}); allowed: cpu")
+        raise ValueError(f"--device is gpu, and torch finds none here ({_why_absent('cuda')}); allowed: cpu")
     if found in names:
         return found
     kind = found.partition(":")[0]
     if kind in ("cuda", "mps") and not any(one.startswith(kind) for one in names):
-        raise ValueError(f"--device is {name}, and {_lacking(kind)}; allowed: {', '.join(names)}")
+        raise ValueError(f"--device is {name}, and {_why_absent(kind)}; allowed: {', '.join(names)}")
     from versatile_diffusion.choices import unknown
 
     raise ValueError(unknown("device", name, [*names, "gpu"]))
 
 
-def _lacking(kind: str) -> str:
+def _why_absent(kind: str) -> str:
     """Why there is no device of a kind."""
     import torch
 

@@ -13,13 +13,14 @@ from typing import Any, BinaryIO
 import torch
 
 from versatile_diffusion.cli.io.console import note, show
-from versatile_diffusion.cli.io.files import Write, grid, next_number, numbered, save_at_once, save_new, variants
+from versatile_diffusion.cli.io.files import Write, next_number, numbered_names, save_at_once, save_new, variants
 from versatile_diffusion.cli.io.preview import preview
 from versatile_diffusion.cli.options import STDOUT, CommandOptions
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.pipeline.output import Output
 from versatile_diffusion.reading import read_json
 from versatile_diffusion.records.png import read_record, save_png, write_value
+from versatile_diffusion.sheets import grid
 
 RECORD = ".json"
 """Suffix of the record file beside outputs that cannot embed it."""
@@ -100,7 +101,7 @@ def write_files(place: Place, output: Output, model: str) -> Written:
         return Written(files=files)
     folder, sheet = place.folder or Path("out"), None
     first = next_number(folder, place.stem)
-    names = numbered(folder, place.stem, first, *_suffixes(output.data))
+    names = numbered_names(folder, place.stem, first, *_suffixes(output.data))
     files = tuple(save_new(names, *_writes(item, record(item, model)))[0] for item in output)
     if len(output) > 1 and modality.embeds and modality.draw is not None:
         drawn = grid([modality.draw(value) for value in output.values])
@@ -176,7 +177,7 @@ def write_texts(place: Place, output: Output, model: str) -> Written:
         RECORD: partial(put, as_document(told)),
     }
     if place.asked is None:
-        names = numbered(stem.parent, stem.name, next_number(stem.parent, stem.name), *writes)
+        names = numbered_names(stem.parent, stem.name, next_number(stem.parent, stem.name), *writes)
         return Written(files=save_new(names, *writes.values()), texts=texts)
     files = tuple(stem.with_name(stem.name + suffix) for suffix in writes)
     for file, write in zip(files, writes.values(), strict=True):

@@ -14,7 +14,7 @@ from versatile_diffusion.cli.options import Json, among, models
 from versatile_diffusion.cli.verbs.verify import LAYOUT_HELP
 
 if TYPE_CHECKING:
-    from versatile_diffusion.interop.convert import Written
+    from versatile_diffusion.interop.convert import Conversion
 
 
 ON_DISK = ("float32", "float16", "bfloat16")
@@ -68,13 +68,13 @@ def convert(
     from versatile_diffusion import VersatileDiffusionPipeline
     from versatile_diffusion.interop import convert as conversion
     from versatile_diffusion.interop.read.layouts import recognise
-    from versatile_diffusion.pipeline.models import fetched, find_model
+    from versatile_diffusion.pipeline.models import fetch_model, find_model
 
     if dtype is not None:
         chosen("dtype", dtype, ON_DISK)
     conversion.check_target(out, to, file_format)
     with working(f"inspecting {source}"):
-        place = fetched(find_model(source), {})
+        place = fetch_model(find_model(source), {})
         found = recognise(place, layout)
     note(f"found {found}")
     with working(f"writing {out}"):
@@ -88,7 +88,7 @@ def convert(
         show_summary(written)
 
 
-def facts_of(source: str, written: Written) -> dict[str, Any]:
+def facts_of(source: str, written: Conversion) -> dict[str, Any]:
     """Summarise the conversion as plain JSON."""
     return {
         "source": source,
@@ -100,7 +100,7 @@ def facts_of(source: str, written: Written) -> dict[str, Any]:
     }
 
 
-def show_summary(written: Written) -> None:
+def show_summary(written: Conversion) -> None:
     """Print the summary as a table."""
     for name, size in written.sizes.items():
         show(f"{size:>14,}  {name}")

@@ -65,7 +65,7 @@ def encode(
     buckets = Buckets(((side, side),)) if side is not None else None
     buckets = buckets if aspect is None else buckets_of(pipe, aspect)
     options: dict[str, Any] = {"part": part, "batch": batch, "buckets": buckets, "long": long, "crops": crops}
-    encoded = _encoded(source, pipe, out, report, options, {"model": model, "device": device, "ray": ray})
+    encoded = _encode(source, pipe, out, report, options, {"model": model, "device": device, "ray": ray})
     told = Report(**encoded.index["report"])
     if json:
         show_json({"folder": str(out), "items": len(encoded), "made_by": encoded.index["made_by"], **told.to_json()})
@@ -75,7 +75,7 @@ def encode(
         show(f"{out}: {len(encoded)} items ({told}); {', '.join(encoded.index['made_by'])}")
 
 
-def _encoded(
+def _encode(
     source: Source, pipe: Any, out: Path, report: Report, options: dict[str, Any], where: dict[str, Any]
 ) -> EncodedSet:
     """The set: shard by shard where there are several."""

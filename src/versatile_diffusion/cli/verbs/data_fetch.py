@@ -32,13 +32,13 @@ def fetch(
     from versatile_diffusion.cli.io.console import note, show, show_json
     from versatile_diffusion.cli.io.files import check_folder
     from versatile_diffusion.data import fetch as run
-    from versatile_diffusion.data.download import Limits
+    from versatile_diffusion.data.download import DownloadLimits
     from versatile_diffusion.data.places import spread_over
     from versatile_diffusion.data.rules import Selection
     from versatile_diffusion.data.select import tables
 
     check_folder(out)
-    limits = Limits(
+    limits = DownloadLimits(
         timeout=timeout,
         retries=retries,
         redirects=redirects,

@@ -61,7 +61,7 @@ def select(
     from versatile_diffusion.data.ledger_page import write_page
     from versatile_diffusion.data.places import spread_over
 
-    plan = run.Plan(selection, out, layout, _columns(column or []), histograms)
+    plan = run.SelectPlan(selection, out, layout, _columns(column or []), histograms)
     total = run.select(run.tables(inputs), plan, spread_over(ray), lambda done, of: note(f"{done} of {of} files"))
     page = write_page(out)
     if json:

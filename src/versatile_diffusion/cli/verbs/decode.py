@@ -69,7 +69,7 @@ def decode(
         if target.exists() and not overwrite:
             kept.append(str(target))
             continue
-        write = generated(pipe, item, its_task, model, seed, options) if its_task else decoded(pipe, item)
+        write = generate_item(pipe, item, its_task, model, seed, options) if its_task else decode_item(pipe, item)
         save_at_once(target, write)
         written.append(str(target))
     if json:
@@ -115,12 +115,12 @@ def task_for(embeddings: Embeddings, chosen: Task | None) -> Task | None:
     return task
 
 
-def decoded(pipe: VersatileDiffusionPipeline, item: StoredItem) -> Callable[[BinaryIO], Any]:
+def decode_item(pipe: VersatileDiffusionPipeline, item: StoredItem) -> Callable[[BinaryIO], Any]:
     """Return the writer of a decoded latent."""
     return writer(item.embeddings.modality, pipe.decode_latent(item.embeddings)[0])
 
 
-def generated(
+def generate_item(
     pipe: VersatileDiffusionPipeline, item: StoredItem, task: Task, model: str, seed: int, options: dict[str, Any]
 ) -> Callable[[BinaryIO], Any]:
     """Return the writer of the value that a task generates from an item."""

@@ -149,7 +149,8 @@ class Demo:
         return Section("text-variation", "Text variations", rows, time.perf_counter() - started)
 
     def _run(self, task: Any, values: list[Any], **options: Any) -> Output:
-        return task(values, seed=SEED, num_inference_steps=self.steps, **options)
+        output: Output = task(values, seed=SEED, num_inference_steps=self.steps, **options)
+        return output
 
     def _save(self, name: str, output: Output, index: int) -> str:
         from versatile_diffusion.cli.io.results import record
@@ -168,7 +169,7 @@ class Demo:
         return target.name
 
     def _sheet(self, name: str, images: Sequence[Image.Image], columns: int) -> None:
-        from versatile_diffusion.cli.io.files import grid
+        from versatile_diffusion.sheets import grid
 
         grid(images, columns).save(self.out / f"{name}.png")
 

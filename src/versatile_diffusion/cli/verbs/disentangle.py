@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from versatile_diffusion.applications import colours
 from versatile_diffusion.cli.io.console import note, note_made, show_json
 from versatile_diffusion.cli.io.inputs import one_input
 from versatile_diffusion.cli.options import CommandOptions, parameters
-from versatile_diffusion.cli.verbs import colours
 from versatile_diffusion.cli.verbs.generate import PlannedRun, argument, produce
 from versatile_diffusion.flow import Condition, Flow
 
@@ -93,8 +93,9 @@ def disentangle(**named: Any) -> None:
 def draw_strip(picture: Any, choice: Choice, options: CommandOptions) -> None:
     """Draw the levels side by side in one image; with --count, one row per seed."""
     from versatile_diffusion.applications.disentangle import levels, strip
+    from versatile_diffusion.applications.sweep import Axis
     from versatile_diffusion.cli.io.results import Written
-    from versatile_diffusion.cli.verbs.sweep import Axis, save
+    from versatile_diffusion.cli.verbs.sweep import save
 
     shared = {"components": choice.components, "drop_global": choice.drop_global, "on_null": choice.on_null or None}
     focuses = levels(choice.convention or "paper", choice.levels, **shared)
@@ -103,7 +104,7 @@ def draw_strip(picture: Any, choice: Choice, options: CommandOptions) -> None:
     pipe, seed = _ready([picture], options)
     conditions = [Condition("image", picture)]
     steps = strip(pipe, conditions[0].value, focuses, mask=options.given.get("mask"), seed=seed, **options.arguments())
-    outputs = [colours.matched(step.output, conditions, options.match_colours) for step in steps]
+    outputs = [colours.match_to_input(step.output, conditions, options.match_colours) for step in steps]
     rows = zip(*outputs, strict=True)  # item by item
     axes = [Axis("level", tuple(focus.level for focus in focuses))]
     if options.count > 1:
@@ -130,7 +131,7 @@ def take_style(picture: Any, choice: Choice, options: CommandOptions) -> None:
     convention, components = choice.convention or "paper", choice.components or 2
     own = {"components": components, "convention": convention, "seed": seed, **options.arguments()}
     output = restyle(pipe, choice.style_of, picture, **own)
-    output = colours.matched(output, [Condition("image", choice.style_of)], options.match_colours)
+    output = colours.match_to_input(output, [Condition("image", choice.style_of)], options.match_colours)
     result = write(Place(options.out, NAME), output, options.model)
     if options.json:
         return show_json({"task": NAME, **result.as_json(), "settings": output.settings})

@@ -83,10 +83,10 @@ def devices() -> Iterator[Check]:
     """List devices, and report a GPU that torch cannot use."""
     try:
         from versatile_diffusion.cli.io.model import devices as found
-        from versatile_diffusion.pipeline.precision import suited
+        from versatile_diffusion.pipeline.precision import suitable_dtype
 
         for name, what in found().items():
-            dtype = str(suited(name)).removeprefix("torch.")
+            dtype = str(suitable_dtype(name)).removeprefix("torch.")
             yield Check("devices", name, f"{what}, large models in {dtype}")
     except Exception as error:
         yield Check("devices", "cpu", "unknown", one_line(error))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from versatile_diffusion.applications import colours
 from versatile_diffusion.cli.io.console import note, note_made, show, show_json
 from versatile_diffusion.cli.io.inputs import one_input
 from versatile_diffusion.cli.options import CommandOptions, parameters
-from versatile_diffusion.cli.verbs import colours
 from versatile_diffusion.cli.verbs.generate import argument
 from versatile_diffusion.flow import Condition, Flow
 
@@ -81,7 +81,7 @@ def edit(**named: Any) -> None:
             show(text)
         return note('edit with --remove WORDS and --add WORDS, or with your own --caption "..."')
     result = edit_picture(pipe, picture, seed=seed, captioning=first, **change.arguments(), **arguments)
-    matched = colours.matched(result.picture, [Condition("image", picture)], options.match_colours)
+    matched = colours.match_to_input(result.picture, [Condition("image", picture)], options.match_colours)
     return _tell(replace(result, picture=matched), options, seed)
 
 

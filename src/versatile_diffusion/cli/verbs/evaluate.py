@@ -58,19 +58,19 @@ def evaluate(
 ) -> None:
     """Evaluate a model on held-out items, or compare results measured under one protocol."""
     if compare:
-        return drawn(compare, along, out, json) if along else side_by_side(compare, json)
+        return plot_against(compare, along, out, json) if along else side_by_side(compare, json)
     if data is None:
         raise ValueError("--data is required: held-out images with captions, or the emoji set")
-    held_out = opened(data, encoding)
+    held_out = open_data(data, encoding)
     changes: dict[str, Any] = {
         "judge": judge, "encoders": encoders, "features": features, "splits": split, "count": count, "steps": steps,
         "scheduler": scheduler, "guidance_scale": guidance_scale, "candidates": candidates, "seed": seed,
     }  # fmt: skip
     asked = protocol_with(protocol, changes, trust_features)
-    field, protocols = swept(asked, sweep)
-    place = placed(device)
+    field, protocols = setting = parse_sweep(asked, sweep)
+    place = device_of(device)
     rivals = load_rivals(against or [], protocols[-1], task or [])
-    results, made = measured(model, held_out, protocols, task or [], samples, out, field, place, trust_features)
+    results, made = measure(model, held_out, setting, task or [], samples, out, place, trust_features)
     others = [
         evaluate_rival(one, model, held_out, results[-1], task or [], out, place, trust_features) for one in rivals
     ]
@@ -87,7 +87,7 @@ def evaluate(
     note(f"{out / 'results.json'} contains the metrics; {out / 'report.html'} shows them with samples")
 
 
-def opened(data: Path, encoding: str | None) -> HeldOut:
+def open_data(data: Path, encoding: str | None) -> HeldOut:
     """Open the evaluation set; report what was skipped."""
     from versatile_diffusion.evaluation.own_data import OwnHeldOut
     from versatile_diffusion.recipes.held_out import open_held_out
@@ -116,7 +116,7 @@ def protocol_with(name: str, changes: dict[str, Any], trust_features: bool) -> P
     return protocol
 
 
-def placed(device: str | None) -> torch.device:
+def device_of(device: str | None) -> torch.device:
     """Return the device of that name, by default the GPU if available; ValueError if there is none."""
     import torch
 
@@ -125,7 +125,7 @@ def placed(device: str | None) -> torch.device:
     return torch.device(find_device(device))
 
 
-def swept(protocol: Protocol, sweep: str | None) -> tuple[str | None, list[Protocol]]:
+def parse_sweep(protocol: Protocol, sweep: str | None) -> tuple[str | None, list[Protocol]]:
     """Parse a sweep into its field and one protocol per value.
 
     Raises:
@@ -142,18 +142,18 @@ def swept(protocol: Protocol, sweep: str | None) -> tuple[str | None, list[Proto
         raise ValueError(f"--sweep is {shown(sweep)}; it must be field=1,2,4 with a field of: {fields}") from error
 
 
-def measured(
+def measure(
     model: str,
     data: HeldOut,
-    protocols: list[Protocol],
+    setting: tuple[str | None, list[Protocol]],
     tasks: list[str],
     samples: int | None,
     out: Path,
-    field: str | None,
     place: torch.device,
     trust_features: bool = False,
 ) -> tuple[list[Result], list[WaySamples]]:
-    """Evaluate under each protocol; return the results, written to `out`, and the samples of the last."""
+    """Evaluate under each protocol of a sweep; return the results, written to `out`, and the samples of the last."""
+    field, protocols = setting
     with working(f"loading {model}"):
         from diffusers.utils import logging as diffusers_logging
         from transformers.utils import logging as transformers_logging
@@ -249,7 +249,7 @@ def evaluate_rival(
     return found, made
 
 
-def drawn(files: list[Path], along: str, out: Path, json: bool) -> None:
+def plot_against(files: list[Path], along: str, out: Path, json: bool) -> None:
     """Plot several results against a protocol field, or against a number stored with their models."""
     from versatile_diffusion.evaluation.report import judge_table, page, plots
     from versatile_diffusion.evaluation.results import Result

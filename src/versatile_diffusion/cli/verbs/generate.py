@@ -136,8 +136,8 @@ def produce(
 
     if options.device is not None:
         find_device(options.device)
+    from versatile_diffusion.applications import colours
     from versatile_diffusion.cli.io.results import check_place
-    from versatile_diffusion.cli.verbs import colours
     from versatile_diffusion.pipeline.conditions import GivenCondition
     from versatile_diffusion.pipeline.request import Request
 
@@ -149,8 +149,8 @@ def produce(
     for condition in () if many else jobs[0].conditions:
         if isinstance(condition.value, str):
             GivenCondition.check(condition)
-    run = Call(name, data, options, many, secrets.randbelow(2**32) if options.seed is None else options.seed)
-    kept = run.kept(jobs) if many else {}
+    run = CommandRun(name, data, options, many, secrets.randbelow(2**32) if options.seed is None else options.seed)
+    kept = run.find_earlier(jobs) if many else {}
     pipe = None if len(kept) == len(jobs) else load(options.model, options.device, options.dtype)
     if not many:
         run.make(pipe, jobs[0])
@@ -214,7 +214,7 @@ def note_unknown(pipe: VersatileDiffusionPipeline, conditions: Sequence[Conditio
 
 
 @dataclass
-class Call:
+class CommandRun:
     """State of one command call, with one run or many."""
 
     name: str
@@ -227,14 +227,14 @@ class Call:
 
     def make(self, pipe: VersatileDiffusionPipeline | None, job: PlannedRun) -> None:
         """Generate, save, print."""
+        from versatile_diffusion.applications import colours
         from versatile_diffusion.cli.io.results import write
-        from versatile_diffusion.cli.verbs import colours
 
         assert pipe is not None, "runs that are not kept need a model"
         options, started = self.options, time.perf_counter()
         note_unknown(pipe, job.conditions)
         output = pipe.generate(self.data, job.conditions, seed=self.seed, **options.arguments())
-        output = colours.matched(output, job.conditions, options.match_colours)
+        output = colours.match_to_input(output, job.conditions, options.match_colours)
         seconds = time.perf_counter() - started
         if self.many and (theirs := self._earlier(job)) is not None:
             note(f"{theirs.files[0]} was written by another process meanwhile; keeping it")
@@ -264,7 +264,7 @@ class Call:
         write_whole(target, lambda draft: draft.write_text(line, encoding="utf-8"), contested=True)
         return None
 
-    def kept(self, jobs: Sequence[PlannedRun]) -> dict[int, Written]:
+    def find_earlier(self, jobs: Sequence[PlannedRun]) -> dict[int, Written]:
         """Find the results of an earlier call by job index; none with --overwrite.
 
         Raises:

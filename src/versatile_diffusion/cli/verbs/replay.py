@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from versatile_diffusion import VersatileDiffusionPipeline
-    from versatile_diffusion.cli.verbs.sweep import Axis
 
 MOST_THREADS = 512
 RECORD = ".json"
@@ -89,21 +87,12 @@ def again(
 ) -> Image.Image | list[str]:
     """Reproduce what the record describes: a value (an image or another), a grid, a sheet, or texts."""
     from versatile_diffusion.applications import again as applications
-    from versatile_diffusion.cli.io.files import grid
-    from versatile_diffusion.cli.verbs.sweep import cell_texts, sheet
+    from versatile_diffusion.applications import sweep
     from versatile_diffusion.modalities import MODALITIES
+    from versatile_diffusion.sheets import grid
 
     if "sweep" in record:
-        cells = [entry(cell, "settings", dict) for cell in entry(record, "cells", list)]
-        axes = [_axis(one) for one in entry(record, "sweep", list)]
-        if not cells or len(axes) not in (1, 2) or len(cells) != math.prod(len(one.values) for one in axes):
-            raise ValueError(f"the settings are damaged: {len(cells)} cells over {len(axes)} settings")
-        outputs = [applications.replay(pipe, settings, resolve) for settings in cells]
-        if len({output.data for output in outputs}) > 1:
-            raise ValueError("the settings are damaged: the cells have several modalities")
-        if "texts" in record["cells"][0]:
-            return [text for output in outputs for text in cell_texts(output)]
-        return sheet(outputs, axes)
+        return sweep.replay(pipe, record, resolve)
     output = applications.replay(pipe, record, resolve)
     modality = MODALITIES[output.data]
     if modality.together:
@@ -111,15 +100,6 @@ def again(
     if "index" in record or modality.draw is None:
         return output.values[0]
     return grid([modality.draw(value) for value in output.values])
-
-
-def _axis(record: Any) -> Axis:
-    """Read a sweep axis: a setting and its values."""
-    from versatile_diffusion.cli.verbs.sweep import Axis
-
-    if not isinstance(record, list) or [type(part) for part in record] != [str, list]:
-        raise ValueError(f"the settings are damaged: {shown(record)} is not a setting with its values")
-    return Axis(record[0], tuple(record[1]))
 
 
 def read(file: Path) -> Saved:

@@ -133,13 +133,13 @@ def _on_ray(plan: dict[str, Any], address: str, place: tuple[str, int], device: 
     from versatile_diffusion.serving.server import is_loopback
 
     try:
-        from versatile_diffusion.serving.cluster import Plan, start, stop
+        from versatile_diffusion.serving.cluster import ClusterPlan, start, stop
     except ImportError as error:
         raise _without("--ray", "cluster", error) from error
     from versatile_diffusion.cli.io.model import find_device
 
     gpus = 0 if find_device(device) == "cpu" else 1
-    start(Plan(**plan, gpus=gpus), address, *place)
+    start(ClusterPlan(**plan, gpus=gpus), address, *place)
     closed = is_loopback(place[0]) or bool(plan["app"]["api_keys"])
     _announce({"url": f"http://{place[0]}:{place[1]}"}, json, closed)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # in place of that of Ray

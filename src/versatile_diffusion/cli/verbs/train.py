@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import typer
 
 from versatile_diffusion.cli.io.console import note, note_lines, show, show_json
-from versatile_diffusion.cli.verbs.train_options import OBJECTIVES, Options
+from versatile_diffusion.cli.verbs.train_options import OBJECTIVES, TrainOptions
 from versatile_diffusion.printable import shown
 from versatile_diffusion.shipped import INDEX
 
@@ -63,12 +63,15 @@ def train(context: typer.Context, **given: Any) -> None:
     _tell(_run(given), given["out"], json)
 
 
-HINTS = get_type_hints(Options, include_extras=True)
+HINTS = get_type_hints(TrainOptions, include_extras=True)
 train.__annotations__ = {"context": typer.Context, **HINTS}
 train.__signature__ = Signature(  # type: ignore[attr-defined]
     [
         Parameter("context", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
-        *(Parameter(n, Parameter.KEYWORD_ONLY, default=getattr(Options, n), annotation=h) for n, h in HINTS.items()),
+        *(
+            Parameter(n, Parameter.KEYWORD_ONLY, default=getattr(TrainOptions, n), annotation=h)
+            for n, h in HINTS.items()
+        ),
     ]
 )
 
@@ -77,14 +80,14 @@ def _plan(given: dict[str, Any], json: bool) -> None:
     """What one of the paper's trainings takes."""
     from versatile_diffusion.choices import unknown
     from versatile_diffusion.training.diffuser import paper
-    from versatile_diffusion.training.diffuser.plan import Machine, Plan
+    from versatile_diffusion.training.diffuser.plan import Machine, TrainingPlan
 
     if not given["plan"]:
         raise ValueError(f"--{', --'.join(MACHINE).replace('_', '-')} go with --plan")
     if given["settings"] not in paper.PAPER:
         raise ValueError(unknown("settings of the paper", given["settings"], paper.PAPER))
     machine = Machine(**{name: given[name] for name in MACHINE if given[name] is not None})
-    plan = Plan(paper.PAPER[given["settings"]], machine)
+    plan = TrainingPlan(paper.PAPER[given["settings"]], machine)
     if json:
         return show_json(plan.to_json())
     for line in str(plan).splitlines():

@@ -28,7 +28,7 @@ Parallel = Annotated[
 ]
 
 
-class Options:
+class TrainOptions:
     """Types and defaults of the options, in the order of the help."""
 
     objective: Annotated[str | None, typer.Argument(help=OBJECTIVES, autocompletion=among("objective"))] = None

@@ -29,11 +29,11 @@ def verify(
     anything is wrong."""
     from versatile_diffusion.cli.io.model import without_bars
     from versatile_diffusion.interop.verify import verify as examine
-    from versatile_diffusion.pipeline.models import fetched, find_model
+    from versatile_diffusion.pipeline.models import fetch_model, find_model
 
     with working(f"reading {source}"):
         without_bars()
-        report = examine(fetched(find_model(source), {}), layout=layout, numbers=not headers)
+        report = examine(fetch_model(find_model(source), {}), layout=layout, numbers=not headers)
     show_json(report.record()) if json else show_report(report)
     return int(not report.ok)
 

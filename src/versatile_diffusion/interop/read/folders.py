@@ -138,7 +138,7 @@ def _heads(config: Json) -> int:
     if isinstance(heads, int):
         return heads
     if len(set(heads)) == 1:
-        return heads[0]
+        return int(heads[0])
     raise ValueError(f"every level must have the same number of attention heads (Stable Diffusion v1 has), got {heads}")
 
 

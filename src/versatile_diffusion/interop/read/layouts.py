@@ -155,7 +155,7 @@ def _checkpoint(place: Path, layout: str | None, config: Configs) -> Found:
     if prefix := _prefix(whole):
         rest = len(whole) - len(inner := whole.select(prefix))
         whole = inner.noted(f"using the weights with prefix {prefix}, ignoring {rest} others")
-    row = next((row for row in CHECKPOINTS if layout == row.name or (not layout and _signed(whole, row))), None)
+    row = next((row for row in CHECKPOINTS if layout == row.name or (not layout and _has_sign(whole, row))), None)
     if row is None:
         said = "; ".join([", ".join(beginnings(whole)[:10]), *whole.notes])
         raise _unknown(place, f"{file.name} contains: {said}")
@@ -180,7 +180,7 @@ def _checkpoint(place: Path, layout: str | None, config: Configs) -> Found:
     )
 
 
-def _signed(tensors: Tensors, row: Checkpoint) -> bool:
+def _has_sign(tensors: Tensors, row: Checkpoint) -> bool:
     return any(re.match(row.sign, name) for name in tensors)
 
 

@@ -97,7 +97,7 @@ def plausible(shape: tuple[Any, ...]) -> bool:
     return sizes and math.prod(max(n, 1) for n in shape) < LARGEST
 
 
-class LeftOut(dict):
+class LeftOut(dict[str, Any]):
     """Placeholder of a skipped object. Items set by key are kept, as for dicts of another class."""
 
     def __new__(cls, *_args: Any, **_options: Any) -> LeftOut:
@@ -199,12 +199,12 @@ def _from_type(function: Callable[..., Any], _kind: Any, arguments: Any, _state:
     return function(*arguments)
 
 
-def _ordered(pairs: Any = ()) -> dict[str, Any]:
+def _plain_keys(pairs: Any = ()) -> dict[str, Any]:
     return {key: value for key, value in pairs if isinstance(key, str)}
 
 
 MADE: dict[str, Any] = {
-    "collections.OrderedDict": _ordered,
+    "collections.OrderedDict": _plain_keys,
     "collections.defaultdict": lambda *_: {},
     "torch.Size": tuple,
     "torch._utils._rebuild_tensor": _tensor,
@@ -241,7 +241,7 @@ def read_pickled(file: Path) -> Pickled:
     with file.open("rb") as opened:
         is_zip = opened.read(4) == b"PK\x03\x04"
         if is_zip and not zipfile.is_zipfile(opened):
-            raise ValueError(f"it is cut short {_lost(file)}")
+            raise ValueError(f"it is cut short {_describe_lost(file)}")
         opened.seek(0)
         return _read_zip(opened) if is_zip else _read_old(opened)
 
@@ -273,7 +273,7 @@ def _read_zip(opened: BinaryIO) -> Pickled:
         lost += [key] if places[key] + storage.nbytes > size else []
     if lost:
         names = [name for name, tensor in tensors_in(content) if tensor.storage.key in lost]
-        raise ValueError(f"incomplete are {listed(names or lost)}")
+        raise ValueError(f"incomplete are {format_names(names or lost)}")
     return Pickled(content, places, tuple(unpickler.left_out))
 
 
@@ -304,11 +304,11 @@ def _read_old(opened: BinaryIO) -> Pickled:
 def _begin(opened: BinaryIO, header: int) -> int:
     """Return the data offset of a zip record: after its header, whose last two fields are lengths."""
     opened.seek(header + 26)
-    name, extra = struct.unpack("<HH", opened.read(4))
-    return header + 30 + name + extra
+    lengths: tuple[int, int] = struct.unpack("<HH", opened.read(4))
+    return header + 30 + sum(lengths)
 
 
-def _lost(file: Path) -> str:
+def _describe_lost(file: Path) -> str:
     """Describe what is certainly missing in a truncated zip checkpoint: the pickle comes first, and lists storages in
     file order."""
     try:
@@ -323,7 +323,7 @@ def _lost(file: Path) -> str:
     for key, storage in unpickler.storages.items():
         ends[key] = end = end + storage.nbytes
     if lost := [name for name, tensor in tensors_in(content) if ends[tensor.storage.key] > room]:
-        return f"by more than {end - room:,} bytes; incomplete are {listed(lost)}"
+        return f"by more than {end - room:,} bytes; incomplete are {format_names(lost)}"
     return f"after {file.stat().st_size:,} bytes, and lacks the table at its end"
 
 
@@ -340,7 +340,7 @@ def tensors_in(content: Any) -> Iterator[tuple[str, StoredTensor]]:
             waiting += reversed([(str(key) if not isinstance(key, str) else key, one) for key, one in inner])
 
 
-def listed(names: Any, most: int = 3) -> str:
+def format_names(names: Any, most: int = 3) -> str:
     """Format the first few names, for a message."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

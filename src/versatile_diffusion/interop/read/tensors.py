@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from versatile_diffusion.interop.read.pickled import StoredTensor, listed, plausible, read_pickled
+from versatile_diffusion.interop.read.pickled import StoredTensor, format_names, plausible, read_pickled
 from versatile_diffusion.interop.read.wrapped import find_state, unwrap_name
 from versatile_diffusion.printable import shown
 from versatile_diffusion.reading import INDEX_SUFFIX, parse_json, reading, shards_of
@@ -156,7 +156,7 @@ class Tensors(Mapping[str, Tensor]):
             if twice := whole.entries.keys() & tensors.entries.keys():
                 name = min(twice)
                 files = f"{whole.entries[name].file} and {tensors.entries[name].file}"
-                raise ValueError(f"{files} both contain {listed(sorted(twice))}")
+                raise ValueError(f"{files} both contain {format_names(sorted(twice))}")
             whole.entries |= tensors.entries
             whole._readers |= tensors._readers
             whole.notes = tuple(dict.fromkeys((*whole.notes, *tensors.notes)))
@@ -194,7 +194,9 @@ def _only_file(folder: Path) -> Path:
         if found := sorted(folder.glob(f"*{suffix}")):
             if len(found) == 1:
                 return found[0]
-            raise ValueError(f"{folder} contains several weight files; give one of: {listed(f.name for f in found)}")
+            raise ValueError(
+                f"{folder} contains several weight files; give one of: {format_names(f.name for f in found)}"
+            )
     raise ValueError(f"{folder} contains no weights (*{', *'.join(SUFFIXES)})")
 
 
@@ -202,7 +204,7 @@ def _open_shards(index: Path) -> Tensors:
     places = shards_of(index)
     shards = {name: open_tensors(index.parent / name) for name in dict.fromkeys(places.values())}
     if lacking := [name for name, shard in places.items() if name not in shards[shard]]:
-        raise ValueError(f"its files lack {listed(lacking)}")
+        raise ValueError(f"its files lack {format_names(lacking)}")
     return Tensors.merged(shards.values())
 
 
@@ -224,7 +226,7 @@ def _open_safetensors(file: Path) -> Tensors:
     end = max((end for _, end in spans.values()), default=0)
     if end > room:
         lost = sorted((name for name in spans if spans[name][1] > room), key=lambda name: spans[name][1])
-        raise ValueError(f"it is cut short by {end - room:,} bytes; incomplete are {listed(lost)}")
+        raise ValueError(f"it is cut short by {end - room:,} bytes; incomplete are {format_names(lost)}")
     if end < room:
         raise ValueError(f"it has {room - end:,} bytes beyond its entries")
     ordered = sorted(span for span in spans.values() if span[0] < span[1])
@@ -251,7 +253,7 @@ def _open_pickled(file: Path) -> Tensors:
     pickled = read_pickled(file)
     state, notes = find_state(pickled.content)
     if pickled.left_out:
-        notes = (*notes, f"ignored {listed(pickled.left_out)}, which are not tensors")
+        notes = (*notes, f"ignored {format_names(pickled.left_out)}, which are not tensors")
     entries, readers = {}, {}
     for name, stored in state.items():
         if name in entries:
@@ -264,11 +266,11 @@ def _open_pickled(file: Path) -> Tensors:
             readers[name] = entries[name].mapped
         else:
             entries[name] = TensorEntry(name, stored.shape, stored.dtype, file)
-            readers[name] = partial(_strided, whole, stored)
+            readers[name] = partial(_strided_view, whole, stored)
     return Tensors(entries, readers, notes)
 
 
-def _strided(whole: TensorEntry, stored: StoredTensor) -> Tensor:
+def _strided_view(whole: TensorEntry, stored: StoredTensor) -> Tensor:
     """Return a tensor that is a strided view of its storage."""
     return whole.mapped().as_strided(stored.shape, stored.stride, stored.offset)
 

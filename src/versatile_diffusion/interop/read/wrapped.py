@@ -29,7 +29,7 @@ def find_state(content: Any) -> tuple[State, tuple[str, ...]]:
     Raises:
         ValueError: several candidates.
     """
-    states = {path: state for path, state in _states(content) if not _named(path, TRAINING)}
+    states = {path: state for path, state in _states(content) if not _has_word(path, TRAINING)}
     if not states:
         return {}, ()
     most = max(map(len, states.values()))
@@ -40,11 +40,11 @@ def find_state(content: Any) -> tuple[State, tuple[str, ...]]:
         averages = [path for path in averages if len(states[path]) == most]
     chosen = averages or first
     if len(chosen) > 1:
-        found = " and ".join(sorted(map(_called, chosen)))
+        found = " and ".join(sorted(map(_format_path, chosen)))
         raise ValueError(f"it contains several state dicts of {most} tensors, {found}; save one to a separate file")
     (path,) = chosen
-    others = sorted(_called(other) for other in states if other != path)
-    notes = [f"using the weights in {_called(path)}"] if path else []
+    others = sorted(_format_path(other) for other in states if other != path)
+    notes = [f"using the weights in {_format_path(path)}"] if path else []
     if others and (len(others) > 1 or averages or any(map(is_average, states))):
         notes.append(f"not those in {', '.join(others[:3])}{f' and {len(others) - 3} more' if others[3:] else ''}")
     return states[path], (", ".join(notes),) if notes else ()
@@ -52,7 +52,7 @@ def find_state(content: Any) -> tuple[State, tuple[str, ...]]:
 
 def is_average(path: Iterable[str]) -> bool:
     """Return whether keys or name parts indicate averaged weights."""
-    return _named(path, AVERAGES)
+    return _has_word(path, AVERAGES)
 
 
 def unwrap_name(name: str) -> tuple[str, list[str]]:
@@ -79,9 +79,9 @@ def _states(content: Any) -> Iterator[tuple[Path, State]]:
         level = inner
 
 
-def _named(path: Iterable[str], words: tuple[str, ...]) -> bool:
+def _has_word(path: Iterable[str], words: tuple[str, ...]) -> bool:
     return any(word.startswith(words) for part in path for word in re.split("[^a-z]", part.lower()))
 
 
-def _called(path: Path) -> str:
+def _format_path(path: Path) -> str:
     return ".".join(path) or "the file itself"

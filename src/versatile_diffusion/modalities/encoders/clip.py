@@ -28,7 +28,7 @@ from versatile_diffusion.modalities.base import ContextEncoder
 from versatile_diffusion.modalities.image import mask_levels
 from versatile_diffusion.modalities.image.colours import to_rgb
 from versatile_diffusion.modalities.text import truncate_text
-from versatile_diffusion.numeric import unit, widened
+from versatile_diffusion.numeric import unit, widen
 from versatile_diffusion.printable import shown
 from versatile_diffusion.reading import reading
 
@@ -65,7 +65,7 @@ class CLIPTextContext(ContextEncoder):
     def forward(self, ids: Int[Tensor, "b length"]) -> Float[Tensor, "b length d"]:
         """Encode token ids, padded with the end token, to contexts. Padding is not masked."""
         out = self.model(input_ids=ids.to(self.device))
-        return _divided(self.model.text_projection(out.last_hidden_state), out.text_embeds[:, None])
+        return _divide(self.model.text_projection(out.last_hidden_state), out.text_embeds[:, None])
 
     def encode(self, values: Sequence[str], masks: Sequence[Any] | None = None) -> Tensor:
         """Encode texts to contexts (B, length, D).
@@ -121,7 +121,8 @@ def load_tokenizer(folder: str | PathLike[str]) -> CLIPTokenizer | None:
     if not known:
         return None
     with reading(folder, "a CLIP tokenizer"):
-        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)  # nosec B615 # a local folder
+        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)  # nosec B615 # a local folder
+        return tokenizer
 
 
 class CLIPImageContext(ContextEncoder):
@@ -157,7 +158,7 @@ class CLIPImageContext(ContextEncoder):
         hidden = tower.pre_layrnorm(tower.embeddings(pixel_values.to(self.device, self.dtype)) * kept)
         hidden = tower.post_layernorm(tower.encoder(inputs_embeds=hidden).last_hidden_state)
         tokens = self.model.visual_projection(hidden)
-        return _divided(tokens, tokens[:, :1]) * kept
+        return _divide(tokens, tokens[:, :1]) * kept
 
     def token_masks(self, masks: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b tokens 1"]:
         """Return the mask value of each token: the overall mean for token 0, the patch mean for the others."""
@@ -208,10 +209,10 @@ class CLIPImageContext(ContextEncoder):
         return interpolate(whole, (self.side, self.side), mode="bilinear")
 
 
-def _divided(tokens: Float[Tensor, "b tokens d"], by: Float[Tensor, "b 1 d"]) -> Float[Tensor, "b tokens d"]:
+def _divide(tokens: Float[Tensor, "b tokens d"], by: Float[Tensor, "b 1 d"]) -> Float[Tensor, "b tokens d"]:
     """Divide tokens by the norm of one of them; a zero norm, e.g. from an empty mask, gives zeros."""
-    norm = widened(by).norm(dim=-1, keepdim=True)
-    return (widened(tokens) / norm.clamp_min(torch.finfo(norm.dtype).tiny)).to(tokens.dtype)
+    norm: Tensor = widen(by).norm(dim=-1, keepdim=True)
+    return (widen(tokens) / norm.clamp_min(torch.finfo(norm.dtype).tiny)).to(tokens.dtype)
 
 
 def _first(size: Any) -> int:

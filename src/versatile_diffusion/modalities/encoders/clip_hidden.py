@@ -34,4 +34,5 @@ class CLIPHiddenTextContext(CLIPTextContext):
     @torch.no_grad()
     def forward(self, ids: Int[Tensor, "b length"]) -> Float[Tensor, "b length d"]:
         """Encode token ids, padded with the end token, to contexts. Padding is not masked."""
-        return self.model(input_ids=ids.to(self.device)).last_hidden_state
+        hidden: Tensor = self.model(input_ids=ids.to(self.device)).last_hidden_state
+        return hidden

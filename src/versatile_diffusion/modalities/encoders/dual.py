@@ -37,7 +37,7 @@ _START = "<s>"
 
 
 @dataclass(frozen=True)
-class Embedding:
+class DualEmbedding:
     """Global vectors of a batch, each of unit norm: content (B, 160) and style (B, 32)."""
 
     concept: Tensor
@@ -48,7 +48,7 @@ class Embedding:
 class Features:
     """Output of a tower: the global embedding, and local vectors (B, N, D) of any scale, zero for padding."""
 
-    embedding: Embedding
+    embedding: DualEmbedding
     local: Tensor
 
     def tokens(self, scale: float) -> Float[Tensor, "b n+1 d"]:
@@ -57,10 +57,10 @@ class Features:
         return scale * unit(torch.cat([first[:, None], self.local], dim=1))
 
 
-def split(vectors: Float[Tensor, "... d"]) -> Embedding:
+def split(vectors: Float[Tensor, "... d"]) -> DualEmbedding:
     """Split vectors into content and style, and normalise each."""
     concept, style = vectors[..., :CONCEPT], vectors[..., CONCEPT:]
-    return Embedding(unit(concept), unit(style))
+    return DualEmbedding(unit(concept), unit(style))
 
 
 def _norm_relu_conv(channels: int, out: int, stride: int = 1) -> nn.Sequential:
@@ -139,7 +139,7 @@ class DualImageEncoder(ContextEncoder):
         return self._features(values, masks).tokens(self.config.token_scale)
 
     @torch.no_grad()
-    def embed(self, values: Sequence[Image.Image]) -> Embedding:
+    def embed(self, values: Sequence[Image.Image]) -> DualEmbedding:
         """Return global vectors, comparable with those of texts by inner product."""
         return self._features(values, None).embedding
 
@@ -255,7 +255,7 @@ class DualTextEncoder(ContextEncoder):
         return truncate_text(value, lambda text: len(self._encodings([text])[0].ids) <= self.config.limit)
 
     @torch.no_grad()
-    def embed(self, values: Sequence[str]) -> Embedding:
+    def embed(self, values: Sequence[str]) -> DualEmbedding:
         """Return global vectors, comparable with those of images by inner product."""
         return self(self.ids(values)).embedding
 
@@ -292,7 +292,7 @@ class DualTextEncoder(ContextEncoder):
             )
         return self.tokenizer.encode_batch([value.lower().strip() for value in values])
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **options: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **options: Any) -> None:
         """Write config, weights and `tokenizer.json`."""
         super().save_pretrained(save_directory, *args, **options)
         if self.tokenizer is not None:

@@ -19,7 +19,7 @@ from versatile_diffusion.modalities.image.colours import to_rgb
 from versatile_diffusion.modalities.image.files import MOST_PIXELS as MOST_PIXELS
 from versatile_diffusion.modalities.image.files import is_file, name_of, open_image
 from versatile_diffusion.modalities.records import IMAGE as IMAGE
-from versatile_diffusion.numeric import widened
+from versatile_diffusion.numeric import widen
 
 
 def image_data_stream(
@@ -55,7 +55,7 @@ def check_image(value: Any) -> Image.Image:
     if is_file(value):
         return to_rgb(open_image(value), name_of(value))
     if isinstance(value, Tensor) and value.ndim == 3:
-        value = widened(value.detach()).movedim(0, -1).cpu().numpy()
+        value = widen(value.detach()).movedim(0, -1).cpu().numpy()
     if isinstance(value, np.ndarray):
         value = _from_array(value)
     if not isinstance(value, Image.Image):

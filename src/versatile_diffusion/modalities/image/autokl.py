@@ -44,7 +44,8 @@ class AutoKLCodec(Codec):
     @property
     def factor(self) -> int:
         """Downsampling factor, e.g. 8."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return factor
 
     def latent_shape(self, **size: int) -> tuple[int, ...]:
         """Return channels, rows and columns of the latent of an image of `height` by `width` pixels (by default the
@@ -104,7 +105,9 @@ class AutoKLCodec(Codec):
     def encode_pixels(self, pixels: Float[Tensor, "b 3 height width"], generators: Generators = None) -> Tensor:
         """Encode RGB in [0, 1] to latents (B, C, h, w); see `encode`."""
         posterior = self.vae.encode(pixels.to(self.device, self.dtype) * 2 - 1).latent_dist
-        return self.vae.config.scaling_factor * (posterior.mean + posterior.std * _noise(posterior.mean, generators))
+        latents: Tensor = posterior.mean + posterior.std * _noise(posterior.mean, generators)
+        scale: float = self.vae.config.scaling_factor
+        return scale * latents
 
     @torch.no_grad()
     def decode_pixels(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:

@@ -45,7 +45,7 @@ def png_pixels(data: bytes) -> tuple[bytes, bytes | None]:
 
 def png_profile(chunk: bytes) -> bytes:
     """Return the colour profile of an iCCP chunk; zlib.error if damaged or larger than `MOST_PROFILE`."""
-    return _inflated(chunk.partition(b"\0")[2][1:], MOST_PROFILE)
+    return _inflate(chunk.partition(b"\0")[2][1:], MOST_PROFILE)
 
 
 def png_text(data: bytes, key: str) -> str | None:
@@ -61,13 +61,13 @@ def png_text(data: bytes, key: str) -> str | None:
         if kind == b"tEXt":
             return content.decode("latin-1")
         if kind == b"zTXt":
-            return _inflated(content[1:], MOST_TEXT).decode("latin-1")
+            return _inflate(content[1:], MOST_TEXT).decode("latin-1")
         packed, text = content[:1] == b"\1", content[2:].split(b"\0", 2)[-1]
-        return (_inflated(text, MOST_TEXT) if packed else text).decode("utf-8")
+        return (_inflate(text, MOST_TEXT) if packed else text).decode("utf-8")
     return None
 
 
-def _inflated(packed: bytes, most: int) -> bytes:
+def _inflate(packed: bytes, most: int) -> bytes:
     machine = zlib.decompressobj()
     whole = machine.decompress(packed, most)
     if machine.unconsumed_tail or not machine.eof:

@@ -100,7 +100,7 @@ def open_image(file: Any, name: str = "", side: int | None = None) -> Image.Imag
     name = name or name_of(file)
     data = _bytes_of(file, name)
     with one_sentence(name):
-        picture = _opened(data, name)
+        picture = _open(data, name)
         check_size(picture)
         if picture.format == "JPEG" and picture.width * picture.height * data.count(SCAN) > MOST_SCANNED:
             raise TooLargeError(
@@ -119,7 +119,7 @@ def read_text(file: Any, key: str, name: str = "") -> str | None:
     with one_sentence(name):
         if data.startswith(PNG):
             return png_text(data, key)
-        _opened(data, name)  # raises if it is not an image
+        _open(data, name)  # raises if it is not an image
         return None
 
 
@@ -169,7 +169,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _opened(data: bytes, name: str) -> Image.Image:
+def _open(data: bytes, name: str) -> Image.Image:
     profile = None
     if data.startswith(PNG):
         data, profile = png_pixels(data)

@@ -77,6 +77,9 @@ class LiteVAE(Codec):
     modality: ClassVar[str] = "image"
     slicing = False
 
+    latent_mean: Tensor
+    latent_std: Tensor
+
     @register_to_config
     def __init__(self, widths: Sequence[int] = (64, 128), latent_channels: int = 4, sample_size: int = 64):
         super().__init__()
@@ -156,7 +159,9 @@ class LiteVAE(Codec):
         if options:
             raise ValueError(f"the image decoder takes no options; got {', '.join(options)}")
         raw = self.denormalise(latents.to(self.device, self.dtype))
-        pixels = torch.cat([self.reconstruct(part) for part in raw.split(1 if self.slicing else max(len(raw), 1))])
+        pixels = torch.cat(
+            [self.reconstruct(part) for part in torch.split(raw, 1 if self.slicing else max(len(raw), 1))]
+        )
         pixels = check_finite(pixels, "the pixels that the codec decoded", self).clamp(0, 1)
         array = rearrange(pixels.float().mul(255).round().byte(), "b c h w -> b h w c").cpu().numpy()
         return [Image.fromarray(picture) for picture in array]

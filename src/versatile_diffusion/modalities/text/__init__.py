@@ -103,7 +103,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def said(text: str) -> str:
+def normalise_text(text: str) -> str:
     """Normalise case and spaces, so that duplicates compare equal."""
     return one_line(text.lower())
 

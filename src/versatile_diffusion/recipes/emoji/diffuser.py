@@ -12,6 +12,7 @@ import torch
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.bank import ModalityBank
+from versatile_diffusion.modalities.base import Codec, ContextEncoder
 from versatile_diffusion.modalities.encoders.dual import DualImageEncoder, DualTextEncoder
 from versatile_diffusion.modalities.image.lite_vae import LiteVAE
 from versatile_diffusion.modalities.text.optimus import Optimus
@@ -21,7 +22,7 @@ from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
 from versatile_diffusion.recipes.emoji.views import views
 from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserObjective, DiffuserSettings
 from versatile_diffusion.training.diffuser.pairs import Pairs
-from versatile_diffusion.training.diffuser.promotion import deepened
+from versatile_diffusion.training.diffuser.promotion import deepen
 
 SMALL = DiffuserSettings(
     stage="official",
@@ -103,9 +104,9 @@ def emoji_objective(
     before = order[: order.index(options.stage)][-1:]
     start = None
     if before and not fresh:
-        start = MultiFlowUNet.from_pretrained(finished(runs / STAGE_FOLDERS[before[0]]) / "unet")
+        start = MultiFlowUNet.from_pretrained(export_of(runs / STAGE_FOLDERS[before[0]]) / "unet")
     bank = emoji_bank(runs, options.data, options.contexts).to(device)
-    options = _fitted(options, bank)
+    options = _fit_width(options, bank)
     items = {split: EmojiSet.load(data, split) for split in ("train", "pair-val")}
     pairs = {
         split: Pairs.encode(
@@ -140,26 +141,28 @@ def second_objective(
     Raises:
         ValueError: the model is not installed, or `data` holds no set.
     """
-    bank, model, start = _installed(fresh)
+    bank, model, start = _load_installed(fresh)
     bank = bank.to(device).eval()
-    options = _fitted(options, bank)
+    options = _fit_width(options, bank)
     items = {split: EmojiSet.load(data, split) for split in ("train", "pair-val")}
-    train, held_out = (_viewed(items[split], count, bank, out) for split, count in (("train", VIEWS), ("pair-val", 1)))
+    train, held_out = (
+        _several_views(items[split], count, bank, out) for split, count in (("train", VIEWS), ("pair-val", 1))
+    )
     again = [VIEWS * (row * len(items["train"]) // MEASURED_AGAIN) for row in range(MEASURED_AGAIN)]
     model["vocabulary"] = items["train"].vocabulary()
     looks = _looks(items["pair-val"])
-    begin = None if start is None else _continued(start, options)
+    begin = None if start is None else _continue(start, options)
     return DiffuserObjective(options, train, held_out, bank, looks, begin, device, model, seen=train.only(again))
 
 
-def _continued(start: MultiFlowUNet, options: DiffuserSettings) -> MultiFlowUNet:
+def _continue(start: MultiFlowUNet, options: DiffuserSettings) -> MultiFlowUNet:
     """The diffuser with the depth of the options, and those of its data streams that have their settings."""
     had = start.config["data_streams"]
     kept = [modality for modality in options.data if had.get(modality) == options.data_streams[modality]]
-    return deepened(start, options.unet["depth"], kept)
+    return deepen(start, options.unet["depth"], kept)
 
 
-def _installed(fresh: bool) -> tuple[ModalityBank, dict[str, Any], MultiFlowUNet | None]:
+def _load_installed(fresh: bool) -> tuple[ModalityBank, dict[str, Any], MultiFlowUNet | None]:
     """Load the installed model: codecs, encoders, styles and defaults, and its diffuser if requested."""
     folder = Path(find_model("emoji"))
     config = VersatileDiffusionPipeline.load_config(str(folder))
@@ -168,7 +171,7 @@ def _installed(fresh: bool) -> tuple[ModalityBank, dict[str, Any], MultiFlowUNet
     return bank, {name: dict(config[name]) for name in ("styles", "defaults")}, unet
 
 
-def _viewed(items: EmojiSet, count: int, bank: ModalityBank, out: Path) -> Pairs:
+def _several_views(items: EmojiSet, count: int, bank: ModalityBank, out: Path) -> Pairs:
     """Return the items with `count` views each, adjacent."""
     rows = [row for row in range(len(items)) for _ in range(count)]
     pictures = [
@@ -191,7 +194,7 @@ def _viewed(items: EmojiSet, count: int, bank: ModalityBank, out: Path) -> Pairs
     )
 
 
-def _fitted(options: DiffuserSettings, bank: ModalityBank) -> DiffuserSettings:
+def _fit_width(options: DiffuserSettings, bank: ModalityBank) -> DiffuserSettings:
     """Set the text stream's width to that of the codec's latents, which is known after its export."""
     if "text" not in options.data:
         return options
@@ -203,20 +206,20 @@ def _fitted(options: DiffuserSettings, bank: ModalityBank) -> DiffuserSettings:
 
 def emoji_bank(runs: Path, data: Sequence[str], contexts: Sequence[str]) -> ModalityBank:
     """Load the trained codecs of the modalities in `data`, and the context encoders of those in `contexts`."""
-    codecs = {"image": LiteVAE, "text": Optimus}
-    encoders = {"image": DualImageEncoder, "text": DualTextEncoder}
+    codecs: dict[str, type[Codec]] = {"image": LiteVAE, "text": Optimus}
+    encoders: dict[str, type[ContextEncoder]] = {"image": DualImageEncoder, "text": DualTextEncoder}
     return ModalityBank(
-        {m: codecs[m].from_pretrained(finished(runs / f"{m}-codec")) for m in data},
+        {m: codecs[m].from_pretrained(export_of(runs / f"{m}-codec")) for m in data},
         {m: encoders[m].from_pretrained(_encoder(runs, m)) for m in contexts},
     ).eval()
 
 
 def _encoder(runs: Path, modality: str) -> Path:
     """Return the run of an encoder; the image encoder has its own run after that of both encoders."""
-    return finished(runs / "image-context") if modality == "image" else finished(runs / "context-encoders") / modality
+    return export_of(runs / "image-context") if modality == "image" else export_of(runs / "context-encoders") / modality
 
 
-def finished(run: Path) -> Path:
+def export_of(run: Path) -> Path:
     """Return the export of a run.
 
     Raises:

@@ -29,4 +29,5 @@ def imagenet_file() -> Path:
 
 def imagenet_weights() -> dict[str, Tensor]:
     """Return the weights under their original names; ValueError if not installed."""
-    return torch.load(imagenet_file(), map_location="cpu", weights_only=True)
+    weights: dict[str, Tensor] = torch.load(imagenet_file(), map_location="cpu", weights_only=True)
+    return weights

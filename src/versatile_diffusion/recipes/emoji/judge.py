@@ -28,7 +28,8 @@ from versatile_diffusion.evaluation.judge_network import STAGES, Block, PictureJ
 from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
 from versatile_diffusion.recipes.emoji.imagenet import imagenet_weights
 from versatile_diffusion.recipes.emoji.parts import HELD_OUT
-from versatile_diffusion.recipes.emoji.spoilt import FEWEST, SPOILT, between, blur, spoilt
+from versatile_diffusion.recipes.emoji.spoilt import FEWEST, SPOILT, between, blur, corrupt
+from versatile_diffusion.sheets import in_rows
 from versatile_diffusion.training.engine.loop import Objective
 from versatile_diffusion.training.engine.optimizer import split_parameters
 from versatile_diffusion.training.parts.codecs import pictures_to_pixels
@@ -113,9 +114,9 @@ class JudgeObjective(Objective[PictureJudge]):
         self.concept_keys = [parts[0].concept_keys[row] for row in known]
         self.concept_names = [parts[0].concept_names[row] for row in known]
         self.style_names = parts[0].style_names
-        self.pictures = _joined([part.pictures[rows] for part, rows in zip(parts, kept, strict=True)], device)
+        self.pictures = _join([part.pictures[rows] for part, rows in zip(parts, kept, strict=True)], device)
         self.concepts = torch.from_numpy(np.searchsorted(known, numbers)).to(device)
-        self.styles = _joined([part.styles[rows] for part, rows in zip(parts, kept, strict=True)], device)
+        self.styles = _join([part.styles[rows] for part, rows in zip(parts, kept, strict=True)], device)
         mirrors = [part.may_mirror(row) for part, rows in zip(parts, kept, strict=True) for row in rows]
         self.mirrors = torch.tensor(mirrors, device=device)
         unseen = [split for split in HELD_OUT if split not in settings.splits]
@@ -134,7 +135,11 @@ class JudgeObjective(Objective[PictureJudge]):
     def _start(self) -> PictureJudge:
         """Build the judge before the first step."""
         recipe = self.recipe
-        shape = {"stages": [list(stage) for stage in recipe.stages], "width": recipe.width, "side": recipe.side}
+        shape: dict[str, Any] = {
+            "stages": [list(stage) for stage in recipe.stages],
+            "width": recipe.width,
+            "side": recipe.side,
+        }
         judge = PictureJudge(self.concept_keys, self.style_names, self.concept_names, **shape).to(self.device)
         if recipe.pretrained:
             judge.start_from(imagenet_weights())
@@ -149,7 +154,7 @@ class JudgeObjective(Objective[PictureJudge]):
         recipe, generator = self.recipe, torch.Generator(self.device).manual_seed(1)
         rows = torch.arange(len(self.pictures), device=self.device).repeat(recipe.views)
         rows = rows[torch.randperm(len(rows), generator=generator, device=self.device)]
-        parts = [self._labelled(part, generator) for part in rows.split(self.batch_size)]
+        parts = [self._labelled(part, generator) for part in torch.split(rows, self.batch_size)]
         with torch.no_grad():
             features = torch.cat([self._start.embed(part.pixels) for part in parts if part.pixels is not None])
         return features, torch.cat([part.concepts for part in parts]), torch.cat([part.styles for part in parts])
@@ -193,9 +198,9 @@ class JudgeObjective(Objective[PictureJudge]):
         turned = (between(0, 1, generator, len(rows)) < 0.5) & self.mirrors[rows, None, None, None]
         pixels = torch.where(turned, pixels.flip(3), pixels)
         real, rest = pixels[: recipe.pictures], pixels[recipe.pictures :]
-        parts = [_worn(real, recipe, generator)]
-        parts += [spoilt(rest, generator)] if len(rest) >= FEWEST else [rest.roll(1, 1)] if len(rest) else []
-        return _tinted(torch.cat(parts), recipe, generator)
+        parts = [_degrade(real, recipe, generator)]
+        parts += [corrupt(rest, generator)] if len(rest) >= FEWEST else [rest.roll(1, 1)] if len(rest) else []
+        return _tint(torch.cat(parts), recipe, generator)
 
     def loss(self, module: PictureJudge, batch: JudgeBatch) -> tuple[Tensor, dict[str, Tensor]]:
         verdict = module(batch.pixels) if batch.features is None else module.heads(batch.features)
@@ -222,8 +227,8 @@ class JudgeObjective(Objective[PictureJudge]):
         for place, concept in enumerate(found):
             if concept >= 0:
                 shown[place] = self.pictures[int((self.concepts == concept).nonzero()[0, 0])].cpu().numpy()
-        sheet = np.stack([data.pictures[rows], shown])
-        Image.fromarray(rearrange(sheet, "two n h w c -> (two h) (n w) c")).save(path.with_suffix(".png"))
+        real, nearest = ([Image.fromarray(one) for one in images] for images in (data.pictures[rows], shown))
+        in_rows(real, nearest, columns=len(rows)).save(path.with_suffix(".png"))
 
     def export(self, module: PictureJudge, folder: Path) -> None:
         """Write the judge, and its confusions on pair-test (`confusions.json`)."""
@@ -241,11 +246,11 @@ def _without_siblings(data: EmojiSet) -> list[int]:
     return [row for row, what in enumerate(drawn) if what not in alone]
 
 
-def _joined(parts: list[np.ndarray], device: torch.device) -> Tensor:
+def _join(parts: list[np.ndarray], device: torch.device) -> Tensor:
     return torch.from_numpy(np.concatenate(parts)).to(device)
 
 
-def _worn(pixels: Tensor, recipe: JudgeSettings, generator: torch.Generator) -> Tensor:
+def _degrade(pixels: Tensor, recipe: JudgeSettings, generator: torch.Generator) -> Tensor:
     """Degrade images slightly by blur, noise or a missing patch, as a codec may; they stay recognisable."""
     size, side = len(pixels), pixels.shape[-1]
     soft = between(-1, 1, generator, size).clamp(min=0)
@@ -261,7 +266,7 @@ def _worn(pixels: Tensor, recipe: JudgeSettings, generator: torch.Generator) -> 
     return torch.where(patch, torch.ones_like(pixels), pixels)
 
 
-def _tinted(pixels: Tensor, recipe: JudgeSettings, generator: torch.Generator) -> Tensor:
+def _tint(pixels: Tensor, recipe: JudgeSettings, generator: torch.Generator) -> Tensor:
     """Scale the contrast of each image, overall and per channel."""
     changes = 2 * torch.rand(len(pixels), 4, 1, 1, generator=generator, device=pixels.device) - 1
     factor = 1 + recipe.tint * (changes[:, :1] + 0.5 * changes[:, 1:])

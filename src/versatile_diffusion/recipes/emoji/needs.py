@@ -18,7 +18,7 @@ TAUGHT = ("context-encoders", "image-context")
 """Runs that need the teacher."""
 
 
-def missing(data: Path, runs: Path | None = None) -> list[str]:
+def list_missing(data: Path, runs: Path | None = None) -> list[str]:
     """List missing prerequisites, one sentence each.
 
     Args:
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="data set folder")
     parser.add_argument("--runs", type=Path, help="folder of the runs, if context encoders are trained")
     given = parser.parse_args()
-    found = missing(given.data, given.runs)
+    found = list_missing(given.data, given.runs)
     for sentence in found:
         print(f"error: {sentence}", file=sys.stderr)
     return 2 if found else 0

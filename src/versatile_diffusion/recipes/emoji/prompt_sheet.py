@@ -20,18 +20,19 @@ from PIL import Image, ImageDraw, ImageFont
 
 from versatile_diffusion.evaluation.baselines import find_subject
 from versatile_diffusion.evaluation.judge_network import PictureJudge
-from versatile_diffusion.evaluation.networks import fitted, load_judge, pixels
+from versatile_diffusion.evaluation.networks import fit_images, load_judge, pixels
 from versatile_diffusion.evaluation.protocol import Protocol
 from versatile_diffusion.evaluation.subjects import Subject
 from versatile_diffusion.files import write_whole
 from versatile_diffusion.recipes.emoji.prompts import FIXED_PROMPTS, FixedPrompt
 from versatile_diffusion.records.record import fingerprint
+from versatile_diffusion.sheets import INK, Layout, tile_images, wrap
 from versatile_diffusion.tasks import TASKS
 
 AMONG = 5
 """Number of top predictions in which the concept counts as recognised."""
 TILE, COLUMNS, GAP, LINES = 128, 8, 6, 3
-INK, RIGHT, WRONG = (32, 32, 32), (0, 128, 0), (192, 0, 0)
+RIGHT, WRONG = (0, 128, 0), (192, 0, 0)
 FONT_SIZE = 11
 
 
@@ -49,7 +50,9 @@ def generate(subject: Subject, prompts: Sequence[FixedPrompt], protocol: Protoco
 
 
 @torch.no_grad()
-def verdicts(judge: PictureJudge, prompts: Sequence[FixedPrompt], images: Sequence[Image.Image]) -> list[dict]:
+def verdicts(
+    judge: PictureJudge, prompts: Sequence[FixedPrompt], images: Sequence[Image.Image]
+) -> list[dict[str, Any]]:
     """Return the judge's verdict per image: its top predictions (empty if refused), the index of the first one that
     matches the prompt (null if none), and whether the style matches."""
     verdict = judge(pixels(images, judge.device))
@@ -70,7 +73,7 @@ def verdicts(judge: PictureJudge, prompts: Sequence[FixedPrompt], images: Sequen
     return rows
 
 
-def counts(rows: Sequence[dict]) -> dict[str, int]:
+def counts(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
     """Return the number of prompts and of correct verdicts."""
     return {
         "prompts": len(rows),
@@ -82,44 +85,30 @@ def counts(rows: Sequence[dict]) -> dict[str, int]:
     }
 
 
-def sheet(prompts: Sequence[FixedPrompt], images: Sequence[Image.Image], rows: Sequence[dict]) -> Image.Image:
+def sheet(prompts: Sequence[FixedPrompt], images: Sequence[Image.Image], rows: Sequence[dict[str, Any]]) -> Image.Image:
     """Draw the images above their prompts and verdicts: green for a match with its rank, red for the top prediction
     without one. `rows` is empty without a judge."""
     font = ImageFont.load_default(FONT_SIZE)
-    high = TILE + (LINES + 1) * (FONT_SIZE + 3) + GAP
-    lines = -(-len(images) // COLUMNS)
-    canvas = Image.new("RGB", (COLUMNS * (TILE + GAP) + GAP, lines * high + GAP), "white")
+    layout = Layout(COLUMNS, (TILE, TILE), GAP, left=GAP, top=GAP, below=(LINES + 1) * (FONT_SIZE + 3))
+    canvas = tile_images(images, layout)
     draw = ImageDraw.Draw(canvas)
-    for place, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
-        left, top = GAP + place % COLUMNS * (TILE + GAP), GAP + place // COLUMNS * high
-        canvas.paste(image.convert("RGB").resize((TILE, TILE), Image.Resampling.NEAREST), (left, top))
-        written = _in_lines(prompt.text, font)
-        draw.multiline_text((left, top + TILE + 2), "\n".join(written), INK, font, spacing=2)
+    for number, prompt in enumerate(prompts):
+        left, top = layout.place(number)
+        lines = wrap(prompt.text, TILE, font)[:LINES]
+        draw.multiline_text((left, top + TILE + 2), "\n".join(lines), INK, font, spacing=2)
         if rows:
-            row = rows[place]
-            told = _in_lines(_told(row), font)[0]
-            down = top + TILE + 2 + len(written) * (FONT_SIZE + 3)
-            draw.text((left, down), told, WRONG if row["place"] is None else RIGHT, font)
+            row = rows[number]
+            down = top + TILE + 2 + len(lines) * (FONT_SIZE + 3)
+            verdict = wrap(_verdict(row), TILE, font)[0]
+            draw.text((left, down), verdict, WRONG if row["place"] is None else RIGHT, font)
     return canvas
 
 
-def _told(row: dict) -> str:
+def _verdict(row: dict[str, Any]) -> str:
     """Format a verdict."""
     if row["place"] is not None:
         return f"{row['place'] + 1}: {row['seen'][row['place']]}"
     return row["seen"][0] if row["seen"] else "nothing"
-
-
-def _in_lines(text: str, font: Any) -> list[str]:
-    """Wrap a text to the width of a tile, at most `LINES` lines."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > TILE:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines[:LINES]
 
 
 def write(
@@ -130,7 +119,7 @@ def write(
     prompts: Sequence[FixedPrompt] = FIXED_PROMPTS,
 ) -> dict[str, Any]:
     """Generate the sheet, write it with the verdicts to `out`, and return the content of the JSON file."""
-    images = fitted(generate(subject, prompts, protocol), protocol.side)
+    images = fit_images(generate(subject, prompts, protocol), protocol.side)
     rows = [] if judge is None else verdicts(judge, prompts, images)
     record = {
         "model": {"name": subject.name, "hash": subject.hash},

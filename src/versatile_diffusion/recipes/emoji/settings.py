@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from versatile_diffusion.recipes.emoji.diffuser import (
     SECOND,
     SMALL,
     emoji_objective,
-    finished,
+    export_of,
     second_objective,
 )
 from versatile_diffusion.recipes.emoji.judge import JudgeObjective, JudgeSettings
@@ -30,7 +31,7 @@ from versatile_diffusion.training.parts.teacher import teacher_folder
 from versatile_diffusion.training.parts.text_codec import TextCodecObjective, TextCodecSettings
 
 
-def image_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def image_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """The emoji model's image codec (1.9 M parameters): about 30 dB on concepts never seen.
 
     Measured on one shared CPU core, 1900 steps of 8 images (the first 600 on a schedule of 2600 steps, the next
@@ -42,7 +43,7 @@ def image_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Obje
     return ImageCodecObjective(pictures.pop("train"), pictures, ImageCodecSettings(), device), loop
 
 
-def context_encoders_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def context_encoders_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """The emoji model's context encoders (4 M parameters): the label of an image among the first five for about half.
 
     Measured on one shared CPU core, 780 steps of 96 images (the first 400 on a schedule of 1000), 32 minutes, in per
@@ -56,21 +57,22 @@ def context_encoders_emoji(data: Path, out: Path, device: torch.device) -> tuple
     return ContextEncodersObjective(context_data(data, out / "teacher", 24, device), recipe, device), loop
 
 
-def image_context_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def image_context_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """Goes on with the image encoder of the run `context-encoders` beside `out`; its texts stay.
 
     Measured on one shared CPU core, 1500 steps of 96 images, 73 minutes, in per cent, pair-test: image to its label
     among 1,500, first 46.3, first five 72.7 (before: 21.8 and 45.9); label to an image 52.4 and 79.9; style 74.3.
     Without sibling drawings 45.8, 71.2, 58.3, 84.0. On concept-test 20.1 and 42.1, no better than before.
     """
-    before = finished(out.parent / "context-encoders")
-    image, text = (kind.from_pretrained(before / kind.modality) for kind in (DualImageEncoder, DualTextEncoder))
+    before = export_of(out.parent / "context-encoders")
+    image = DualImageEncoder.from_pretrained(before / DualImageEncoder.modality)
+    text = DualTextEncoder.from_pretrained(before / DualTextEncoder.modality)
     known = context_data(data, before.parent / "teacher", text.config.limit, device)
     loop = LoopSettings(steps=1500, warmup=50, ema=0.995, clip=None, eval_minutes=10, sample_minutes=20)
     return ImageContextObjective(image.to(device), text.to(device), known, ImageContextSettings(), device), loop
 
 
-def text_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def text_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """The emoji model's text codec (3.5 M parameters), whose latents follow the text encoder of the run
     `context-encoders` beside `out`.
 
@@ -81,11 +83,11 @@ def text_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objec
     variance; with one 84 %, and 87 % of the labels are decoded right.
     """
     loop = LoopSettings(steps=1400, warmup=20, ema=0.99, eval_minutes=10, sample_minutes=10)
-    guide = DualTextEncoder.from_pretrained(finished(out.parent / "context-encoders") / "text")
+    guide = DualTextEncoder.from_pretrained(export_of(out.parent / "context-encoders") / "text")
     return TextCodecObjective(captions(data), TextCodecSettings(), device, guide), loop
 
 
-def judge_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def judge_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """The judge of generated images (4.0 M parameters); its seed is not that of the model's parts.
 
     Measured after one unbroken run of 700 steps, in per cent of the real images of pair-test: concept among 474 first
@@ -109,7 +111,7 @@ def judge_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective,
 
 def diffuser_emoji(
     stage: str, steps: int, data: Path, out: Path, device: torch.device
-) -> tuple[Objective, LoopSettings]:
+) -> tuple[Objective[Any], LoopSettings]:
     """A stage of the emoji model's diffuser (18.0 M parameters); the last one ends with the learning rate at zero.
 
     The shipped weights came of shorter stages (350, 650 and 1500 steps) and of ten further runs by hand (see the
@@ -122,7 +124,7 @@ def diffuser_emoji(
     return emoji_objective(replace(JOINT if last else SMALL, stage=stage), data, out, device), loop
 
 
-def diffuser_emoji_2(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def diffuser_emoji_2(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """The emoji model's diffuser for the second edition of the set, in one unbroken run that can end early (`end`)."""
     loop = LoopSettings(
         steps=24_000,
@@ -138,7 +140,7 @@ def diffuser_emoji_2(data: Path, out: Path, device: torch.device) -> tuple[Objec
     return second_objective(SECOND, data, out, device), loop
 
 
-def diffuser_emoji_2_gpu(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def diffuser_emoji_2_gpu(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """The same from nothing on a GPU that is held for minutes: give `by_clock`, at which it ends, or `steps`."""
     loop = LoopSettings(
         steps=20_000,
@@ -162,14 +164,14 @@ TINY = replace(SMALL, unet={**SMALL.unet, "width": 32}, batch={"image": 16, "tex
 
 def four_flows_emoji(
     options: DiffuserSettings, data: Path, out: Path, device: torch.device
-) -> tuple[Objective, LoopSettings]:
+) -> tuple[Objective[Any], LoopSettings]:
     """All four flows from the first step on, to be compared with `single_flow_emoji`. Not run at this length."""
     return emoji_objective(options, data, out, device, fresh=True), _diffuser_loop(FOUR_FLOWS)
 
 
 def single_flow_emoji(
     options: DiffuserSettings, flow: str, data: Path, out: Path, device: torch.device
-) -> tuple[Objective, LoopSettings]:
+) -> tuple[Objective[Any], LoopSettings]:
     """A model of one flow, which sees as many items as that flow does in `four_flows_emoji` (paper section 4.2: does
     one model of four flows match four specialists?). Not run at this length."""
     options = replace(options, flows=(flow,))

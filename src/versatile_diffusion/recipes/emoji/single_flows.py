@@ -40,7 +40,7 @@ class Beside:
         assert alone is not None  # losses always have a number
         return several / alone - 1
 
-    def told(self) -> tuple[str, ...]:
+    def cells(self) -> tuple[str, ...]:
         """For a row of a table."""
         items, mine = self.several[-1]
         theirs = self.alone[-1][1]
@@ -100,7 +100,7 @@ def section(several: Path, found: Sequence[Beside], plot_folder: Path) -> str:
         "Mean squared error of the EMA model at the end of training, on the same items, noise and noise levels. A "
         "negative difference means that the multi-flow model is better. With velocity prediction, predicting zeros "
         "gives a loss of about 1. The x axis of the plots counts the items of that flow only.",
-        table(HEAD, [one.told() for one in found]),
+        table(HEAD, [one.cells() for one in found]),
     ]
     plot_folder.mkdir(parents=True, exist_ok=True)
     for one in found:

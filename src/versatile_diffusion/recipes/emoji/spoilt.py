@@ -39,12 +39,12 @@ def between(low: float, high: float, generator: torch.Generator, size: int = 1) 
     return low + (high - low) * drawn
 
 
-def blurred(pixels: Pixels, generator: torch.Generator) -> Pixels:
+def blur_out(pixels: Pixels, generator: torch.Generator) -> Pixels:
     """Blur by 5 to 12 % of the side."""
     return blur(pixels, pixels.shape[-1] * float(between(0.05, 0.12, generator)))
 
 
-def smeared(pixels: Pixels, generator: torch.Generator) -> Pixels:
+def smear(pixels: Pixels, generator: torch.Generator) -> Pixels:
     """Warp by a large smooth displacement, random or a swirl."""
     size, side = len(pixels), pixels.shape[-1]
     coarse = torch.randn(size, 2, 5, 5, generator=generator, device=pixels.device)
@@ -53,19 +53,19 @@ def smeared(pixels: Pixels, generator: torch.Generator) -> Pixels:
     y, x = torch.meshgrid(line, line, indexing="ij")
     turn = between(4, 8, generator, size) * (1.2 - (x**2 + y**2).sqrt()).clamp(min=0)
     whirl = torch.cat([x * turn.cos() - y * turn.sin() - x, x * turn.sin() + y * turn.cos() - y], dim=1)
-    return _moved(pixels, torch.where(between(0, 1, generator, size) < 0.7, moves, whirl))
+    return _warp(pixels, torch.where(between(0, 1, generator, size) < 0.7, moves, whirl))
 
 
-def dragged(pixels: Pixels, generator: torch.Generator) -> Pixels:
+def drag(pixels: Pixels, generator: torch.Generator) -> Pixels:
     """Motion-blur by a third to two thirds of the side."""
     size, copies = len(pixels), 16
     angle, length = between(0, 2 * math.pi, generator, size), between(0.7, 1.3, generator, size)
     step = torch.cat([angle.cos(), angle.sin()], dim=1) * length
     places = torch.linspace(-0.5, 0.5, copies).tolist()
-    return torch.stack([_moved(pixels, (step * place).expand(-1, -1, *pixels.shape[2:])) for place in places]).mean(0)
+    return torch.stack([_warp(pixels, (step * place).expand(-1, -1, *pixels.shape[2:])) for place in places]).mean(0)
 
 
-def blended(pixels: Pixels, generator: torch.Generator) -> Pixels:
+def blend(pixels: Pixels, generator: torch.Generator) -> Pixels:
     """Average two or three images of the batch, which needs three or more."""
     share = between(0.4, 0.6, generator, len(pixels))
     two = share * pixels + (1 - share) * pixels.roll(1, 0)
@@ -88,7 +88,7 @@ def noisy(pixels: Pixels, generator: torch.Generator) -> Pixels:
     return (1 - share) * pixels + share * torch.cat(noise)
 
 
-def scrambled(pixels: Pixels, generator: torch.Generator) -> Pixels:
+def scramble(pixels: Pixels, generator: torch.Generator) -> Pixels:
     """Shuffle tiles of 1/4 or 1/8 of the side."""
     size, side = len(pixels), pixels.shape[-1]
     per_side = 4 if torch.rand(1, generator=generator, device=generator.device) < 0.5 else 8
@@ -101,7 +101,7 @@ def scrambled(pixels: Pixels, generator: torch.Generator) -> Pixels:
 def silhouettes(pixels: Pixels, generator: torch.Generator) -> Pixels:
     """Keep sharp outlines around one colour or blurred colours. Drawings that are little more than that are scrambled
     instead."""
-    inside = filled(pixels)
+    inside = fill_enclosed(pixels)
     weight = inside.sum((2, 3), keepdim=True).clamp(min=1)
     flat = (inside * pixels).sum((2, 3), keepdim=True) / weight
     sigma = pixels.shape[-1] * float(between(0.08, 0.2, generator))
@@ -113,10 +113,10 @@ def silhouettes(pixels: Pixels, generator: torch.Generator) -> Pixels:
     change = (core * (made - pixels).abs()).mean((1, 2, 3), keepdim=True)
     area = core.mean((1, 2, 3), keepdim=True)
     plain = (area < LEAST_INSIDE) | (change < LEAST_CHANGE * area)
-    return torch.where(plain, scrambled(pixels, generator), made)
+    return torch.where(plain, scramble(pixels, generator), made)
 
 
-def filled(pixels: Pixels) -> Float[Tensor, "b 1 h w"]:
+def fill_enclosed(pixels: Pixels) -> Float[Tensor, "b 1 h w"]:
     """Return 1 on the drawing and its enclosed regions, 0 on background connected to the border."""
     paper = (pixels.amin(1, keepdim=True) > PAPER).to(pixels.dtype)
     outside = paper.clone()
@@ -127,7 +127,7 @@ def filled(pixels: Pixels) -> Float[Tensor, "b 1 h w"]:
     return 1 - outside
 
 
-def _moved(pixels: Pixels, moves: Float[Tensor, "b 2 h w"]) -> Pixels:
+def _warp(pixels: Pixels, moves: Float[Tensor, "b 2 h w"]) -> Pixels:
     """Warp: `moves` in halves of the side, x and y."""
     here = torch.eye(2, 3, device=pixels.device).expand(len(pixels), -1, -1)
     places = F.affine_grid(here, list(pixels.shape), align_corners=False) + moves.permute(0, 2, 3, 1)
@@ -135,12 +135,12 @@ def _moved(pixels: Pixels, moves: Float[Tensor, "b 2 h w"]) -> Pixels:
 
 
 SPOILT: Mapping[str, Spoiling] = {
-    "blurred": blurred,
-    "smeared": smeared,
-    "dragged": dragged,
-    "blended": blended,
+    "blurred": blur_out,
+    "smeared": smear,
+    "dragged": drag,
+    "blended": blend,
     "noisy": noisy,
-    "scrambled": scrambled,
+    "scrambled": scramble,
     "silhouettes": silhouettes,
 }
 """Corruptions of a batch."""
@@ -148,7 +148,7 @@ FEWEST = 3
 """Minimum images per corruption, so that three can be blended."""
 
 
-def spoilt(pixels: Pixels, generator: torch.Generator) -> Pixels:
+def corrupt(pixels: Pixels, generator: torch.Generator) -> Pixels:
     """Corrupt each image in a random way, chosen per `FEWEST` images or more."""
     ways, groups = list(SPOILT.values()), pixels.tensor_split(len(pixels) // FEWEST)
     order = torch.randperm(len(ways), generator=generator, device=generator.device).tolist()

@@ -49,7 +49,7 @@ def failure(status: int, message: str, param: str | None = None, code: str | Non
     return {"error": {"message": text, "type": kind, "param": param, "code": code}}
 
 
-def failed(status: int, message: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
     """The response of an error."""
     return JSONResponse(failure(status, message, **more), status, dict(headers or {}))
 
@@ -59,7 +59,7 @@ def status_of(error: BaseException) -> int:
     return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 500)
 
 
-def described(error: BaseException) -> tuple[int, str]:
+def describe_error(error: BaseException) -> tuple[int, str]:
     """Status and message of an error; a fault of ours is logged, and its details stay there."""
     status = status_of(error)
     if status == 500:
@@ -72,19 +72,19 @@ def handle_errors(api: FastAPI) -> None:
     """Every error of the app leaves it in this form."""
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
-        status, message = described(error)
+        status, message = describe_error(error)
         later = error.after if isinstance(error, FullError) else 5 if status == 503 else None
         code = "rate_limit_exceeded" if status == 429 else None
-        return failed(status, message, {} if later is None else {"Retry-After": str(later)}, code=code)
+        return error_response(status, message, {} if later is None else {"Retry-After": str(later)}, code=code)
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return failed(error.status_code, str(error.detail), error.headers)
+        return error_response(error.status_code, str(error.detail), error.headers)
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         message, param = sentence(error.errors())
-        return failed(400, message, param=param)
+        return error_response(400, message, param=param)
 
     for kind in (*STATUSES, Exception):
         api.add_exception_handler(kind, ours)

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from versatile_diffusion.reading import DEEPEST
-from versatile_diffusion.serving.api.errors import failed
+from versatile_diffusion.serving.api.errors import error_response
 from versatile_diffusion.serving.api.metrics import Metrics
 from versatile_diffusion.serving.clients import client_of
 
@@ -76,7 +76,7 @@ class Gate:
             await self.app(scope, await self._received(headers, body), answer)
         except RefusedError as refused:
             await body.drain()
-            await failed(refused.status, str(refused), refused.headers)(scope, receive, answer)
+            await error_response(refused.status, str(refused), refused.headers)(scope, receive, answer)
         finally:
             self._log(scope, number, status[0], time.monotonic() - begun)
 
@@ -112,10 +112,10 @@ class Gate:
         while not body.ended:
             message = await body()
             if message["type"] == "http.disconnect":
-                return _replayed(message, body)
+                return _replay(message, body)
             held += message.get("body", b"")
         _check_depth(bytes(held))
-        return _replayed({"type": "http.request", "body": bytes(held), "more_body": False}, body)
+        return _replay({"type": "http.request", "body": bytes(held), "more_body": False}, body)
 
     def _log(self, scope: Scope, number: str, status: int, seconds: float) -> None:
         endpoint = getattr(scope.get("route"), "path", "other")
@@ -166,7 +166,7 @@ class _Body:
             self.ended = not message.get("more_body", False)
 
 
-def _replayed(first: Message, receive: Receive) -> Receive:
+def _replay(first: Message, receive: Receive) -> Receive:
     """A message that was received, and then what comes after it."""
     waiting = [first]
 

@@ -16,7 +16,7 @@ from versatile_diffusion.flow import Condition
 from versatile_diffusion.pipeline.output import Output
 from versatile_diffusion.serving.api.fields import ImageEdit, ImageGeneration, ImageVariation
 from versatile_diffusion.serving.api.results import image_text
-from versatile_diffusion.serving.api.service import Service, TheService, event, options_in, sized
+from versatile_diffusion.serving.api.service import Service, TheService, event, options_in, size_of
 from versatile_diffusion.serving.jobs import Job, Progress
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -77,7 +77,7 @@ async def _images(
 ) -> Any:
     """The response with the images that are asked for. Args: kind: of the events of a stream."""
     service.check_model(fields.model)
-    options = options | sized(fields) | {"num_outputs": fields.n}
+    options = options | size_of(fields) | {"num_outputs": fields.n}
     how: dict[str, Any] = {"alone": fields.exact, "seconds": fields.timeout}
     if not fields.stream:
         output = await service.generate(request, "image", conditions, options, **how)

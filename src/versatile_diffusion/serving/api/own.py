@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
 from versatile_diffusion.applications import again
-from versatile_diffusion.applications.variation import COLOURS
+from versatile_diffusion.applications.colours import COLOURS
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.numeric import is_number
 from versatile_diffusion.pipeline.output import Output
@@ -32,7 +32,7 @@ FOCUS = ("level", "convention", "components", "drop_global", "on_null")
 async def generate(request: Request, service: TheService, fields: Generate) -> Any:
     """Values with their hashes, the latents, and the complete record, which `/v1/replay` takes."""
     service.check_model(fields.model)
-    conditions, options = await run_in_threadpool(_asked, service.reader, fields)
+    conditions, options = await run_in_threadpool(_read_request, service.reader, fields)
     output_type = OUTPUT_TYPES[fields.output]
     how = {"alone": fields.exact, "seconds": fields.timeout, "output_type": output_type}
     output = await service.generate(request, fields.data, conditions, options, **how)
@@ -84,7 +84,7 @@ def _check_size(service: Service, settings: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} of the settings is {shown(side)}; it must be 1 to {limits.side}")
 
 
-def _asked(reader: Reader, fields: Any) -> tuple[list[Condition], dict[str, Any]]:
+def _read_request(reader: Reader, fields: Any) -> tuple[list[Condition], dict[str, Any]]:
     """The conditions and options of a whole request."""
     options = options_in(fields)
     options |= {

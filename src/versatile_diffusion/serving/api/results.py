@@ -42,7 +42,8 @@ def digest_of(data: str, value: Any) -> str:
     """The hash of a value: of a text's bytes, or of the numbers of all else (as records have it)."""
     if isinstance(value, str):
         return hashlib.sha256(value.encode()).hexdigest()
-    return record_of(None, value, MODALITIES[data].numbers)["sha256"]
+    digest: str = record_of(None, value, MODALITIES[data].numbers)["sha256"]
+    return digest
 
 
 def items_of(output: Output, form: str, record: dict[str, Any]) -> list[dict[str, Any]]:

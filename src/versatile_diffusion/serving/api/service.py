@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from versatile_diffusion.controls import REQUEST
 from versatile_diffusion.printable import shown
-from versatile_diffusion.serving.api.errors import NotFoundError, described, failure
+from versatile_diffusion.serving.api.errors import NotFoundError, describe_error, failure
 from versatile_diffusion.serving.api.metrics import Metrics
 from versatile_diffusion.serving.api.values import Reader
 from versatile_diffusion.serving.engine import Engine
@@ -66,7 +66,8 @@ class Service:
     ) -> Output:
         """An output. Args: options: of `generate`; how: of `Engine.submit`."""
         job = await self.submitted(request, data, conditions, options, **how)
-        return await self.result(request, job)
+        output: Output = await self.result(request, job)
+        return output
 
     async def submitted(
         self,
@@ -98,7 +99,7 @@ class Service:
     async def result(self, request: Request, job: Job) -> Any:
         """What became of a job; it is cancelled if the client goes away first."""
         done = asyncio.wrap_future(job.future)
-        gone = asyncio.ensure_future(_gone(request))
+        gone = asyncio.ensure_future(_wait_until_gone(request))
         try:
             await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not done.done():
@@ -114,7 +115,7 @@ class Service:
         return {**output.settings, "from_pretrained": self.name, "threads": self.engine.threads}
 
 
-async def _gone(request: Request) -> None:
+async def _wait_until_gone(request: Request) -> None:
     """Returns when the client has gone away."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -122,7 +123,8 @@ async def _gone(request: Request) -> None:
 
 def service_of(request: Request) -> Service:
     """The service of the app that a request came to."""
-    return request.app.state.service
+    service: Service = request.app.state.service
+    return service
 
 
 TheService = Annotated[Service, Depends(service_of)]
@@ -134,7 +136,7 @@ def options_in(fields: Any) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(fields, name)) is not None}
 
 
-def sized(fields: Any) -> dict[str, int]:
+def size_of(fields: Any) -> dict[str, int]:
     """Height and width of the field `size`.
 
     Raises:
@@ -152,4 +154,4 @@ def sized(fields: Any) -> dict[str, int]:
 
 def event(error: BaseException) -> dict[str, Any]:
     """An error as the last event of a stream."""
-    return failure(*described(error))
+    return failure(*describe_error(error))

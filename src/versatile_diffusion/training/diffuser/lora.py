@@ -12,7 +12,7 @@ from versatile_diffusion.diffuser.adapters import merge_loras as merge_loras
 from versatile_diffusion.diffuser.adapters import require_peft
 from versatile_diffusion.diffuser.adapters import save_lora as save_lora
 from versatile_diffusion.diffuser.adapters import use_loras as use_loras
-from versatile_diffusion.diffuser.groups import covered, parameter_groups
+from versatile_diffusion.diffuser.groups import parameter_groups, streams_in
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.printable import shown
 
@@ -64,6 +64,6 @@ def layers_of(unet: MultiFlowUNet, targets: tuple[str, ...]) -> list[str]:
         ValueError: a target is neither a group nor a stream.
     """
     groups = parameter_groups(unet)
-    inside = {name.rpartition(".")[0] for stream in covered(targets, groups) for name, _ in groups[stream]}
+    inside = {name.rpartition(".")[0] for stream in streams_in(targets, groups) for name, _ in groups[stream]}
     layers = {name.removesuffix(".base_layer"): m for name, m in unet.named_modules() if name in inside}
     return [name for name, layer in layers.items() if isinstance(layer, nn.Linear | nn.Conv2d) and ".lora_" not in name]

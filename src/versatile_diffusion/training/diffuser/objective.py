@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from versatile_diffusion.diffuser.context import Context
-from versatile_diffusion.diffuser.groups import Multipliers, covered
+from versatile_diffusion.diffuser.groups import Multipliers, streams_in
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
@@ -111,7 +111,7 @@ class DiffuserSettings:
         streams = ["global", *self.streams]
         factors = self.learning.of(streams)
         learning = [
-            stream for stream in covered(self.lora.targets if self.lora else streams, streams) if factors[stream]
+            stream for stream in streams_in(self.lora.targets if self.lora else streams, streams) if factors[stream]
         ]
         for task in self.flow_mixture.tasks:
             used = {"global", f"data.{task.flow.data}", *(f"context.{c}" for c in task.flow.contexts)}

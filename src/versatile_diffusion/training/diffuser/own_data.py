@@ -16,9 +16,10 @@ from versatile_diffusion.choices import unknown
 from versatile_diffusion.data.buckets import Buckets, Shape
 from versatile_diffusion.data.encoded import INDEX, LATENTS, TOKENS, EncodedSet, encode_set, rank
 from versatile_diffusion.data.encoded_shards import is_encoded
-from versatile_diffusion.data.sources import Report, open_source
+from versatile_diffusion.data.report import Report
+from versatile_diffusion.data.sources import open_source
 from versatile_diffusion.data.stream import WINDOW
-from versatile_diffusion.diffuser.groups import covered
+from versatile_diffusion.diffuser.groups import streams_in
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.interop.read.stable_diffusion import warm_start as read_warm_start
 from versatile_diffusion.modalities import MODALITIES
@@ -30,8 +31,8 @@ from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserObje
 from versatile_diffusion.training.diffuser.pairs import Pairs
 from versatile_diffusion.training.diffuser.paper import PAPER, loop_of, settings_for
 from versatile_diffusion.training.diffuser.promotion import with_streams
-from versatile_diffusion.training.diffuser.streamed import Streamed, StreamSettings, streamed
-from versatile_diffusion.training.engine.config_file import configured
+from versatile_diffusion.training.diffuser.streamed import Streamed, StreamSettings, open_sets
+from versatile_diffusion.training.engine.config_file import read_changes
 from versatile_diffusion.training.engine.loop import LoopSettings
 
 LOOP = LoopSettings(steps=400, warmup=20, ema=0.99, eval_minutes=2, sample_minutes=4)
@@ -62,7 +63,7 @@ class OwnData:
         paper: a key of `PAPER`: one of the paper's trainings, at the size of the model.
         phase: of it, 1 or 2: at half the codec's size and at all of it.
         warm_start: a checkpoint of Stable Diffusion v1 that the diffuser begins as, in place of the model's.
-        config: fields of `DiffuserSettings`, see `configured`; what else is given wins over them (see `changed`).
+        config: fields of `DiffuserSettings`, see `read_changes`; other options override them (see `change_settings`).
     """
 
     flows: Sequence[str] | None = None
@@ -115,21 +116,21 @@ def own_data(
     for name in raw:
         open_source(name, given.encoding)  # refused before a model is loaded
     pipe = VersatileDiffusionPipeline.from_pretrained(model, on_use=False)
-    settings, earlier, loop = _begun(pipe, given)
+    settings, earlier, loop = _begin(pipe, given)
     bank = pipe.bank.to(device).eval()
     buckets = None if given.aspect is None else buckets_of(pipe, given.aspect)
     if given.paper is not None and given.phase == 1 and raw:
         buckets = buckets or Buckets((_half(pipe),))
     train: Pairs | Streamed
     if given.streams is not None:
-        train = streamed(given.streams, bank, device, buckets, given.encoding)
+        train = open_sets(given.streams, bank, device, buckets, given.encoding)
         held_out, looks, remark = train.held_out, train.looks, train.remark
     else:
         assert data is not None
         encoded = encoded_set(data, bank, out / ENCODED, buckets, given.encoding)
         train, held_out = split(encoded, bank, device)
         keys = encoded.keys
-        looks, remark = encoded.looks(keys[item] for item in held_out_of(keys)), counted(encoded)
+        looks, remark = encoded.looks(keys[item] for item in held_out_of(keys)), describe_counts(encoded)
     objective = DiffuserObjective(
         settings,
         train,
@@ -144,7 +145,7 @@ def own_data(
     return objective, loop
 
 
-def _begun(pipe: VersatileDiffusionPipeline, given: OwnData) -> tuple[DiffuserSettings, MultiFlowUNet, LoopSettings]:
+def _begin(pipe: VersatileDiffusionPipeline, given: OwnData) -> tuple[DiffuserSettings, MultiFlowUNet, LoopSettings]:
     """The settings that a model trains with, the diffuser that it begins as, and how long."""
     base, earlier, loop = None, pipe.unet, LOOP
     if given.paper is not None:
@@ -155,7 +156,7 @@ def _begun(pipe: VersatileDiffusionPipeline, given: OwnData) -> tuple[DiffuserSe
         base, loop = settings_for(run, earlier, pipe.bank), loop_of(run, given.phase)
     base = base or settings_of(pipe)
     try:
-        settings = changed(base, given.flows, given.only, given.lora, given.lr, given.batch, given.config)
+        settings = change_settings(base, given.flows, given.only, given.lora, given.lr, given.batch, given.config)
     except ValueError as error:
         raise ValueError(f"with the settings of --config: {error}" if given.config else str(error)) from error
     return settings, earlier, loop
@@ -168,14 +169,14 @@ def _half(pipe: VersatileDiffusionPipeline) -> Shape:
     return side, side
 
 
-def counted(encoded: EncodedSet) -> str:
+def describe_counts(encoded: EncodedSet) -> str:
     """How many items there are, and what was skipped and why."""
     report = Report(**encoded.index["report"])
     outdated = f"; {encoded.outdated}" if encoded.outdated else ""
     return f"{len(encoded)} items ({report}{report.hint}){outdated}"
 
 
-def changed(
+def change_settings(
     options: DiffuserSettings,
     flows: Sequence[str] | None,
     only: Sequence[str],
@@ -186,7 +187,7 @@ def changed(
 ) -> DiffuserSettings:
     """The settings with the changes that `own_data` takes. What a file says and an option does not speak of stays:
     `lora` leaves an adapter's targets, alpha and name, `only` the multipliers of what is trained."""
-    changes = configured(options, config) | ({} if lr is None else {"lr": lr})
+    changes = read_changes(options, config) | ({} if lr is None else {"lr": lr})
     if flows is not None:
         if unknown := [name for name in flows if name not in options.mixture]:
             raise ValueError(f"the model has no flow {', '.join(unknown)}; allowed: {', '.join(options.mixture)}")
@@ -195,7 +196,7 @@ def changed(
     if batch is not None:
         changes["batch"] = {task.name: batch for task in options.tasks}
     streams = ["global", *options.streams]
-    chosen = covered(only, streams)
+    chosen = streams_in(only, streams)
     told = changes.get("lora")
     if lora is not None or (told and only):
         told = told or LoraSettings()

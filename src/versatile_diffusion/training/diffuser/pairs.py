@@ -18,14 +18,14 @@ from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.modalities.modality import ZEROS
 from versatile_diffusion.tasks import Task
-from versatile_diffusion.training.engine.cache import cached
+from versatile_diffusion.training.engine.cache import load_cached
 
 ENCODE_BATCH = 64
 Values = Mapping[str, Sequence[Sequence[Any]]]
 
 
 @dataclass(frozen=True)
-class Table:
+class EncodedValues:
     """One raw value per item, encoded once: (N, ...) latents or tokens, kept in half precision."""
 
     rows: Tensor
@@ -53,7 +53,8 @@ class Drawn:
     def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
         picks = torch.rand(len(items), generator=generator, device=generator.device).tolist()
         choices = (self.values[item] for item in items.tolist())
-        return self.encode([c[int(pick * len(c))] for c, pick in zip(choices, picks, strict=True)])
+        encoded: Tensor = self.encode([c[int(pick * len(c))] for c, pick in zip(choices, picks, strict=True)])
+        return encoded
 
 
 @dataclass(frozen=True)
@@ -195,10 +196,10 @@ class Pairs:
 
 def _side(
     items: Sequence[Sequence[Any]], part: Any, name: str, cache: Path | None, ahead: bool
-) -> Table | Drawn | Choices:
+) -> EncodedValues | Drawn | Choices:
     if any(len(choices) > 1 for choices in items):
         return _choices(items, part, name, cache) if ahead else Drawn(items, part.encode)
-    return Table(_encode_all([choices[0] for choices in items], part, name, cache))
+    return EncodedValues(_encode_all([choices[0] for choices in items], part, name, cache))
 
 
 def _choices(items: Sequence[Sequence[Any]], part: Any, name: str, cache: Path | None) -> Choices:
@@ -218,7 +219,7 @@ def _encode_all(values: Sequence[Any], part: Any, name: str, cache: Path | None)
 
     if cache is None:
         return encode()
-    return cached(cache / f"{name}-{_digest(values, part)}.safetensors", "rows", encode).to(part.device)
+    return load_cached(cache / f"{name}-{_digest(values, part)}.safetensors", "rows", encode).to(part.device)
 
 
 def _digest(values: Sequence[Any], part: Any) -> str:
@@ -240,4 +241,5 @@ def null_tokens(task: Task, bank: ModalityBank, stream: str | None = None) -> Te
     if kind == ZEROS:
         return torch.zeros(1, 1, 1, device=encoder.device)
     with torch.no_grad():
-        return encoder.encode([MODALITIES[stream].blanks[kind]])
+        encoded: Tensor = encoder.encode([MODALITIES[stream].blanks[kind]])
+        return encoded

@@ -121,7 +121,8 @@ def settings_for(run: PaperRun, earlier: MultiFlowUNet, bank: ModalityBank) -> D
 @torch.no_grad()
 def _token_width(bank: ModalityBank, name: str) -> int:
     blank = next(iter(MODALITIES[name].blanks.values()))
-    return bank.encoders[name].encode([blank]).shape[-1]
+    width: int = bank.encoders[name].encode([blank]).shape[-1]
+    return width
 
 
 def loop_of(run: PaperRun, phase: int) -> LoopSettings:

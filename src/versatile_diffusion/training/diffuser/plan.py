@@ -77,7 +77,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What one of the paper's trainings takes on some GPUs."""
 
     run: PaperRun
@@ -107,7 +107,7 @@ class Plan:
         """Bytes that the backward pass needs of one sample, at the largest side and for the flow that needs most: in
         bfloat16, half of what is kept in float32."""
         side = max(phase.side for phase in self.run.phases)
-        return max(_kept(self.unet, name, side) for name in self.run.flows) // 2
+        return max(_kept_bytes(self.unet, name, side) for name in self.run.flows) // 2
 
     def memory(self) -> dict[str, int]:
         """Bytes on each GPU by the way of spreading the model, with one sample at a time."""
@@ -239,7 +239,7 @@ def _encoder_flops(side: int) -> float:
     return float(counter.get_total_flops())
 
 
-def _kept(unet: MultiFlowUNet, name: str, side: int) -> int:
+def _kept_bytes(unet: MultiFlowUNet, name: str, side: int) -> int:
     """Bytes of the tensors that autograd keeps for the backward pass, weights left out, each storage once."""
     weights = {parameter.untyped_storage()._cdata for parameter in unet.parameters()}
     kept: dict[int, torch.Tensor] = {}

@@ -50,7 +50,7 @@ def promote(unet: MultiFlowUNet, earlier: MultiFlowUNet, new_contexts: str = "co
 
 
 @torch.no_grad()
-def deepened(earlier: MultiFlowUNet, depth: int | Sequence[int], data: Sequence[str]) -> MultiFlowUNet:
+def deepen(earlier: MultiFlowUNet, depth: int | Sequence[int], data: Sequence[str]) -> MultiFlowUNet:
     """A diffuser with more residual blocks per level and the same outputs: the new blocks begin as the identity.
 
     Args:
@@ -144,7 +144,8 @@ def _options(unet: MultiFlowUNet) -> dict[str, Any]:
             arguments = inspect.signature(getattr(MODALITIES[name], f"{group}_stream")).parameters.values()
             left_out = {a.name: a.default for a in arguments if a.default is not a.empty}
             config[f"{group}.{name}"] = left_out | options
-    return json.loads(json.dumps(config))
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    return plain
 
 
 def _shapes(stream: nn.Module) -> dict[str, torch.Size]:

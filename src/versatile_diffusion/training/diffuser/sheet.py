@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.sheets import in_rows
 
 
 def write_sheet(rows: Sequence[tuple[str, Sequence[Any]]], path: Path) -> None:
@@ -21,12 +20,7 @@ def write_sheet(rows: Sequence[tuple[str, Sequence[Any]]], path: Path) -> None:
     known = [(MODALITIES[name], values) for name, values in rows]
     drawn = [[modality.draw(value) for value in values] for modality, values in known if modality.draw is not None]
     if drawn:
-        side = max(image.width for images in drawn for image in images)
-        sheet = Image.new("RGB", (side * len(drawn[0]), side * len(drawn)), "white")
-        for row, images in enumerate(drawn):
-            for column, image in enumerate(images):
-                sheet.paste(image, (side * column, side * row))
-        sheet.save(path.with_suffix(".png"))
+        in_rows(*drawn, columns=len(drawn[0])).save(path.with_suffix(".png"))
     words = [
         values if modality.plain else [modality.line(value) for value in values]
         for modality, values in known

@@ -59,10 +59,10 @@ class StreamSettings:
     @classmethod
     def parsed(cls, words: Sequence[str], **options: Any) -> StreamSettings:
         """From `SET` or `SET@WEIGHT`."""
-        return cls(tuple(weighted(word) for word in words), **options)
+        return cls(tuple(parse_weight(word) for word in words), **options)
 
 
-def weighted(word: str) -> tuple[str, float]:
+def parse_weight(word: str) -> tuple[str, float]:
     """A set and its weight, from `SET` or `SET@WEIGHT`."""
     name, sign, weight = word.rpartition("@")
     try:
@@ -203,7 +203,7 @@ def _sizes(wanted: Callable[[int], Sequence[tuple[Task, int]]], step: int) -> li
     return [size for _, size in wanted(step)]
 
 
-def streamed(
+def open_sets(
     settings: StreamSettings, bank: ModalityBank, device: torch.device, buckets: Buckets | None, encoding: str | None
 ) -> Streamed:
     """The sets, opened.
@@ -222,7 +222,7 @@ def streamed(
         )
     reader: RawReader | EncodedReader
     if encoded:
-        sources = [_checked(name, bank) for name in names]
+        sources = [_check_sets(name, bank) for name in names]
         reader = EncodedReader(bank, device)
     else:
         sources = [open_source(name, encoding) for name in names]
@@ -234,7 +234,7 @@ def streamed(
     return Streamed(Stream(shares, settings.window, settings.allowed), reader, held_out, looks, told)
 
 
-def _checked(name: str, bank: ModalityBank) -> Source:
+def _check_sets(name: str, bank: ModalityBank) -> Source:
     source, index = encoded_source(name)
     EncodedSet(Path(name), index).check(bank)
     return source
@@ -267,7 +267,7 @@ def _held_out(
     return reader.pairs(same, shape), looks, wanted
 
 
-def _key(raw: Any) -> str:
+def _key(raw: Raw) -> str:
     return raw.key
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from versatile_diffusion.files import write_whole
 
 
-def cached(path: Path, name: str, compute: Callable[[], Tensor]) -> Tensor:
+def load_cached(path: Path, name: str, compute: Callable[[], Tensor]) -> Tensor:
     """The tensor `name` of the file, which is written first where there is none, and anew where it is damaged."""
     if path.exists():
         try:

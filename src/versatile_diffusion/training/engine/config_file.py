@@ -34,7 +34,7 @@ class Config:
 
     Args:
         loop: fields of `LoopSettings`.
-        diffuser: fields of `DiffuserSettings`, plain JSON; see `configured`.
+        diffuser: fields of `DiffuserSettings`, plain JSON; see `read_changes`.
     """
 
     loop: Mapping[str, Any]
@@ -60,11 +60,11 @@ def read_config(file: Path) -> Config:
         _check(found)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-    loop = {name: _made(value, LOOP[name]) for name, value in found.items() if name in LOOP}
+    loop = {name: _convert(value, LOOP[name]) for name, value in found.items() if name in LOOP}
     return Config(loop, {name: value for name, value in found.items() if name in DIFFUSER})
 
 
-def configured(options: DiffuserSettings, values: Mapping[str, Any]) -> dict[str, Any]:
+def read_changes(options: DiffuserSettings, values: Mapping[str, Any]) -> dict[str, Any]:
     """What a file changes of settings.
 
     Args:
@@ -78,7 +78,7 @@ def configured(options: DiffuserSettings, values: Mapping[str, Any]) -> dict[str
     Raises:
         ValueError: a value is not allowed, or names what the model has not.
     """
-    changes = {name: _made(value, DIFFUSER[name]) for name, value in values.items()}
+    changes = {name: _convert(value, DIFFUSER[name]) for name, value in values.items()}
     streams = dict.fromkeys(name for stream in ("global", *options.streams) for name in (stream.split(".")[0], stream))
     known = {"mixture": options.mixture, "dropout": options.context_streams, "multipliers": streams}
     for name, allowed in known.items():
@@ -107,7 +107,7 @@ def _check(found: Mapping[str, Any]) -> None:
         raise ValueError(f"weight_decay is {found['weight_decay']}; it must be 0 or more")
     LoopSettings(**{"steps": 1} | {name: value for name, value in found.items() if name in LOOP})
     model = _any_model()
-    changes = configured(model, {name: value for name, value in found.items() if name in DIFFUSER})
+    changes = read_changes(model, {name: value for name, value in found.items() if name in DIFFUSER})
     changes["multipliers"] = {name: factor or 1.0 for name, factor in changes.get("multipliers", {}).items()}
     replace(model, **changes | {"lora": None})  # whether all flows learn is up to the model and --flows
     if "optimizer" in found:  # tried on one number: the name, and what it needs
@@ -146,11 +146,11 @@ def _fits(value: Any, hint: Any) -> bool:
     return type(value) is hint
 
 
-def _made(value: Any, hint: Any) -> Any:
+def _convert(value: Any, hint: Any) -> Any:
     """What a field holds, of a JSON value that fits."""
     if isinstance(value, dict) and LoraSettings in get_args(hint):
         hints = get_type_hints(LoraSettings)
-        return LoraSettings(**{name: _made(one, hints[name]) for name, one in value.items()})
+        return LoraSettings(**{name: _convert(one, hints[name]) for name, one in value.items()})
     return tuple(value) if isinstance(value, list) else value
 
 

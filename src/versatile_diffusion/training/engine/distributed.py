@@ -220,7 +220,7 @@ def losses_told(world: World, out: Path) -> Iterator[None]:
         ) from error
 
 
-class Pass(nn.Module):
+class ObjectivePass(nn.Module):
     """A pass of an objective as a module: what is replicated or sharded, whichever methods the objective calls."""
 
     def __init__(self, objective: Any, module: nn.Module):
@@ -276,7 +276,7 @@ def adding_up(module: nn.Module) -> AbstractContextManager[Any]:
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
-def gathered(tree: Any, keep: bool = True) -> Any:
+def gather_tree(tree: Any, keep: bool = True) -> Any:
     """`tree` with whole tensors, in main memory, in place of shards. All processes call it; None for those not kept."""
 
     def whole(shard: DTensor) -> Tensor | None:
@@ -286,7 +286,7 @@ def gathered(tree: Any, keep: bool = True) -> Any:
     return tree_map_only(DTensor, whole, tree)
 
 
-def scattered(tensor: Tensor, like: Tensor) -> Tensor:
+def scatter(tensor: Tensor, like: Tensor) -> Tensor:
     """This process's part of a whole tensor, where `like` is a shard of one of the same shape; else itself."""
     if not isinstance(like, DTensor) or tensor.shape != like.shape:
         return tensor

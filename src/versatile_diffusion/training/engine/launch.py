@@ -87,4 +87,4 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
 def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+        return int(one.getsockname()[1])

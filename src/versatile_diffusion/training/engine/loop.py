@@ -31,7 +31,15 @@ from versatile_diffusion.files import write_whole_folder
 from versatile_diffusion.training.engine.checkpoints import Checkpoints
 from versatile_diffusion.training.engine.config import SCHEDULES, LoopSettings
 from versatile_diffusion.training.engine.contract import Objective
-from versatile_diffusion.training.engine.distributed import Pass, World, adding_up, gathered, mesh_of, replicate, shard
+from versatile_diffusion.training.engine.distributed import (
+    ObjectivePass,
+    World,
+    adding_up,
+    gather_tree,
+    mesh_of,
+    replicate,
+    shard,
+)
 from versatile_diffusion.training.engine.folder import owned
 from versatile_diffusion.training.engine.posthoc_ema import write_snapshot
 from versatile_diffusion.training.engine.sharded import ShardedCheckpoints
@@ -40,7 +48,7 @@ from versatile_diffusion.training.engine.tracking import Tracker, memory
 
 __all__ = ["SCHEDULES", "LoopSettings", "Objective", "Outcome", "Settings", "train"]
 
-Settings = Callable[[Any, Path, torch.device], tuple[Objective, LoopSettings]]
+Settings = Callable[[Any, Path, torch.device], tuple[Objective[Any], LoopSettings]]
 """Data, folder of the run and device to what is trained and how."""
 
 
@@ -53,7 +61,7 @@ class Outcome:
     metrics: dict[str, float]
 
 
-def train(objective: Objective, settings: LoopSettings, out: Path, world: World | None = None) -> Outcome:
+def train(objective: Objective[Any], settings: LoopSettings, out: Path, world: World | None = None) -> Outcome:
     """Trains `objective`, or goes on where the checkpoint in `out` stands.
 
     `out` receives `checkpoints/`, `log.jsonl`, `tensorboard/`, `samples/`; at the end `metrics.json` and `export/`.
@@ -76,7 +84,11 @@ def train(objective: Objective, settings: LoopSettings, out: Path, world: World 
 
 
 def go_on(
-    objective: Objective, settings: LoopSettings, out: Path, world: World, settled: Callable[[], None] = lambda: None
+    objective: Objective[Any],
+    settings: LoopSettings,
+    out: Path,
+    world: World,
+    settled: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """`train` in a folder that is `owned`. The first process calls `settled` when it is certain that the run may go on
     there; nothing was written until then."""
@@ -95,7 +107,7 @@ class _Run:
 
     tracker: Tracker | None = None  # of the first process
 
-    def __init__(self, objective: Objective, settings: LoopSettings, out: Path, world: World):
+    def __init__(self, objective: Objective[Any], settings: LoopSettings, out: Path, world: World):
         self.objective, self.settings, self.out, self.world = objective, settings, out, world
         on_gpu = objective.device.type == "cuda"
         self.bf16 = on_gpu if settings.bf16 is None else settings.bf16
@@ -139,13 +151,13 @@ class _Run:
             _checkpoint_activations(module)
         if settings.compile is not None:
             module.compile(backend=settings.compile)
-        passing: nn.Module = Pass(objective, module)
+        passing: nn.Module = ObjectivePass(objective, module)
         if world.size > 1 and settings.parallel == "ddp":
             passing = replicate(passing)
         elif world.size > 1:
             mesh = mesh_of(objective.device, within_nodes=settings.parallel == "hsdp")
             shard(passing, objective.blocks(module), mesh, self.bf16)
-            shard(Pass(objective, average), (), mesh, bf16=False)
+            shard(ObjectivePass(objective, average), (), mesh, bf16=False)
         batches = world.size * settings.accumulate
         state = RunState.fresh(module, objective.optimizers, average, settings.posthoc, batches)
         if not world.first:  # the same weights, but chance of its own
@@ -262,7 +274,7 @@ class _Run:
         state, settings = self.state, self.settings
         every = math.ceil(settings.steps / settings.snapshots)
         if settings.posthoc and (state.step % every == 0 or state.step == settings.last):
-            averages = gathered(state.posthoc.averages, keep=self.world.first)
+            averages = gather_tree(state.posthoc.averages, keep=self.world.first)
             if self.world.first:
                 write_snapshot(self.out / "posthoc", state.step, settings.posthoc, averages)
 
@@ -305,11 +317,11 @@ class _Run:
         average = self.state.average.eval()
         if not any(isinstance(p, DTensor) for p in average.parameters()):
             return average
-        weights = gathered(average.state_dict(), keep=self.world.first)
+        weights = gather_tree(average.state_dict(), keep=self.world.first)
         if not self.world.first:
             return average
         with torch.random.fork_rng(devices=[]):
-            whole = self.objective.build()
+            whole: nn.Module = self.objective.build()
         whole.load_state_dict(weights)
         return whole.to(self.objective.device).requires_grad_(False).eval()
 

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from versatile_diffusion.diffuser.groups import Multipliers, parameter_groups
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.printable import shown
-from versatile_diffusion.training.engine.distributed import scattered
+from versatile_diffusion.training.engine.distributed import scatter
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # pushes every singular value in (0, 1] to about 0.7 .. 1.2
 
@@ -26,7 +26,8 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     """
     wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if wide else matrix.T
-    x = x / (x.norm() + 1e-7)
+    norm: Tensor = x.norm()
+    x = x / (norm + 1e-7)
     a, b, c = _QUINTIC
     for _ in range(steps):
         gram = x @ x.T
@@ -80,7 +81,7 @@ class Muon(torch.optim.Optimizer):
                     self._update(p, p.grad, group)
         return loss
 
-    def _update(self, p: Tensor, grad: Tensor, group: dict) -> None:
+    def _update(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(grad)
@@ -90,7 +91,7 @@ class Muon(torch.optim.Optimizer):
             direction = direction.full_tensor()
         direction = direction.flatten(1)
         rows, columns = direction.shape
-        update = scattered(orthogonalise(direction, group["newton_schulz_steps"]).view(p.shape), like=p)
+        update = scatter(orthogonalise(direction, group["newton_schulz_steps"]).view(p.shape), like=p)
         p.mul_(1 - group["lr"] * group["weight_decay"])
         p.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
 
@@ -118,7 +119,8 @@ def _adamw_8bit(groups: list[dict[str, Any]], lr: float, betas: tuple[float, flo
             "optimizer 'adamw-8bit' needs bitsandbytes, which is not installed: pip install bitsandbytes; "
             "'adamw' does without"
         ) from error
-    return AdamW8bit(groups, lr=lr, betas=betas)
+    optimizer: torch.optim.Optimizer = AdamW8bit(groups, lr=lr, betas=betas)
+    return optimizer
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

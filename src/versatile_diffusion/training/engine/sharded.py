@@ -17,9 +17,12 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor import empty as empty_shards
 from tqdm import tqdm
@@ -57,14 +60,14 @@ class ShardedCheckpoints:
         told = {"identity": dict(identity), "step": state.step, "elapsed": state.elapsed, "batches": state.batches}
         content = {
             "told": io.BytesIO(json.dumps(told).encode()),
-            f"own.{self.world.rank}": _packed(state.own()),
+            f"own.{self.world.rank}": _pack(state.own()),
             "module": state.module.state_dict(),
             "average": state.average.state_dict(),
             "posthoc": {str(number): dict(average) for number, average in enumerate(state.posthoc.averages)},
             "optimizers": {str(number): _plain(one) for number, one in enumerate(state.optimizers)},
         }
         writer = _storage(f"{self.place}/{state.step:07d}", write=True)
-        saved = dcp.async_save(content, storage_writer=writer, **self.how)
+        saved = async_save(content, storage_writer=writer, **self.how)
         assert isinstance(saved, Future)
         self.pending = saved
 
@@ -75,7 +78,7 @@ class ShardedCheckpoints:
         pending, self.pending = self.pending, None
         try:
             pending.result()
-        except (Exception, dcp.CheckpointException) as error:  # which is no Exception
+        except (Exception, CheckpointException) as error:  # which is no Exception
             raise OSError(f"a checkpoint could not be written to {self.place} ({error}); those before stay") from error
         self.world.on_first(self._prune)
 
@@ -107,7 +110,7 @@ class ShardedCheckpoints:
         found, problem = None, ""
         try:
             found = read(folder)
-        except (Exception, dcp.CheckpointException) as error:  # whatever a damaged file makes of its reader
+        except (Exception, CheckpointException) as error:  # whatever a damaged file makes of its reader
             problem = f"{folder} cannot be read ({' '.join(str(error).split())[:200]})"
         if any(self.world.any([bool(problem)])):
             problems.append(problem or folder)
@@ -119,8 +122,9 @@ class ShardedCheckpoints:
     def _told(self, folder: str) -> dict[str, Any]:
         """What a checkpoint says of itself."""
         told: dict[str, Any] = {"told": io.BytesIO()}
-        dcp.load(told, storage_reader=_storage(folder), **self.how)
-        return json.loads(told["told"].getvalue())
+        load(told, storage_reader=_storage(folder), **self.how)
+        found: dict[str, Any] = json.loads(told["told"].getvalue())
+        return found
 
     def _read(self, state: RunState, folder: str) -> list[dict[str, Any]]:
         """All tensors into the state; and what each process had for itself."""
@@ -134,7 +138,7 @@ class ShardedCheckpoints:
             "optimizers": {str(number): one for number, one in enumerate(optimizers)},
             **{name: io.BytesIO() for name in names if name.startswith("own.")},
         }
-        dcp.load(content, storage_reader=_storage(folder), **self.how)
+        load(content, storage_reader=_storage(folder), **self.how)
         for number, (optimizer, loaded) in enumerate(zip(state.optimizers, optimizers, strict=True)):
             groups = json.loads(content["optimizers"][str(number)]["groups"].getvalue())
             by_number = {int(name): values for name, values in loaded["state"].items()}
@@ -175,7 +179,7 @@ def average_at(place: str) -> tuple[dict[str, Tensor], int]:
         for name, told in stored.items()
         if name.startswith("average.") and isinstance(told, TensorStorageMetadata)
     }
-    dcp.load(tensors, storage_reader=_storage(folder), no_dist=True)
+    load(tensors, storage_reader=_storage(folder), no_dist=True)
     return {name.removeprefix("average."): value for name, value in tensors.items()}, steps[-1]
 
 
@@ -185,10 +189,10 @@ def _storage(folder: str, write: bool = False) -> Any:
         from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
 
         return FsspecWriter(folder) if write else FsspecReader(folder)
-    return dcp.FileSystemWriter(folder) if write else dcp.FileSystemReader(folder)
+    return FileSystemWriter(folder) if write else FileSystemReader(folder)
 
 
-def _packed(value: dict[str, Any]) -> io.BytesIO:
+def _pack(value: dict[str, Any]) -> io.BytesIO:
     packed = io.BytesIO()
     torch.save(value, packed)
     packed.seek(0)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from versatile_diffusion.training.engine.distributed import World, gathered, scattered
+from versatile_diffusion.training.engine.distributed import World, gather_tree, scatter
 from versatile_diffusion.training.engine.posthoc_ema import PowerAverages
 
 
@@ -103,7 +103,7 @@ class RunState:
         }
         return {
             "identity": json.dumps(identity, sort_keys=True),
-            **gathered(shared, keep=world.first),
+            **gather_tree(shared, keep=world.first),
             "step": self.step,
             "elapsed": self.elapsed,
             "batches": self.batches,
@@ -126,7 +126,7 @@ class RunState:
         _load_module(self.average, content["average"])
         for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
             _load_optimizer(optimizer, saved)
-        self.posthoc.load(content.get("posthoc", []), scattered)
+        self.posthoc.load(content.get("posthoc", []), scatter)
         self.take_over([content, *content.get("others", [])], world)
 
     def check(self, told: Mapping[str, Any], identity: Mapping[str, Any], world: World, where: object) -> None:
@@ -173,7 +173,7 @@ def _random() -> dict[str, Any]:
 
 def _load_module(module: nn.Module, saved: dict[str, Tensor]) -> None:
     like = module.state_dict()
-    module.load_state_dict({name: scattered(value, like.get(name, value)) for name, value in saved.items()})
+    module.load_state_dict({name: scatter(value, like.get(name, value)) for name, value in saved.items()})
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
@@ -181,7 +181,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
     for number, values in saved["state"].items():
         for name, value in values.items():
             if isinstance(value, Tensor):
-                values[name] = scattered(value, parameters[number])
+                values[name] = scatter(value, parameters[number])
     optimizer.load_state_dict(saved)
 
 

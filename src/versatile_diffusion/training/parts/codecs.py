@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from versatile_diffusion.modalities.image.lite_vae import LiteVAE, gradient_l1
+from versatile_diffusion.sheets import in_rows
 from versatile_diffusion.training.engine.loop import Objective
 from versatile_diffusion.training.engine.optimizer import split_parameters
 
@@ -119,7 +120,7 @@ class ImageCodecObjective(Objective[LiteVAE]):
         for split, pictures in self.held_out.items():
             values = [
                 psnr(module.reconstruct(module.posterior(pixels)[0]).clamp(0, 1), pixels)
-                for pixels in map(pictures_to_pixels, pictures.split(64))
+                for pixels in map(pictures_to_pixels, torch.split(pictures, 64))
             ]
             result[f"psnr/{split}"] = float(torch.cat(values).mean())
         return result
@@ -130,14 +131,17 @@ class ImageCodecObjective(Objective[LiteVAE]):
         rows = torch.linspace(0, len(pictures) - 1, 32).long()
         pixels = pictures_to_pixels(pictures[rows.to(self.device)])
         output = module.reconstruct(module.posterior(pixels)[0]).clamp(0, 1)
-        sheet = rearrange([pixels, output], "two (row column) c h w -> (row two h) (column w) c", column=16)
-        Image.fromarray((sheet * 255).round().byte().cpu().numpy()).save(path.with_suffix(".png"))
+        above, below = (
+            [Image.fromarray(image) for image in (rearrange(part, "n c h w -> n h w c") * 255).round().byte().numpy()]
+            for part in (pixels.cpu(), output.cpu())
+        )
+        in_rows(above, below, columns=16).save(path.with_suffix(".png"))
 
     def export(self, module: LiteVAE, folder: Path) -> None:
         """Measures the latents on the training set and writes the codec."""
         with torch.no_grad():
             chosen = self.pictures[:: max(1, len(self.pictures) // 4096)]
-            latents = torch.cat([module.posterior(pictures_to_pixels(part))[0] for part in chosen.split(64)])
+            latents = torch.cat([module.posterior(pictures_to_pixels(part))[0] for part in torch.split(chosen, 64)])
             module.latent_std.copy_(latents.std(dim=(0, 2, 3)))
             module.latent_mean.copy_(latents.mean(dim=(0, 2, 3)))
         module.save_pretrained(folder)

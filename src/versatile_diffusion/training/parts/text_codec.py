@@ -282,7 +282,7 @@ class TextCodecObjective(Objective[Optimus]):
         log-variance, which the loss leaves alone: by least squares, to the settings' constant."""
         module.set_tokenizers(self.tokenizer, self.tokenizer)
         chosen = self._some_captions(count)
-        pooled = torch.cat([module.encoder.pooled(part, part != PAD) for part in chosen.split(512)])
+        pooled = torch.cat([module.encoder.pooled(part, part != PAD) for part in torch.split(chosen, 512)])
         to_mean, to_logvar = module.encoder.to_moments.weight.chunk(2)
         means = pooled @ to_mean.T
         module.latent_mean.copy_(means.mean(0))

@@ -10,9 +10,9 @@ import gradio as gr
 import numpy as np
 from PIL import Image, ImageDraw
 
+from versatile_diffusion.applications import sweep
 from versatile_diffusion.applications.disentangle import levels, restyle
 from versatile_diffusion.applications.round_trip import IMAGE_WEIGHT, edit
-from versatile_diffusion.cli.verbs import sweep
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities.image import check_image
 from versatile_diffusion.pipeline.output import Output

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-import torch
 
-from versatile_diffusion.cli.verbs import sweep
+from versatile_diffusion.applications import sweep
 from versatile_diffusion.controls import CONDITION, REQUEST, RESULT, RUN, by_option
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.pipeline.output import Output
@@ -165,11 +163,11 @@ def _asks(values: Values) -> Iterator[Ask]:
     names = {sweep.OTHER_NAMES.get(name, name): label.lower() for name, (label, _) in AXES.items()}
 
     def ask(choices: Sequence[tuple[str, Any]]) -> Ask:
-        changed, arguments = sweep.cell(given, choices)
+        cell = sweep.cell(given, choices)
         label = ", ".join(f"{names.get(name, name)} {value}" for name, value in choices)
-        return Ask(task.flow.data, tuple(changed), {**shared, **arguments}, after=after, label=label)
+        return Ask(task.flow.data, tuple(cell.conditions), {**shared, **cell.arguments}, after=after, label=label)
 
-    return map(ask, product(*([(axis.name, value) for value in axis.values] for axis in _axes(values))))
+    return map(ask, sweep.choices(_axes(values)))
 
 
 def _axes(values: Values) -> list[sweep.Axis]:
@@ -200,12 +198,7 @@ def _together(values: Values, outputs: Sequence[Output], model: str) -> Sheet:
 
 def sheet(outputs: Sequence[Output], axes: Sequence[sweep.Axis], model: str) -> Sheet:
     """Lay out the first item of each run with labels, with the record that `versatile replay` reads."""
-    record = {
-        "sweep": [[axis.name, list(axis.values)] for axis in axes],
-        "cells": [sweep.cell_record(output) for output in outputs],
-        "from_pretrained": model,
-        "threads": torch.get_num_threads(),
-    }
+    record = sweep.record(outputs, axes, model)
     texts = [words for output in outputs for words in sweep.cell_texts(output)[:1]]
     if texts:
         return Sheet(record, table=table(texts, axes))

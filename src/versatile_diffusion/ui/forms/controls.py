@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from versatile_diffusion.applications.variation import METHODS, matched
+from versatile_diffusion.applications import colours
+from versatile_diffusion.applications.variation import METHODS
 from versatile_diffusion.cli.options import numbers
 from versatile_diffusion.controls import CONDITION, PARTS, REQUEST, RESULT, RUN, WHOLE, Control
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities import MODALITIES, Modality
 from versatile_diffusion.ui.forms.widgets import form_of, painter, picture
 from versatile_diffusion.ui.page.uploads import canvas, read_mask, read_picture
-from versatile_diffusion.ui.queue.jobs import Limits
+from versatile_diffusion.ui.queue.jobs import StudioLimits
 
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
@@ -35,7 +36,7 @@ class Setting:
     """Context of a control: the model, the limits, and the defaults of the flow."""
 
     pipe: VersatileDiffusionPipeline
-    limits: Limits
+    limits: StudioLimits
     defaults: Mapping[str, Any]
 
 
@@ -237,7 +238,7 @@ def colour_match(values: Mapping[str, Any], reference: Any) -> Callable[[Output]
     method = str(values.get("match_colours"))
     if method not in METHODS or reference is None:
         return None
-    return lambda output: matched(output, reference, method)
+    return lambda output: colours.match(output, reference, method)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from versatile_diffusion.applications import joint
-from versatile_diffusion.applications.variation import COLOURS
+from versatile_diffusion.applications.colours import COLOURS
 from versatile_diffusion.modalities.image.files import UnknownFormatError
 from versatile_diffusion.pipeline.replay import seed_now
 from versatile_diffusion.printable import shown

@@ -13,7 +13,7 @@ import gradio as gr
 
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities import MODALITIES
-from versatile_diffusion.pipeline.models import shipped_models
+from versatile_diffusion.shipped import shipped_models
 from versatile_diffusion.tasks import Task
 from versatile_diffusion.ui.forms.controls import (
     Setting,
@@ -26,7 +26,7 @@ from versatile_diffusion.ui.forms.controls import (
     widgets_of,
 )
 from versatile_diffusion.ui.forms.widgets import form_of, value_input
-from versatile_diffusion.ui.queue.jobs import Ask, Limits
+from versatile_diffusion.ui.queue.jobs import Ask, StudioLimits
 
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
@@ -97,7 +97,7 @@ def sample_pictures() -> list[Path]:
     return [file for folder in shipped_models().values() for file in sorted((folder.parent / "samples").glob("*.png"))]
 
 
-def setting_of(pipe: VersatileDiffusionPipeline, limits: Limits, task: Task | None) -> Setting:
+def setting_of(pipe: VersatileDiffusionPipeline, limits: StudioLimits, task: Task | None) -> Setting:
     """Return the context of controls, with the model's defaults for a task over the task's own."""
     usual = {"guidance_scale": task.guidance_scale} | pipe.config.defaults.get(task.name, {}) if task else {}
     return Setting(pipe, limits, usual)

@@ -11,12 +11,12 @@ import math
 import secrets
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterable
 from concurrent.futures import CancelledError as FutureCancelledError
 from concurrent.futures import Future
 from contextlib import suppress
-from itertools import islice, zip_longest
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,14 +26,14 @@ from versatile_diffusion.pipeline.inputs import latent_modality
 from versatile_diffusion.sampling.denoise import start_step, steps_with
 from versatile_diffusion.serving.engine import Engine
 from versatile_diffusion.serving.jobs import CancelledError, ClosedError, FullError, LateError, NoMemoryError, Progress
-from versatile_diffusion.serving.limits import Limits as EngineLimits
-from versatile_diffusion.ui.queue.jobs import Ask, BusyError, Job, Limits
+from versatile_diffusion.serving.limits import Limits
+from versatile_diffusion.serving.turns import Turns
+from versatile_diffusion.ui.queue.jobs import Ask, BusyError, StudioJob, StudioLimits
 
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
     from versatile_diffusion.pipeline.output import Output
-    from versatile_diffusion.serving.jobs import Between
-    from versatile_diffusion.serving.jobs import Job as Place
+    from versatile_diffusion.serving.jobs import Between, Job
 
 PREVIEW_EVERY = 0.4  # seconds
 PREVIEW_SHARE = 8  # a preview may take at most 1/8 of the time
@@ -45,9 +45,9 @@ TOLD = (ValueError, MemoryError, torch.OutOfMemoryError, NoMemoryError, FullErro
 logger = logging.getLogger(__name__)
 
 
-def engine_for(pipe: VersatileDiffusionPipeline, limits: Limits) -> Engine:
+def engine_for(pipe: VersatileDiffusionPipeline, limits: StudioLimits) -> Engine:
     """An engine for a studio that has the model for itself."""
-    bounds = EngineLimits(
+    bounds = Limits(
         places=limits.batch,
         waiting=UNBOUNDED,
         each=UNBOUNDED,
@@ -65,16 +65,18 @@ class Desk:
 
     Args:
         pipe: the pipeline.
-        limits: see `Limits`.
+        limits: see `StudioLimits`.
         engine: runs the model; by default the desk creates its own and closes it.
     """
 
-    def __init__(self, pipe: VersatileDiffusionPipeline, limits: Limits | None = None, engine: Engine | None = None):
-        self.pipe, self.limits = pipe, limits or Limits()
+    def __init__(
+        self, pipe: VersatileDiffusionPipeline, limits: StudioLimits | None = None, engine: Engine | None = None
+    ):
+        self.pipe, self.limits = pipe, limits or StudioLimits()
         self._owned = engine is None
         self.engine = engine or engine_for(pipe, self.limits)
-        self._turns: OrderedDict[str, OrderedDict[str, deque[Job]]] = OrderedDict()  # by client, then by person
-        self._places: dict[int, Place] = {}  # of the present run of each job, in the engine
+        self._turns: Turns[StudioJob] = Turns(lambda job: job.person)
+        self._places: dict[int, Job] = {}  # of the present run of each job, in the engine
         self._halts: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._news = threading.RLock()
         self._closed = False
@@ -84,7 +86,7 @@ class Desk:
         """Seconds a step, as lately seen."""
         return self.engine.pace
 
-    def submit(self, person: str, place: str, asks: Iterable[Ask], client: str | None = None) -> Job:
+    def submit(self, person: str, place: str, asks: Iterable[Ask], client: str | None = None) -> StudioJob:
         """Queue a request.
 
         Args:
@@ -103,11 +105,11 @@ class Desk:
             raise ValueError(f"the request has {len(few)} runs{more}; this studio allows 1 to {self.limits.runs}")
         for ask in few:
             ask.check(self.limits, self.pipe)
-        job = Job(person, place, few, person if client is None else client)
+        job = StudioJob(person, place, few, person if client is None else client)
         with self._news:
             if self._closed:
                 raise BusyError("the studio is closing")
-            mine = sum(map(len, self._turns.get(job.client, {}).values()))
+            mine = self._turns.count(job.client)
             if mine >= self.limits.each:
                 raise BusyError(f"{mine} of your requests are already waiting; stop one, or wait")
             waiting = len(self._jobs())
@@ -116,12 +118,12 @@ class Desk:
                 raise BusyError(
                     f"the studio is busy: {waiting} requests are waiting; try again in about {about} seconds"
                 )
-            self._turns.setdefault(job.client, OrderedDict()).setdefault(person, deque()).append(job)
+            self._turns.add(job)
             self._tell_places()
         self._send(job)
         return job
 
-    def stop(self, job: Job) -> None:
+    def stop(self, job: StudioJob) -> None:
         """Stop a job: at once if waiting, after the current step if running."""
         with self._news:
             if job.over:
@@ -155,15 +157,14 @@ class Desk:
             for place in [place for place in self._halts if place[0] == person]:
                 del self._halts[place]
 
-    def jobs(self, person: str, place: str) -> list[Job]:
+    def jobs(self, person: str, place: str) -> list[StudioJob]:
         """Return a person's unfinished jobs in a tab."""
         return [job for job in self._jobs() if (job.person, job.place) == (person, place)]
 
-    def _jobs(self) -> list[Job]:
+    def _jobs(self) -> list[StudioJob]:
         """Return all waiting and running jobs, in turn order."""
         with self._news:
-            clients = [list(_in_turn(people.values())) for people in self._turns.values()]
-            return list(_in_turn(clients))
+            return list(self._turns)
 
     def close(self) -> None:
         """Ends everything; the engine, too, if it is this desk's."""
@@ -174,12 +175,12 @@ class Desk:
         if self._owned:
             self.engine.close(grace=30)
 
-    def _send(self, job: Job) -> None:
+    def _send(self, job: StudioJob) -> None:
         """The next run of a job goes into the engine."""
         ask = job.ask
         watch = _Watch(self, job, ask)
         try:
-            place: Place
+            place: Job
             if ask.call is None:
                 more: dict[str, Any] = {"client": job.client, "listener": watch.hear, **ask.arguments}
                 place = self.engine.submit(ask.data, ask.conditions, **more)
@@ -194,7 +195,7 @@ class Desk:
             place.cancel()
         place.future.add_done_callback(lambda future: self._done(job, ask, future))
 
-    def _done(self, job: Job, ask: Ask, future: Future[Output]) -> None:
+    def _done(self, job: StudioJob, ask: Ask, future: Future[Output]) -> None:
         """A run of a job is over: its output is kept, and the next run goes into the engine."""
         try:
             output = future.result()
@@ -212,7 +213,7 @@ class Desk:
                 return self._end(job, "done")
         self._send(job)
 
-    def _failed(self, job: Job, error: Exception) -> None:
+    def _failed(self, job: StudioJob, error: Exception) -> None:
         """A job ends without its result."""
         state, message = "failed", ""
         if isinstance(error, CancelledError | ClosedError | FutureCancelledError):
@@ -227,26 +228,18 @@ class Desk:
             if not job.over:
                 self._end(job, state, message)
 
-    def started(self, job: Job) -> None:
+    def started(self, job: StudioJob) -> None:
         """The engine has begun with a job."""
         with self._news:
             if not job.over and job.state != "running":
-                self._turns[job.client].move_to_end(job.person)
-                self._turns.move_to_end(job.client)
+                self._turns.rotate(job)
                 job.told(state="running", step=0, steps=0, begun=job.begun or time.monotonic())
                 self._tell_places()
 
-    def _end(self, job: Job, state: str, message: str = "") -> None:
+    def _end(self, job: StudioJob, state: str, message: str = "") -> None:
         """Takes a job off the list. The lock is held."""
         self._places.pop(id(job), None)
-        people = self._turns.get(job.client, OrderedDict())
-        jobs = people.get(job.person)
-        if jobs and job in jobs:
-            jobs.remove(job)
-            if not jobs:
-                del people[job.person]
-            if not people:
-                del self._turns[job.client]
+        self._turns.drop(job)
         seconds = time.monotonic() - job.begun if job.begun else 0.0
         job.told(state=state, message=message, previews=(), seconds=seconds)
         self._tell_places()
@@ -266,15 +259,10 @@ class Desk:
             seconds += sum(ask.steps(self.pipe) for ask in job.asks) * self.pace
 
 
-def _in_turn(rows: Iterable[Iterable[Job]]) -> Iterator[Job]:
-    """Yield the first of each row, then the second of each, and so on."""
-    return (job for column in zip_longest(*rows) for job in column if job is not None)
-
-
 class _Watch:
     """Called at each step of a run, in the engine's thread: reports progress to the job and renders previews."""
 
-    def __init__(self, desk: Desk, job: Job, ask: Ask):
+    def __init__(self, desk: Desk, job: StudioJob, ask: Ask):
         self.desk, self.job, self.ask = desk, job, ask
         self.items = ask.items * ask.prompts * int(ask.arguments.get("candidates") or 1)
         self.looked = time.monotonic()

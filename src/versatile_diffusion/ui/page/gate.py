@@ -1,7 +1,7 @@
 """Access checks in front of a service, as plain ASGI middleware for the studio and other services.
 
-`Hosts` and `SameOrigin` block other sites' pages, `Unframed` prevents framing by other pages, and `Gate` defines which
-requests exist, who may make them, how often, and their maximum size.
+`Hosts` and `SameOrigin` block other sites' pages, `Unframed` prevents framing by other pages, and `StudioGate` defines
+which requests exist, who may make them, how often, and their maximum size.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class Door:
         return method in self.methods.split() and re.fullmatch(self.path, path) is not None
 
 
-class Gate:
+class StudioGate:
     """Admit requests that match a door; answer 404 to all others.
 
     Args:

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from versatile_diffusion.ui.page.gate import MEGABYTE, Door
-from versatile_diffusion.ui.queue.jobs import Limits
+from versatile_diffusion.ui.queue.jobs import StudioLimits
 from versatile_diffusion.ui.queue.throttle import Rate, Throttle
 
 LOGINS = Rate(burst=10, per_second=1 / 30)  # failed logins
@@ -48,7 +48,7 @@ class Guarded(gr.Blocks):
         return await super().preprocess_data(block_fn, inputs, *arguments, **options)
 
 
-def doors(limits: Limits) -> tuple[Door, ...]:
+def doors(limits: StudioLimits) -> tuple[Door, ...]:
     """Return the requests that the page needs. gradio has about sixty other routes: a second queue endpoint, deep links
     (each writes a file), component functions, recordings, a proxy."""
     requests = Throttle(REQUESTS)

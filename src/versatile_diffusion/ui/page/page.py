@@ -23,7 +23,7 @@ from versatile_diffusion.ui.page.desk import Desk, one_sentence
 from versatile_diffusion.ui.page.guard import Guarded, forget_session
 from versatile_diffusion.ui.page.panel import Panel
 from versatile_diffusion.ui.page.shelf import Made, Shelves
-from versatile_diffusion.ui.queue.jobs import Ask, Job
+from versatile_diffusion.ui.queue.jobs import Ask, StudioJob
 
 LOOK_EVERY = 0.1  # seconds
 NOW = "(...given) => [...given.slice(0, -1), Date.now()]"  # the last input is the event's time
@@ -214,8 +214,8 @@ def link_first(studio: Studio, tab: Tab, button: Any) -> None:
         values = dict(zip(names, given[:-1], strict=True))
         who = Who.of(request, tab.form.name, given[-1])
         async for job in watched(studio, who, first.asks, values):
-            text = job.outputs[0].texts[0] if isinstance(job, Job) and job.state == "done" else gr.skip()
-            yield [stage.of(job) if isinstance(job, Job) else job, text]
+            text = job.outputs[0].texts[0] if isinstance(job, StudioJob) and job.state == "done" else gr.skip()
+            yield [stage.of(job) if isinstance(job, StudioJob) else job, text]
 
     outputs = [tab.stage, tab.inputs[first.into]]
     button.click(look, [*tab.inputs.values(), tab.clock], outputs, js=NOW, **PRIVATE)
@@ -223,9 +223,9 @@ def link_first(studio: Studio, tab: Tab, button: Any) -> None:
 
 async def watched(
     studio: Studio, who: Who, asks: Callable[[Values], Iterable[Ask]], values: Values
-) -> AsyncIterator[Job | str]:
+) -> AsyncIterator[StudioJob | str]:
     """Follow a request from submission to end: yields the job at each change, or a message before there is one."""
-    job: Job | None = None
+    job: StudioJob | None = None
     yield stage.sent()
     try:
         given = await asyncio.to_thread(asks, values)
@@ -261,7 +261,7 @@ async def serve(studio: Studio, tab: Tab, who: Who, values: Values) -> AsyncIter
             yield [stage.of(job), *nothing]
 
 
-def finish(studio: Studio, tab: Tab, job: Job, values: Mapping[str, Any]) -> tuple[str, list[int], list[Made]]:
+def finish(studio: Studio, tab: Tab, job: StudioJob, values: Mapping[str, Any]) -> tuple[str, list[int], list[Made]]:
     """Store the results of a job; return a table of them, their numbers and the results."""
     shelf = studio.shelves.set_up(job.person, job.client)
     numbers = studio.shelves.keep(job, form_record(tab.inputs, values, shelf))

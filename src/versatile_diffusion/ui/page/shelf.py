@@ -20,7 +20,7 @@ from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.text import one_line
 from versatile_diffusion.pipeline.output import Output
 from versatile_diffusion.records.png import save_png, write_value
-from versatile_diffusion.ui.queue.jobs import Job
+from versatile_diffusion.ui.queue.jobs import StudioJob
 
 STUDIO = "studio"
 """Record field with the tab that an output came from and its inputs."""
@@ -170,7 +170,7 @@ class Shelves:
                     total -= next(iter(shelf.made.values())).size
                     shelf.remove_oldest(len(shelf.made) - 1)
 
-    def keep(self, job: Job, filled: Mapping[str, Any]) -> list[int]:
+    def keep(self, job: StudioJob, filled: Mapping[str, Any]) -> list[int]:
         """Store a job's outputs on its person's shelf; return the numbers of the results, in order.
 
         Args:
@@ -188,7 +188,7 @@ class Shelves:
         self._make_room()
         return [number for number in numbers if number in shelf.made]
 
-    def keep_sheet(self, job: Job, sheet: Sheet) -> int:
+    def keep_sheet(self, job: StudioJob, sheet: Sheet) -> int:
         """Store all runs of a job as one sheet with its own record; return its number."""
         shelf, data = self.of(job.person), job.outputs[0].data
         texts = [line for output in job.outputs if sheet.image is None for line in lines_in(output)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.ui.page.uploads import data_url
-from versatile_diffusion.ui.queue.jobs import Job
+from versatile_diffusion.ui.queue.jobs import StudioJob
 
 PREVIEW_SIDE = 128
 
@@ -33,7 +33,7 @@ def remark(sentence: str) -> str:
     return f'<div class="stage remark" role="status">{escape(sentence)}</div>'
 
 
-def of(job: Job) -> str:
+def of(job: StudioJob) -> str:
     """Return the status of a job."""
     return STATES[job.state](job)
 
@@ -46,13 +46,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _waiting(job: Job) -> str:
+def _waiting(job: StudioJob) -> str:
     before = "next in the queue" if job.ahead <= 1 else f"{job.ahead} requests before yours"
     wait = f", about {duration(job.wait)}" if job.wait >= 1 else ""
     return f'<div class="stage busy" role="status"><p>Waiting: {before}{wait}</p>{_bar(0)}</div>'
 
 
-def _running(job: Job) -> str:
+def _running(job: StudioJob) -> str:
     runs = f"run {len(job.outputs) + 1} of {len(job.asks)}, " if len(job.asks) > 1 else ""
     step = f"step {job.step} of {job.steps}" if job.steps else "preparing"
     left = "" if job.left is None else f", {duration(max(job.left, 0.1))} left"
@@ -61,7 +61,7 @@ def _running(job: Job) -> str:
     return f'<div class="stage busy" role="status">{title}{_bar(job.share)}{_previews(job.previews)}</div>'
 
 
-def _done(job: Job) -> str:
+def _done(job: StudioJob) -> str:
     count = sum(len(output) for output in job.outputs)
     seeds = job.outputs[0].settings["seeds"]
     modality = MODALITIES[job.outputs[0].data]
@@ -69,11 +69,11 @@ def _done(job: Job) -> str:
     return f'<div class="stage done" role="status">{escape(text)}</div>'
 
 
-def _failed(job: Job) -> str:
+def _failed(job: StudioJob) -> str:
     return trouble(job.message)
 
 
-def _stopped(job: Job) -> str:
+def _stopped(job: StudioJob) -> str:
     return '<div class="stage idle" role="status">Stopped.</div>'
 
 

@@ -23,7 +23,7 @@ class BusyError(ValueError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class StudioLimits:
     """What one person, and all of them together, may ask for.
 
     Args:
@@ -96,7 +96,7 @@ class Ask:
         tokens = (len(c.tokens) for c in self.conditions if c.tokens is not None and c.tokens.ndim == 3)
         return max([1, *values, *tokens])
 
-    def check(self, limits: Limits, pipe: VersatileDiffusionPipeline) -> None:
+    def check(self, limits: StudioLimits, pipe: VersatileDiffusionPipeline) -> None:
         """ValueError if it asks for what cannot be, or (by the model's defaults, too) for more than is allowed."""
         given = self.arguments.get
         tries = given("candidates") or 1
@@ -121,7 +121,7 @@ def _at_most(name: str, value: Any, limit: int) -> None:
 
 
 @dataclass
-class Job:
+class StudioJob:
     """A request on its way: some runs, one after the other.
 
     Args:

@@ -39,6 +39,9 @@ class Optimus(Codec):
 
     modality: ClassVar[str] = "text"
 
+    latent_mean: Tensor
+    latent_std: Tensor
+
     @register_to_config
     def __init__(
         self,

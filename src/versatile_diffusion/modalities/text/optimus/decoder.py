@@ -56,7 +56,10 @@ class LatentDecoder(nn.Module):
     def hidden(self, ids: Int[Tensor, "b t"], state: DecoderState) -> Float[Tensor, "b t h"]:
         """Return the last hidden states of further tokens, which are added to `state`."""
         embeddings = self.gpt2.wte(ids) + rearrange(state.embedding, "b h -> b 1 h")
-        return self.gpt2(inputs_embeds=embeddings, past_key_values=state.cache, use_cache=True).last_hidden_state
+        hidden: Tensor = self.gpt2(
+            inputs_embeds=embeddings, past_key_values=state.cache, use_cache=True
+        ).last_hidden_state
+        return hidden
 
     def logits(self, hidden: Float[Tensor, "b t h"]) -> Float[Tensor, "b t v"]:
         """Return next-token logits, with tied input embeddings."""

@@ -32,7 +32,8 @@ class TextEncoder(nn.Module):
 
     def pooled(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b h"]:
         """Return one vector per text; `mask` is True for text tokens, begin and end included."""
-        return self.bert(input_ids=ids, attention_mask=mask.long()).pooler_output
+        pooled: Tensor = self.bert(input_ids=ids, attention_mask=mask.long()).pooler_output
+        return pooled
 
     def forward(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Posterior:
         """Return the posterior; `mask` is True for text tokens, begin and end included."""

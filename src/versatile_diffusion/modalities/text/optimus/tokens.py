@@ -63,11 +63,11 @@ class Tokenization:
 
     def for_encoder(self, texts: Sequence[str]) -> Int[Tensor, "b t"]:
         """Return begin, the first `encoder_limit` tokens and end; padded to the longest."""
-        return _padded([ids[: self.encoder_limit] for ids in _ids(self.encoder, texts)], self.encoder_ids)
+        return _pad([ids[: self.encoder_limit] for ids in _ids(self.encoder, texts)], self.encoder_ids)
 
     def for_decoder(self, texts: Sequence[str]) -> Int[Tensor, "b t"]:
         """Return begin, all tokens and end; padded to the longest."""
-        return _padded(_ids(self.decoder, texts), self.decoder_ids)
+        return _pad(_ids(self.decoder, texts), self.decoder_ids)
 
     def text(self, ids: Sequence[int]) -> str:
         """Decode one row from begin to end; the first and last word (begin and end) are dropped.
@@ -129,7 +129,7 @@ def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
 
-def _padded(rows: Sequence[Sequence[int]], special: SpecialIds) -> Tensor:
+def _pad(rows: Sequence[Sequence[int]], special: SpecialIds) -> Tensor:
     """Add begin and end to rows, and pad them on the right."""
     padded = torch.full((len(rows), max(map(len, rows), default=0) + 2), special.pad)
     for target, row in zip(padded, rows, strict=True):

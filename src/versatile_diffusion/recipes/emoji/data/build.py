@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -81,7 +82,7 @@ class BuildRequest:
         keys = None if concepts is None else tuple(sorted(set(concepts)))
         return cls(size, choose_styles(None if styles is None else tuple(styles)), keys, edition)
 
-    def recipe(self) -> dict:
+    def recipe(self) -> dict[str, Any]:
         """Return the request as stored in the manifest."""
         concepts = None if self.concepts is None else list(self.concepts)
         styles = [style.id for style in self.styles]
@@ -177,7 +178,7 @@ def render_source(
     rendered = {}
     with tqdm(total=total, desc="render", disable=not progress, unit="picture") as bar:
 
-        def counted(results: Iterable[bytes]) -> Iterable[bytes]:
+        def count(results: Iterable[bytes]) -> Iterable[bytes]:
             for data in results:
                 bar.update()
                 yield data
@@ -186,7 +187,7 @@ def render_source(
             for style in source.styles:
                 before = bar.n
                 drawings = source.drawings[style.id]
-                rendered[style.id] = _render_style(style, drawings, size, folder, lambda f, d: counted(run(f, d)))
+                rendered[style.id] = _render_style(style, drawings, size, folder, lambda f, d: count(run(f, d)))
                 bar.update(before + len(drawings) - bar.n)  # cached styles count, too
 
         if workers == 1:
@@ -249,7 +250,7 @@ def tool_versions() -> dict[str, str]:
         ) from None
 
 
-def _style_row(style: Style) -> dict:
+def _style_row(style: Style) -> dict[str, Any]:
     package: Package = package_named(style.package)
     row = {"id": style.id, "package": package.spec, "licence": package.licence, "authors": package.authors}
     return row | {"phrases": list(style.phrases), "drawing": style.drawing, "monochrome": style.monochrome}
@@ -289,7 +290,7 @@ def write_set(
     return Manifest.read(out)
 
 
-def _finished(out: Path, request: BuildRequest) -> Manifest | None:
+def _finished_manifest(out: Path, request: BuildRequest) -> Manifest | None:
     """Return the manifest of `out` if it is complete, intact and matches the request."""
     try:
         manifest = Manifest.read(out)
@@ -321,7 +322,7 @@ def build_emoji(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out must be a folder, e.g. {COMMAND.format(folder='data/emoji')}")
-    finished = _finished(out, request)
+    finished = _finished_manifest(out, request)
     if finished is not None:
         return finished
     tool_versions()  # check before fetching

@@ -161,14 +161,14 @@ TEMPLATES = (
 )
 
 
-def _shuffled(words: tuple[str, ...], seed: str) -> list[str]:
+def _shuffle(words: tuple[str, ...], seed: str) -> list[str]:
     return sorted(words, key=lambda word: hashlib.sha256(f"{seed}/{word}".encode()).digest())
 
 
 def make_captions(concept: Concept, style: Style, colours: tuple[str, ...], key: str) -> list[str]:
     """Return the unique captions of an image; the first is the plain label. `key` seeds the choice of words."""
-    words = _shuffled(concept.keywords, key)
-    phrases = _shuffled(style.phrases, key)
+    words = _shuffle(concept.keywords, key)
+    phrases = _shuffle(style.phrases, key)
     named = set(re.findall(r"[a-z]+", concept.label.lower()))
     fields = {
         "l": concept.label,

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _LEFT_OUT_GROUPS = frozenset({"component"})
 _LEFT_OUT_SUBGROUPS = frozenset({"country-flag", "subdivision-flag"})  # 262 rare nouns, drawn alike in all styles
@@ -43,14 +44,14 @@ class Concept:
 class Tables:
     """Raw tables of names, keywords and aliases, one per JSON file."""
 
-    rows: list[dict]
-    messages: dict
-    shortcodes: dict
-    unicode_names: dict
-    groups: dict
-    keywords: dict
-    aliases: dict
-    tags: list[dict]
+    rows: list[dict[str, Any]]
+    messages: dict[str, Any]
+    shortcodes: dict[str, Any]
+    unicode_names: dict[str, Any]
+    groups: dict[str, Any]
+    keywords: dict[str, Any]
+    aliases: dict[str, Any]
+    tags: list[dict[str, Any]]
 
     @classmethod
     def parse(cls, files: Mapping[str, bytes]) -> Tables:
@@ -129,7 +130,7 @@ def build_concepts(tables: Tables) -> tuple[Concept, ...]:
     return tuple(concepts)
 
 
-def _listed(value: str | list[str]) -> list[str]:
+def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
@@ -144,7 +145,7 @@ def name_index(tables: Tables, concepts: Iterable[Concept], vendor_names: Iterab
     claims += [(row[field], key) for key, row in aliases for field in ("name", "slug")]
     claims += [(name, key_of_hex(code)) for code, name in tables.unicode_names.items()]
     claims += list(vendor_names)
-    claims += [(name, key_of_hex(code)) for code, names in tables.shortcodes.items() for name in _listed(names)]
+    claims += [(name, key_of_hex(code)) for code, names in tables.shortcodes.items() for name in _as_list(names)]
     index: dict[str, str] = {}
     for name, key in claims:
         if key in known and squash(name):

@@ -10,9 +10,9 @@ from PIL import Image
 
 from versatile_diffusion.recipes.emoji.data.render import decode
 from versatile_diffusion.recipes.emoji.data.shards import EmojiSample
+from versatile_diffusion.sheets import GAP, Layout, tile_images
 
 ROWS = 12
-_GAP = 4
 
 
 def write_contact_sheet(samples: Sequence[EmojiSample], styles: Sequence[str], size: int, path: Path) -> None:
@@ -22,11 +22,10 @@ def write_contact_sheet(samples: Sequence[EmojiSample], styles: Sequence[str], s
     most = max(covered.values())
     full = sorted(index for index, count in covered.items() if count == most)
     rows = [full[place * len(full) // min(ROWS, len(full))] for place in range(min(ROWS, len(full)))]
-    step = size + _GAP
-    sheet = Image.new("RGB", (len(styles) * step + _GAP, len(rows) * step + _GAP), (200, 200, 200))
-    for y, index in enumerate(rows):
-        for x, style in enumerate(styles):
-            if (index, style) in pictures:
-                tile = Image.fromarray(decode(pictures[index, style].webp))
-                sheet.paste(tile, (_GAP + x * step, _GAP + y * step))
-    sheet.save(path, "PNG")
+    drawn = [
+        Image.fromarray(decode(pictures[index, style].webp)) if (index, style) in pictures else None
+        for index in rows
+        for style in styles
+    ]
+    layout = Layout(len(styles), (size, size), GAP, left=GAP, top=GAP)
+    tile_images(drawn, layout, (200, 200, 200)).save(path, "PNG")

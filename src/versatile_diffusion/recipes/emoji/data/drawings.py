@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from versatile_diffusion.recipes.emoji.data.concepts import key_of_hex, match_name
 from versatile_diffusion.recipes.emoji.data.sources import Style
@@ -36,14 +37,14 @@ class Wanted:
     names: Mapping[str, str]
 
 
-def _plain_aliases(icons: Mapping) -> dict[str, str]:
+def _plain_aliases(icons: Mapping[str, Any]) -> dict[str, str]:
     """Map aliases to icons, without aliases that rotate or mirror their parent, which would be different images."""
     aliases = icons.get("aliases", {})
     plain = {name: row["parent"] for name, row in aliases.items() if not set(row) & {"rotate", "hFlip", "vFlip"}}
     return {name: plain.get(parent, parent) for name, parent in plain.items()}
 
 
-def wrap_iconify(icons: Mapping, name: str) -> str:
+def wrap_iconify(icons: Mapping[str, Any], name: str) -> str:
     """Wrap an icon's body as an SVG document."""
     icon = icons["icons"][name]
     left, top, width, height = (
@@ -64,7 +65,7 @@ def iconify_names(files: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
             yield alias, keys[parent]
 
 
-def _by_chars(icons: Mapping, files: Mapping[str, bytes], wanted: Wanted) -> dict[tuple[str, int], str]:
+def _by_chars(icons: Mapping[str, Any], files: Mapping[str, bytes], wanted: Wanted) -> dict[tuple[str, int], str]:
     parents = _plain_aliases(icons)
     found: dict[tuple[str, int], str] = {}
     for code, name in sorted(json.loads(files["chars.json"]).items()):
@@ -74,7 +75,7 @@ def _by_chars(icons: Mapping, files: Mapping[str, bytes], wanted: Wanted) -> dic
     return found
 
 
-def _by_names(icons: Mapping, _files: Mapping[str, bytes], wanted: Wanted) -> dict[tuple[str, int], str]:
+def _by_names(icons: Mapping[str, Any], _files: Mapping[str, bytes], wanted: Wanted) -> dict[tuple[str, int], str]:
     """Match icons before aliases, so that a concept's own icon takes precedence."""
     parents = _plain_aliases(icons)
     found: dict[tuple[str, int], str] = {}

@@ -51,7 +51,8 @@ def _render_svg(source: bytes, size: int) -> np.ndarray:
     blocks = canvas.reshape(size, OVERSAMPLING, size, OVERSAMPLING, 3)
     total = blocks.sum(axis=(1, 3), dtype=np.uint16)
     count = OVERSAMPLING**2
-    return ((total + count // 2) // count).astype(np.uint8)
+    mean: np.ndarray = ((total + count // 2) // count).astype(np.uint8)
+    return mean
 
 
 def _render_webp(source: bytes, size: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from versatile_diffusion.printable import shown
 
@@ -60,7 +61,7 @@ def write_shards(samples: Sequence[EmojiSample], split: str, folder: Path) -> li
 def read_shard(path: Path) -> Iterator[EmojiSample]:
     """Yield the samples of a shard in order."""
     with tarfile.open(path, "r:") as archive:
-        row: dict = {}
+        row: dict[str, Any] = {}
         for info in archive:
             file = archive.extractfile(info)
             key, _, kind = info.name.partition(".")
