@@ -9,7 +9,7 @@ set -euo pipefail
 out=${1:?the folder to write}
 data=${2:-data/emoji}
 python=${PYTHON:-.venv/bin/python}
-wheels=(diffusers importlib_metadata zipp requests urllib3 idna certifi charset_normalizer braceexpand webdataset einops
+wheels=(diffusers importlib_metadata zipp requests urllib3 idna certifi charset_normalizer braceexpand einops
     jaxtyping wadler_lindig typer shellingham click annotated_doc rich markdown_it_py mdurl pygments tqdm accelerate)
 top=$(git rev-parse --show-toplevel)
 [ -f "$data/manifest.json" ] || { echo "error: $data holds no data set; \`versatile data emoji --out $data\` builds one" >&2; exit 2; }

@@ -206,7 +206,7 @@ def test_files_of_one_stem_and_names_that_are_no_text(photos: Path, model: str) 
     (photos / "round").symlink_to(photos)
     done = shell.run(f"versatile image-to-text photos/ --out photos/ {few(model)}")
     assert done.code == 0, done.err
-    assert "skipped in photos: folders met before 1 (round)" in done.err
+    assert "skipped in photos: folders already visited 1 (round)" in done.err
     made = {os.fsencode(file.name) for file in photos.glob("*.image-to-text.txt")}
     stems = {name.removesuffix(b".image-to-text.txt") for name in made}
     assert stems == {b"a", b"cat", b"cat-2", b"cat-3", b"caf\xe9"}

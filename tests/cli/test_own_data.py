@@ -79,7 +79,7 @@ def test_settings_from_a_file(versatile, model: str, pictures: Path, monkeypatch
     assert done.code == 0, done.err
     folder = Path("runs", f"{Path(model).name}-pictures")
     assert done.err.startswith(f"the run's folder is {folder};")
-    assert "3 items (3 read, 1 bad pictures; the last is " in done.err
+    assert "3 items (3 read, 1 bad images; the last is " in done.err
     written = json.loads((folder / "settings.json").read_text())
     asked = {name: value for name, value in told.items() if name not in ("lr", "mixture", "batch")}
     assert {name: {**written, **written["loop"]}[name] for name in asked} == {**asked, "steps": 1}
@@ -109,7 +109,7 @@ def test_mistakes_are_told_in_a_line(versatile, model: str, pictures: Path) -> N
         (["data", "encode", "missing", "--model", model, "--out", "encoded"], "no such folder or file"),
         (["data", "encode", pictures, "--model", model, "--out", "encoded", "--bad", "7"], "from 0 to 1"),
         (["data", "encode", pictures, "--model", model, "--out", "encoded", "--long", "no"], "unknown --long 'no'"),
-        (["data", "encode", "s-{0..3.tar", "--model", model, "--out", "encoded"], "its braces do not match"),
+        (["data", "encode", "s-{0..3.tar", "--model", model, "--out", "encoded"], "unbalanced braces"),
         (["data", "encode", pictures, "--model", model, "--out", "encoded", "--aspect", "0.5"], "from 1 up"),
         (["train", "diffuser", "--aspect", "2", "--data", pictures, "--out", "run"], "go with --from"),
     ):
@@ -167,9 +167,9 @@ def test_what_is_skipped_and_left_out_is_said(versatile, model: str, pictures: P
     done = versatile("data", "encode", pictures, "--model", model, "--out", "encoded")
     assert done.code == 0, done.err
     line = " ".join(done.out.split())
-    assert "3 items (3 read, 1 bad pictures, 1 captions cut to what the encoder reads" in line
-    assert "left out: other files 1 (film.mp4)" in line
-    assert "skipped: bad pictures: x.heic: " in done.err
+    assert "3 items (3 read, 1 bad images, 1 captions cut to what the encoder reads" in line
+    assert "ignored: other files 1 (film.mp4)" in line
+    assert "skipped: bad images: x.heic: " in done.err
 
 
 def test_a_run_on_a_set_that_is_damaged_or_changed(versatile, model: str, pictures: Path) -> None:

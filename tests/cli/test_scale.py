@@ -81,7 +81,7 @@ def test_shards_are_encoded_one_by_one_and_streamed_together(versatile: Command,
     answer = versatile("data", "encode", "shards", "--out", "encoded", "--model", model, "--side", 8, "--json")
     assert answer.code == 0, answer.err
     told = json.loads(answer.out)
-    assert (told["items"], told["bad"], told["shards"]) == (17, {"bad pictures": 1}, 3)
+    assert (told["items"], told["bad"], told["shards"]) == (17, {"bad images": 1}, 3)
     assert json.loads(Path("encoded/encoded.json").read_text())["sets"] == ["00000", "00001", "00002"]
     again = versatile("data", "encode", "shards", "--out", "encoded", "--model", model, "--side", 8)
     assert "17 items" in again.out

@@ -64,7 +64,7 @@ def test_a_damaged_header_ends_nothing(tmp_path: Path) -> None:
     path.write_bytes(data)
     report = Report()
     assert list(read(path, report)) == ["0", "2", "3"]
-    assert (report.bad, report.bad_shards.total()) == ({"without a picture": 1}, 0)
+    assert (report.bad, report.bad_shards.total()) == ({"without an image": 1}, 0)
     assert report.captions == {}
 
 

@@ -42,7 +42,7 @@ def test_pictures_go_to_the_nearest_shape_and_lose_little() -> None:
     assert middle.getextrema() == ((255, 255), (0, 0), (0, 0))
 
 
-@pytest.mark.parametrize(("arguments", "told"), [((60, 16, 2), "no multiple of 16"), ((64, 16, 0.5), "from 1 up")])
+@pytest.mark.parametrize(("arguments", "told"), [((60, 16, 2), "not a multiple of 16"), ((64, 16, 0.5), "1 or more")])
 def test_what_cannot_be_is_refused(arguments: tuple[int, int, float], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Buckets.of(*arguments)

@@ -46,7 +46,7 @@ def test_what_is_drawn_is_what_the_encoders_give(bank, folder: Path, tmp_path: P
     made = encode_set(open_source(folder), bank, tmp_path / "out", part=3, batch=2)
     assert [part["file"] for part in made.index["parts"]] == [f"part-{n:05d}.safetensors" for n in range(3)]
     assert made.keys == [f"{number}.png" for number in range(7)]
-    assert made.index["report"]["bad"] == {"bad pictures": 1}
+    assert made.index["report"]["bad"] == {"bad images": 1}
     generator = torch.Generator().manual_seed(0)
     items = torch.tensor([5, 0, 6, 2])
     pictures = [Image.new("RGB", (16, 16), COLOURS[item]) for item in items]
@@ -141,7 +141,7 @@ def test_a_full_disk_is_told_with_what_stays(bank, folder: Path, tmp_path: Path,
 
     save = module.save_file
     monkeypatch.setattr(module, "save_file", full)
-    with pytest.raises(OSError, match=r"out could not be .*No space left.*; the first 3 items stay; make room"):
+    with pytest.raises(OSError, match=r"out could not be .*No space left.*; the first 3 items are kept; make room"):
         encode_set(open_source(folder), bank, tmp_path / "out", part=3)
     assert not list(tmp_path.rglob("*.tmp"))
     monkeypatch.undo()
@@ -164,7 +164,7 @@ def test_a_full_disk_is_told_from_the_folder_to_the_end(
         monkeypatch.setattr(Path, "mkdir", mkdir)
     else:
         monkeypatch.setattr(module, "_write_index", write)
-    with pytest.raises(OSError, match=rf"out could not be .*; the first {stays} items stay; make room"):
+    with pytest.raises(OSError, match=rf"out could not be .*; the first {stays} items are kept; make room"):
         encode_set(source, bank, tmp_path / "out", part=3)
 
 
@@ -191,7 +191,7 @@ def test_nothing_there(bank, folder: Path, tmp_path: Path) -> None:
         EncodedSet.open(folder)
     for path in folder.glob("*.txt"):
         path.unlink()
-    with pytest.raises(ValueError, match=r"no good picture with a caption: 0 read, 8 without a caption"):
+    with pytest.raises(ValueError, match=r"no usable image with a caption: 0 read, 8 without a caption"):
         encode_set(open_source(folder), bank, tmp_path / "out")
     made = EncodedSet(tmp_path, {"made_by": {"latents.image": "x"}, "parts": []})
     with pytest.raises(ValueError, match=r"no tokens\.audio; it has latents\.image"):
@@ -312,11 +312,11 @@ def test_captions_that_are_too_long(bank, folder: Path, tmp_path: Path) -> None:
     assert {"4.png", "5.png"}.isdisjoint(skipped.keys)
     report = skipped.index["report"]
     assert (report["bad"], report["captions"]) == (
-        {"bad pictures": 1, "captions too long": 2},
+        {"bad images": 1, "captions too long": 2},
         {"captions too long": 1},
     )
     assert any(example.startswith("captions too long: 4.png: the caption 'a big red") for example in report["examples"])
-    with pytest.raises(ValueError, match=r"3\.png: the caption .* is longer than the encoder reads; --long cut"):
+    with pytest.raises(ValueError, match=r"3\.png: the caption .* is longer than the encoder reads; use --long cut"):
         encode_set(open_source(folder), bank, tmp_path / "refuse", long="refuse")
     with pytest.raises(ValueError, match="unknown --long 'chop'"):
         encode_set(open_source(folder), bank, tmp_path / "other", long="chop")
@@ -344,9 +344,9 @@ def test_an_item_that_cannot_be_encoded_is_a_bad_one(bank, folder: Path, tmp_pat
     made = encode_set(open_source(folder), bank, tmp_path / "out", report=report)
     assert made.keys == [f"{number}.png" for number in range(2, 7)]
     told = made.index["report"]
-    assert told["bad"] == {"bad pictures": 1, "samples that cannot be encoded": 2}
+    assert told["bad"] == {"bad images": 1, "samples that cannot be encoded": 2}
     assert told["captions"] == {"values of text that cannot be encoded": 1}
     assert told["good"] == 5
-    assert {"1.png: no green", "0.png: what it gives is not finite in half precision"} == {
+    assert {"1.png: no green", "0.png: the result is not finite in half precision"} == {
         example.partition(": ")[2] for example in told["examples"] if "encoded" in example
     }

@@ -47,7 +47,7 @@ def test_the_sets_of_all_shards_are_one(model: Path, shards: Path, tmp_path: Pat
     assert not is_sharded(open_source(shards), tmp_path / "flat")
     assert made.keys == flat.keys
     assert len(made) == 23
-    assert made.index["report"]["bad"] == {"bad pictures": 1}
+    assert made.index["report"]["bad"] == {"bad images": 1}
     numbers, generator = torch.arange(23), torch.Generator()
     for name in ("latents", "tokens"):
         rows = [one.rows(name, "text", torch.device("cpu")).draw(numbers, generator) for one in (made, flat)]
@@ -76,7 +76,7 @@ def test_an_encoding_goes_on_with_the_shards_that_are_left(model: Path, shards: 
 
     with pytest.raises(KeyboardInterrupt):
         encode_shards(work_of(model, shards, tmp_path / "broken"), spread=two)
-    with pytest.raises(ValueError, match="holds no"):
+    with pytest.raises(ValueError, match="has no"):
         EncodedSet.open(tmp_path / "broken")
     done: list[int] = []
     encode_shards(work_of(model, shards, tmp_path / "broken"), progress=lambda n, of: done.append(n))
@@ -130,7 +130,7 @@ def test_a_sample_that_ends_the_process_is_passed_over_and_listed(
     assert "0000100003" not in made.keys
     assert len(made) == 22
     report = made.index["report"]
-    assert report["bad"] == {"bad pictures": 1, POISONOUS: 1}
+    assert report["bad"] == {"bad images": 1, POISONOUS: 1}
     assert any("0000100003" in line for line in report["examples"])
     assert not list(tmp_path.rglob("at.json"))
 

@@ -257,7 +257,7 @@ def test_a_folder_a_pattern_a_file_and_a_url_are_the_same(tmp_path: Path) -> Non
 
 
 def test_nothing_there_damaged_files_and_names_that_meet_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no parquet files"):
+    with pytest.raises(ValueError, match="has no parquet files"):
         tables([str(tmp_path)])
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.parquet").write_bytes(b"PAR1 nothing")
@@ -273,7 +273,7 @@ def test_nothing_there_damaged_files_and_names_that_meet_are_refused(tmp_path: P
     ("options", "said"),
     [
         ({"min_similarity": math.nan}, "finite"),
-        ({"aspect": (2.0, 1.0)}, "rise"),
+        ({"aspect": (2.0, 1.0)}, "ascending"),
         ({"missing": "drop"}, "reject"),
         ({"unique": "text"}, "hash"),
     ],

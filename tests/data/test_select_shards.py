@@ -99,7 +99,7 @@ def test_shards_that_cannot_be_selected_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "in" / "a.tar", [("0", {"url": "u", "caption": "t"})])
     with pytest.raises(ValueError, match=r"a\.tar has no column for similarity"):
         select(tables([str(tmp_path / "in")]), SelectPlan(Selection(), tmp_path / "out"))
-    with pytest.raises(ValueError, match="unique from the metadata"):
+    with pytest.raises(ValueError, match="remove duplicates from the metadata"):
         select(tables([str(tmp_path / "in")]), SelectPlan(Selection(unique="url"), tmp_path / "out"))
     (tmp_path / "in" / "a.tar").write_bytes(b"no shard" * 200)
     with pytest.raises(ValueError, match="cannot be read as a shard"):

@@ -64,8 +64,8 @@ def test_a_folder_with_text_files(tmp_path: Path) -> None:
     assert [item.key for item in items] == ["a.png", "more/b.png"]
     assert [item.values["text"] for item in items] == [["one", "two"], ["three"]]
     assert items[0].values["image"][0].size == (20, 12)
-    assert (report.good, report.bad) == (2, Counter({"without a caption": 1, "bad pictures": 1}))
-    assert str(report) == "2 read, 1 without a caption, 1 bad pictures"
+    assert (report.good, report.bad) == (2, Counter({"without a caption": 1, "bad images": 1}))
+    assert str(report) == "2 read, 1 without a caption, 1 bad images"
 
 
 def test_a_folder_with_metadata(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_folder_with_metadata(tmp_path: Path) -> None:
     report = Report()
     (item,) = [item for item, _ in open_source(tmp_path).read(report=report)]
     assert (item.key, item.values["text"]) == ("a.png", ["an apple"])
-    assert report.bad == {"bad pictures": 1, "without a picture": 2}
+    assert report.bad == {"bad images": 1, "without an image": 2}
 
 
 def test_shards_by_folder_and_by_pattern(shards: Path) -> None:
@@ -130,9 +130,7 @@ def test_too_many_bad_samples_stop_the_reading(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number:02d}.png").write_bytes(picture("red") if number % 2 else b"no picture")
         (tmp_path / f"{number:02d}.txt").write_text("a thing")
-    with pytest.raises(
-        ValueError, match=r"too many bad samples \(10% are allowed\): .*5 bad pictures; the last is 08\.png"
-    ):
+    with pytest.raises(ValueError, match=r"too many bad samples \(10% allowed\): .*5 bad images; the last is 08\.png"):
         list(open_source(tmp_path).read(report=Report(allowed=0.1, few=4)))
     assert len(list(open_source(tmp_path).read(report=Report(allowed=0.6)))) == 15
     with pytest.raises(ValueError, match="from 0 to 1"):
@@ -159,10 +157,10 @@ def test_parquet_without_the_columns(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"photo": [b""], "text": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match=r"a\.parquet has the columns photo, text; needed are one of image"):
+    with pytest.raises(ValueError, match=r"a\.parquet has the columns photo, text; required: one of image"):
         list(open_source(tmp_path).read())
     parquet.write_table(pyarrow.table({"image": ["a.jpg"], "text": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match=r"column image holds str; needed are the bytes"):
+    with pytest.raises(ValueError, match=r"column image holds str; required: the bytes"):
         list(open_source(tmp_path).read())
 
 
@@ -179,7 +177,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "notes.txt", tmp_path / "*.tar"):
         with pytest.raises(ValueError, match="no images with captions; allowed: a folder"):
             open_source(path)
-    with pytest.raises(ValueError, match="missing: there is no such folder or file"):
+    with pytest.raises(ValueError, match="missing: no such file or folder"):
         open_source(tmp_path / "missing")
 
 
@@ -189,7 +187,7 @@ def test_what_lacks_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"11 without a caption; the last is 10\.png.*lines of a \.txt"):
         list(open_source(tmp_path).read())
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "", "text": "red"}\n' * 11)
-    with pytest.raises(ValueError, match=r"11 without a picture.*the last is metadata.jsonl line 11.*file_name, "):
+    with pytest.raises(ValueError, match=r"11 without an image.*the last is metadata.jsonl line 11.*file_name, "):
         list(open_source(tmp_path).read())
 
 
@@ -229,7 +227,7 @@ def test_a_table_without_the_columns_says_which_it_has(tmp_path: Path, kind: str
     (tmp_path / "a.png").write_bytes(picture("red"))
     rows = {"jsonl": '{"id": 1, "label": "cat"}', "csv": "id,label\n1,cat"}
     (tmp_path / f"metadata.{kind}").write_text(rows[kind])
-    needed = "has the columns id, label; needed are one of file_name.* and one of captions, caption"
+    needed = "has the columns id, label; required: one of file_name.* and one of captions, caption"
     with pytest.raises(ValueError, match=rf"metadata\.{kind} {needed}"):
         list(open_source(tmp_path).read())
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
@@ -237,7 +235,7 @@ def test_a_table_without_the_columns_says_which_it_has(tmp_path: Path, kind: str
         add(archive, f"metadata.{kind}", rows[kind].encode())
     report = Report()
     assert list(open_source(tmp_path / "a.tar").read(report=report)) == []
-    assert "has the columns id, label; needed are" in report.last
+    assert "has the columns id, label; required:" in report.last
 
 
 def test_a_list_of_names_is_refused_by_name(tmp_path: Path) -> None:

@@ -137,7 +137,8 @@ def test_every_metric_is_drawn_whatever_network_measured_it(found) -> None:
     ]
     drawn = plots(swept, "guidance_scale")
     assert list(drawn) == ["inception/fid", "agreement/image"]
-    assert drawn["inception/fid"].count("<circle") == 2
+    curve = drawn["inception/fid"].partition('id="curve-')[2].partition("</g>")[0]
+    assert curve.count("<use") == 2
     rows = [row for table in result.tables.values() for row in table.values()]
     measured = {name for row in rows for name, found in row.items() if found.value is not None}
     assert set(plots([result], "steps")) == measured >= {"judge/kid", "text/CIDEr-D", "psnr"}

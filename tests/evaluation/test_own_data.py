@@ -118,7 +118,7 @@ def test_one_item_is_too_few(tmp_path: Path) -> None:
 
 def test_a_json_file_without_captions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "boxes.json").write_text(json.dumps({"categories": [], "licenses": []}))
-    with pytest.raises(ValueError, match=r"boxes.json is no file of captions: .* it has 'categories', 'licenses'"):
+    with pytest.raises(ValueError, match=r"boxes.json is not a COCO caption file: .* it has 'categories', 'licenses'"):
         OwnHeldOut(tmp_path / "boxes.json")
 
 
@@ -127,5 +127,5 @@ def test_images_that_a_caption_file_names_and_that_are_not_there_are_counted(tmp
     (tmp_path / "val2017" / "sea.png").unlink()
     data = OwnHeldOut(file)
     assert len(data.samples) == 2
-    assert data.report.bad == {"without a picture": 1}
+    assert data.report.bad == {"without an image": 1}
     assert "sea.png" in data.report.last

@@ -43,6 +43,7 @@ NOT_RUN: Mapping[str, str] = {
     "make docs": "installs zensical; .ci/run builds the site in a clean clone",
     "make lint": "it judges the code and not the page; .ci/run's checks do it",
     'pip install "versatile-diffusion[ui]"': INSTALLS,
+    'pip install "versatile-diffusion[eval]"': INSTALLS,
     ".venv/bin/pre-commit install": "writes into the hooks of the clone that one works in",
     "versatile ui": SERVES,
     "versatile ui --host 0.0.0.0 --auth-file logins.txt": SERVES,

@@ -207,7 +207,7 @@ def test_adapters_that_cannot_be(place: Path, tmp_path: Path) -> None:
     before = pipe.fingerprint()
     pipe.load_lora_weights("my-lora")
     assert pipe.get_list_adapters() == {"unet": ["default_0"]}
-    with pytest.raises(ValueError, match="there is an adapter 'default_0' already"):
+    with pytest.raises(ValueError, match="the adapter 'default_0' already exists"):
         pipe.load_lora_weights("my-lora", "default_0")
     with pytest.raises(ValueError, match="no adapter other; there are: default_0"):
         pipe.set_adapters("other")

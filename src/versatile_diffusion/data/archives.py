@@ -1,5 +1,5 @@
-"""Images with captions in single files: WebDataset shards (tar) and parquet. What they say of their own sizes is
-checked before it is believed."""
+"""Images with captions in single files: WebDataset shards (tar) and parquet. Declared sizes are checked before they are
+trusted."""
 
 from __future__ import annotations
 
@@ -43,36 +43,36 @@ from versatile_diffusion.data.tables import (
 )
 
 DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
-"""What a shard that is cut short or damaged raises while it is read."""
+"""Exceptions raised while reading a truncated or damaged shard."""
 TOO_LARGE_IMAGE = "images too large"
 MOST_IMAGE = 256 << 20
-"""Bytes of an image file in an archive."""
+"""Maximum size of an image file in an archive, in bytes."""
 MOST_HEADER = 1 << 20
-"""Bytes of what stands before a member: long names, times."""
+"""Maximum size of a member's header with its extensions (long names, times), in bytes."""
 MOST_GAP = 64 << 20
-"""Bytes in which the next header is looked for, where one is damaged."""
+"""How far to search for the next header after a damaged one, in bytes."""
 MOST_TABLE = 256 << 20
-"""Bytes of a table in an archive."""
+"""Maximum size of a table in an archive, in bytes."""
 MOST_FIELDS = 64
-"""Members of a sample that are looked at."""
+"""Maximum number of members per sample; further ones are ignored."""
 IMAGE_COLUMNS = ("image", "img", "image_bytes", "picture", "jpg", "jpeg", "png", "webp")
-"""Of a parquet file, for the bytes of images; in capitals or not."""
+"""Parquet columns that may hold encoded images; case-insensitive."""
 PACKINGS: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
 }
-"""By the first bytes of a file, how it is unpacked."""
+"""Decompressors by magic number."""
 
 
 @dataclass
 class _Headers:
-    """A file of which `tarfile` reads no more at once than headers may have, whatever they say of their own size.
+    """A file that limits what `tarfile` reads for one header, whatever size the header declares.
 
     Args:
-        file: what is read.
-        ended: whether a block of zeros came, which is the end of an archive.
-        tried: blocks since the last header.
+        file: the underlying file.
+        ended: whether a block of zeros was read, which marks the end of an archive.
+        tried: blocks read since the last header.
     """
 
     file: Any
@@ -82,7 +82,7 @@ class _Headers:
     def read(self, size: int = -1) -> bytes:
         self.tried += 1
         if not 0 <= size <= MOST_HEADER or self.tried > MOST_GAP // tarfile.BLOCKSIZE:
-            raise tarfile.ReadError(f"no header where one should be, or one of {size:,} bytes")
+            raise tarfile.ReadError(f"no valid header, or a header of {size:,} bytes")
         data = self.file.read(size)
         self.ended = size == tarfile.BLOCKSIZE and data == bytes(size)
         return b"" if self.ended else data
@@ -98,7 +98,7 @@ class _Headers:
 
 @dataclass
 class _Sample:
-    """The members of a sample by their endings: what gives the bytes of each, and how many they are."""
+    """The members of a sample by extension: a function that reads each, and its size in bytes."""
 
     shard: TarShard
     key: str = ""
@@ -109,11 +109,11 @@ class _Sample:
     def bytes(self, ending: str, most: int, kind: str) -> bytes:
         read, size = self.fields[ending]
         if size > most:
-            raise UnusableError(kind, f"{ending} has {size:,} bytes; at most {most:,} are read")
+            raise UnusableError(kind, f"{ending} has {size:,} bytes; the limit is {most:,}")
         return read()
 
     def named(self, endings: tuple[str, ...] | frozenset[str]) -> list[str]:
-        """Those of its endings that are among these, the plainest first."""
+        """Extensions of this sample that are among `endings`, simplest first."""
         found = (name for name in self.fields if f".{name.rpartition('.')[2]}" in endings)
         return sorted(found, key=lambda name: name.count("."))
 
@@ -126,7 +126,7 @@ class _Sample:
         return self.bytes(images[0], MOST_IMAGE, TOO_LARGE_IMAGE), captions
 
     def _captions(self, image: str) -> Captions:
-        """Of files of its own, or of the shard's table."""
+        """Captions from the sample's own members, else from the shard's table."""
         encoding, problem = self.shard.encoding, UnusableError(NO_CAPTION)
         for ending in (*self.named(TEXTS), *self.named((DESCRIPTION,))):
             try:
@@ -142,8 +142,8 @@ class _Sample:
 
 @dataclass(frozen=True)
 class TarShard:
-    """A WebDataset shard: files that stand together and share their name up to the first dot are one sample; an image,
-    and `.txt` or `.json` for what is said of it, or a `metadata.jsonl` or `.csv` for all."""
+    """A WebDataset shard. Adjacent files with the same name up to the first dot form a sample: an image, and captions
+    in `.txt` or `.json`, or in one `metadata.jsonl` or `.csv` for the whole shard."""
 
     path: Path
     encoding: str | None = None
@@ -154,14 +154,14 @@ class TarShard:
 
     @cached_property
     def rows(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
-        """What the tables in it say, by the names of images as `_split` has them. The first image that has no captions
-        of its own asks; it may be before the table.
+        """Rows of the tables in the shard, by image name as `_split` returns it. Read when the first image without its
+        own captions is met, which may come before the table.
 
         Raises:
             UnusableError: a table cannot be read.
         """
         found: dict[tuple[str, str], Mapping[str, Any]] = {}
-        with self._opened() as file, suppress(*DAMAGED):  # which is said when the samples there are read
+        with self._opened() as file, suppress(*DAMAGED):  # reported when the samples are read
             for info, _ in _members(file):
                 folder, slash, name = info.name.rpartition("/")
                 if name.lower() not in METADATA or not info.isreg() or info.issparse():
@@ -173,11 +173,11 @@ class TarShard:
         return found
 
     def _table(self, data: bytes, info: tarfile.TarInfo) -> Iterator[Row]:
-        """The rows of a table; UnusableError if it is of a kind that is not read here, or lacks what is needed."""
+        """Yield the rows of a table; UnusableError if its format is not supported here or columns are missing."""
         read = LINES.get(Path(info.name).suffix.lower())
         if read is None or info.size > MOST_TABLE:
             what = f"of {info.size:,} bytes" if read else "of parquet"
-            raise UnusableError(NO_CAPTION, f"{printable(info.name)}, a table {what}, is not read within an archive")
+            raise UnusableError(NO_CAPTION, f"{printable(info.name)}: a table {what} in an archive is not supported")
         columns: dict[str, None] = {}
         for number, row in read(io.BytesIO(data), self.encoding):
             if isinstance(row, UnusableError) and not columns:
@@ -186,11 +186,11 @@ class TarShard:
             yield row
         if columns and not (caption_fields(columns) and name_fields(columns)):
             there = ", ".join(columns)
-            raise UnusableError(NO_CAPTION, f"{printable(info.name)} has the columns {there}; needed are {NEEDED}")
+            raise UnusableError(NO_CAPTION, f"{printable(info.name)} has the columns {there}; required: {NEEDED}")
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        """The archive, unpacked."""
+        """Open the archive, decompressed."""
         with self.path.open("rb") as plain:
             first = plain.read(6)
             plain.seek(0)
@@ -210,7 +210,7 @@ class TarShard:
                 info, gap = next(members)
             except StopIteration:
                 break
-            except DAMAGED as error:  # after what was whole before
+            except DAMAGED as error:  # raised after the complete samples
                 broken = error
                 break
             if info.name.rpartition("/")[2].lower() in METADATA:
@@ -222,7 +222,7 @@ class TarShard:
             key = sample.key = name
             sample.met = True
             if gap:
-                sample.notes = ("samples beside a damaged file in their shard",)
+                sample.notes = ("samples next to a damaged file in their shard",)
             if info.isreg() and not info.issparse() and len(sample.fields) < MOST_FIELDS:
                 sample.fields[ending.lower()] = self._field(file, info, packed)
         if sample.met:
@@ -232,22 +232,23 @@ class TarShard:
 
     @staticmethod
     def _field(file: Any, info: tarfile.TarInfo, packed: bool) -> tuple[Callable[[], bytes], int]:
-        """What gives a member's bytes: where going back means unpacking all again, they are read at once."""
+        """A function that returns a member's bytes. In compressed archives, where seeking back would decompress
+        everything again, they are read immediately."""
         read = partial(_bytes_at, file, info.offset_data, info.size)
         if not packed:
             return read, info.size
         if info.size > MOST_IMAGE:
-            raise tarfile.ReadError(f"{printable(info.name)} has {info.size:,} bytes; at most {MOST_IMAGE:,} are read")
+            raise tarfile.ReadError(f"{printable(info.name)} has {info.size:,} bytes; the limit is {MOST_IMAGE:,}")
         data = read()
         return (lambda: data), info.size
 
 
 def _members(file: Any) -> Iterator[tuple[tarfile.TarInfo, bool]]:
-    """The members of an archive that are meant, without keeping them, and whether something before each is damaged.
+    """Yield the members of an archive without hidden and system files, and whether data before each is damaged.
 
     Raises:
-        tarfile.ReadError: it breaks off: `tarfile` takes the end of the file for the end of the archive, which is a
-            block of zeros.
+        tarfile.ReadError: the archive is truncated. `tarfile` accepts the end of the file as the end of the archive,
+            which should be a block of zeros.
     """
     headers, end, gap = _Headers(file), 0, False
     try:
@@ -259,25 +260,25 @@ def _members(file: Any) -> Iterator[tuple[tarfile.TarInfo, bool]]:
             if not info.isdir() and is_meant(info.name):
                 yield info, gap
                 gap = False
-    except (ValueError, LookupError, ArithmeticError, TypeError) as error:  # headers that do not make sense
-        raise tarfile.ReadError(f"a header cannot be read ({error})") from error
+    except (ValueError, LookupError, ArithmeticError, TypeError) as error:  # invalid headers
+        raise tarfile.ReadError(f"invalid header ({error})") from error
     except tarfile.ReadError:
-        if not headers.ended or end:  # else it is empty
+        if not headers.ended or end:  # else the archive is empty
             raise
     if not headers.ended:
-        raise tarfile.ReadError(f"it breaks off after {end} bytes")
+        raise tarfile.ReadError(f"truncated after {end} bytes")
 
 
 def _bytes_at(file: Any, place: int, size: int) -> bytes:
     file.seek(place)
     data: bytes = file.read(size)
     if len(data) != size:
-        raise tarfile.ReadError(f"it breaks off within a member of {size:,} bytes")
+        raise tarfile.ReadError(f"truncated within a member of {size:,} bytes")
     return data
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A file's name up to the first dot (with its folders), and the rest; composed, as some systems write é in two."""
+    """A file's path up to the first dot of its name, and the rest; in NFC, since some systems decompose characters."""
     folder, slash, last = unicodedata.normalize("NFC", name).rpartition("/")
     stem, _, ending = last.partition(".")
     return f"{folder}{slash}{stem}", ending
@@ -291,7 +292,7 @@ def _content(path: Path, encoding: str | None) -> str:
 class ParquetFile:
     """A parquet file with a column `image` (bytes, or a record with `bytes`) and captions (`text`).
 
-    `samples` raises `UnsuitableError` where it has no such columns, or something else in them.
+    `samples` raises `UnsuitableError` if these columns are missing or hold other types.
     """
 
     path: Path
@@ -309,7 +310,7 @@ class ParquetFile:
             if not isinstance(data, bytes | None):
                 held = type(data).__name__
                 raise UnsuitableError(
-                    f"{self.path}: its column {column} holds {held}; needed are the bytes of picture files"
+                    f"{self.path}: its column {column} holds {held}; required: the bytes of image files"
                 )
             name = f"{printable(self.path.name)}#{number}"
             yield Raw(name, self.content, partial(_row, data, row, self.encoding))
@@ -323,5 +324,5 @@ def _row(data: bytes | None, row: Mapping[str, Any], encoding: str | None) -> tu
     if data is None:
         raise UnusableError(NO_PICTURE)
     if len(data) > MOST_IMAGE:
-        raise UnusableError(TOO_LARGE_IMAGE, f"an image of {len(data):,} bytes; at most {MOST_IMAGE:,} are read")
+        raise UnusableError(TOO_LARGE_IMAGE, f"the image has {len(data):,} bytes; the limit is {MOST_IMAGE:,}")
     return data, captions_of(row, encoding)

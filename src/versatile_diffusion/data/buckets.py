@@ -1,4 +1,4 @@
-"""Shapes for pictures of many proportions: few enough that a batch of one shape is easily found."""
+"""Aspect-ratio buckets: few enough shapes that a batch of one shape fills quickly."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True)
 class Buckets:
-    """The shapes that pictures are given, all of about one area.
+    """Target shapes of about equal area.
 
     Args:
-        shapes: from tall to wide.
+        shapes: height and width, from tall to wide.
     """
 
     shapes: tuple[Shape, ...]
 
     @classmethod
     def of(cls, side: int, multiple: int, widest: float) -> Buckets:
-        """All shapes with no more pixels than the square of `side`, and none larger within them.
+        """Buckets with at most `side` x `side` pixels, as large as that allows.
 
         Args:
-            side: of the square among them, in pixels.
-            multiple: of which every side is one: what codec and diffuser divide it by.
-            widest: the longer side over the shorter one, at most.
+            side: of the square bucket, in pixels.
+            multiple: every side is a multiple of it: the downscaling factor of codec and diffuser.
+            widest: maximum ratio of the longer side to the shorter one.
 
         Raises:
-            ValueError: the square is none of the shapes, or `widest` is below 1.
+            ValueError: `side` is not a multiple of `multiple`, or `widest` is below 1.
         """
         if multiple < 1 or side < 1 or side % multiple:
-            raise ValueError(f"a side of {side} pixels is no multiple of {multiple}")
+            raise ValueError(f"a side of {side} pixels is not a multiple of {multiple}")
         if not 1 <= widest < math.inf:
-            raise ValueError(f"the widest shape is {widest} : 1; it must be a number from 1 up")
+            raise ValueError(f"the maximum aspect ratio is {widest} : 1; it must be 1 or more")
         cells = side // multiple
         tall = [(cells**2 // columns, columns) for columns in range(1, cells + 1)]
         wide = [(columns, rows) for rows, columns in reversed(tall)]
@@ -44,13 +44,13 @@ class Buckets:
         return cls(tuple((multiple * rows, multiple * columns) for rows, columns in shapes))
 
     def nearest(self, picture: Image.Image) -> Shape:
-        """The shape whose proportions are nearest to those of a picture."""
+        """The shape with the aspect ratio closest to that of an image."""
         wanted = math.log(picture.height / picture.width)
         return min(self.shapes, key=lambda shape: abs(math.log(shape[0] / shape[1]) - wanted))
 
 
 def cut(picture: Image.Image, shape: Shape) -> Image.Image:
-    """The middle of a picture, as much of it as has the proportions of a shape."""
+    """Center-crop an image to the aspect ratio of a shape."""
     height, width = shape
     scale = min(picture.height / height, picture.width / width)
     rows, columns = max(1, round(scale * height)), max(1, round(scale * width))

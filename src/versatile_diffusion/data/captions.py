@@ -1,4 +1,4 @@
-"""Captions as people have them: what of a description is a caption."""
+"""Captions in the forms that data sets use: lines of text, fields of JSON, columns."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ FIELDS = (
     *("captions", "caption", "texts", "text", "prompts", "prompt", "descriptions", "description"),
     *("sentences", "sentence", "alt_text", "txt"),
 )
-"""Fields of a description that hold a caption, or a list of them, in capitals or not and with a number behind or
-without (`caption_0`, `caption_1`); the first with one in it counts."""
+"""Fields that hold a caption or a list of captions; case-insensitive, with or without a numeric suffix (`caption_0`,
+`caption_1`). The first field with a caption is used."""
 NUMBERED = re.compile(r"[ _-]?(\d{1,4})")
 
 MOST_NAMES = 20
@@ -51,11 +51,11 @@ NO_JSON = "descriptions that are not JSON"
 
 @dataclass(frozen=True)
 class Captions:
-    """What is said of an image.
+    """The captions of an image.
 
     Args:
         texts: at least one.
-        notes: what had to be done to have them, to be counted.
+        notes: repairs that were needed, for the report.
     """
 
     texts: tuple[str, ...]
@@ -63,10 +63,10 @@ class Captions:
 
 
 def gather(values: Iterable[Any], encoding: str | None = None) -> Captions | None:
-    """Those of the values that are captions; None if there are none, and nothing is wrong.
+    """Collect the values that are captions; None if all values are empty.
 
     Raises:
-        UnusableError: there are none, and something is wrong with one.
+        UnusableError: no value is a caption, and at least one is invalid.
     """
     texts: list[str] = []
     notes: list[str] = []
@@ -89,7 +89,7 @@ def gather(values: Iterable[Any], encoding: str | None = None) -> Captions | Non
 
 
 def caption_fields(names: Iterable[Any]) -> list[list[str]]:
-    """Which of some names of fields or columns are of captions, the likeliest first; numbered ones side by side."""
+    """Group the names of caption fields or columns, in the order of `FIELDS`; numbered ones form one group."""
     found: dict[str, list[tuple[int, str]]] = {field: [] for field in FIELDS}
     for name in (name for name in names if isinstance(name, str)):
         lower = name.strip().lower()
@@ -101,14 +101,14 @@ def caption_fields(names: Iterable[Any]) -> list[list[str]]:
 
 
 def captions_of(row: Mapping[str, Any], encoding: str | None = None) -> Captions:
-    """The captions of a description.
+    """The captions of a row or JSON description.
 
     Raises:
-        UnusableError: it has none, or what it has is not text.
+        UnusableError: no caption field, or its value is not text.
     """
     fields = caption_fields(row)
     there = ", ".join(shown(name) for name in list(row)[:MOST_NAMES])
-    problem = UnusableError(NO_CAPTION, "" if fields or not row else f"of captions there is none among {there}")
+    problem = UnusableError(NO_CAPTION, "" if fields or not row else f"no caption field among {there}")
     for names in fields:
         values = [row[name] for name in names]
         try:
@@ -124,10 +124,10 @@ def captions_of(row: Mapping[str, Any], encoding: str | None = None) -> Captions
 
 
 def captions_in(data: bytes, json_: bool, encoding: str | None = None) -> Captions:
-    """The captions in a file: a description in JSON, or a caption a line.
+    """The captions in a file: a JSON description, or one caption per line.
 
     Raises:
-        UnusableError: there are none.
+        UnusableError: it holds none.
     """
     text, told = decode(data, encoding)
     captions = captions_of(parse(text)) if json_ else gather(text.split("\n"))
@@ -139,15 +139,15 @@ def captions_in(data: bytes, json_: bool, encoding: str | None = None) -> Captio
 
 
 def parse(text: str) -> dict[str, Any]:
-    """A description in JSON.
+    """Parse a JSON description.
 
     Raises:
-        UnusableError: it is none, or too deep.
+        UnusableError: not a JSON object, or nested too deeply.
     """
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UnusableError(NO_JSON, f"not JSON ({error})") from error
     if not isinstance(row, dict):
-        raise UnusableError(NO_JSON, f"a JSON object is needed, not {type(row).__name__}")
+        raise UnusableError(NO_JSON, f"expected a JSON object, not {type(row).__name__}")
     return row

@@ -1,4 +1,4 @@
-"""COCO's caption files: `annotations/captions_val2017.json` beside a folder `val2017` of images."""
+"""COCO caption files: `annotations/captions_val2017.json` next to an image folder `val2017`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from versatile_diffusion.printable import shown
 from versatile_diffusion.reading import read_json
 
 MOST_BYTES = 1 << 30
-"""Of a caption file; that of COCO's training images has 92 MB."""
+"""Maximum size of a caption file; that of COCO's training images has 92 MB."""
 PREFIX = "captions_"
 
 
@@ -28,7 +28,7 @@ class CocoCaptions:
 
     Args:
         path: the JSON file, with `images` (`id`, `file_name`) and `annotations` (`image_id`, `caption`).
-        encoding: of the captions, where somebody named it.
+        encoding: of the captions, if specified.
     """
 
     path: Path
@@ -40,12 +40,12 @@ class CocoCaptions:
 
     @cached_property
     def _read(self) -> tuple[list[Any], Mapping[Any, list[Any]]]:
-        """The rows of images, and the captions by the image's id."""
+        """The image rows, and the captions by image id."""
         table = read_json(self.path, MOST_BYTES)
         images, annotations = table.get("images"), table.get("annotations")
         if not isinstance(images, list) or not isinstance(annotations, list):
             raise ValueError(
-                f"{self.path} is no file of captions: COCO's have lists called images and annotations; "
+                f"{self.path} is not a COCO caption file: it lacks the lists images and annotations; "
                 f"it has {', '.join(map(shown, list(table)[:8])) or 'nothing'}"
             )
         captions = defaultdict(list)
@@ -56,7 +56,7 @@ class CocoCaptions:
 
     @cached_property
     def folders(self) -> list[Path]:
-        """Where images are looked for: beside the file, one folder up, and in folders named as its split in either."""
+        """Where to look for images: the file's folder and its parent, and folders named after the split in either."""
         split = self.path.stem.removeprefix(PREFIX)
         beside = [self.path.parent, self.path.parent.parent]
         return [*(folder / split for folder in beside), *(folder / "images" / split for folder in beside), *beside]
@@ -77,10 +77,10 @@ class CocoCaptions:
         try:
             places = [inside(folder, name) for folder in self.folders]
         except ValueError:
-            return None  # said when it is read
+            return None  # reported when the sample is read
         return next((place for place in places if place.is_file()), None)
 
     def _sample(self, name: Any, file: Path | None, captions: Sequence[Any]) -> tuple[Path, Captions]:
         if file is None:
-            raise UnusableError(NO_PICTURE, f"there is no file {shown(name)} below {self.path.parent.parent}")
+            raise UnusableError(NO_PICTURE, f"no file {shown(name)} below {self.path.parent.parent}")
         return file, captions_of({"caption": list(captions)}, self.encoding)

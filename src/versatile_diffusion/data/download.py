@@ -1,4 +1,4 @@
-"""Downloads one image by its URL: bounded in size, time and redirects, never from a private address unless allowed."""
+"""Download images by URL: bounded in size, time and redirects, and from public addresses only unless allowed."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from versatile_diffusion.version import __version__
 AGENT = f"versatile-diffusion/{__version__}"
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 LONGEST_WAIT = 30.0
-"""Seconds before another try, whatever a server asks for."""
+"""Maximum delay before a retry in seconds, whatever the server asks for."""
 
 
 @dataclass(frozen=True)
 class DownloadLimits:
-    """What a download may take.
+    """Limits of a download.
 
     Args:
-        timeout: seconds for a whole try.
-        retries: further tries after a failure that may pass (timeouts, lost connections, busy servers).
-        backoff: seconds before the first further try, twice as many before each next one.
-        redirects: hops at most.
-        size: bytes at most.
-        at_once: downloads at the same time.
-        per_host: of these, from one host.
-        private: whether addresses of this machine and of private networks are allowed.
+        timeout: seconds per attempt.
+        retries: further attempts after a temporary failure (timeouts, lost connections, busy servers).
+        backoff: delay before the first retry in seconds; doubled for each further one.
+        redirects: maximum number.
+        size: maximum size in bytes.
+        at_once: concurrent downloads.
+        per_host: concurrent downloads from one host.
+        private: whether loopback and private network addresses are allowed.
     """
 
     timeout: float = 20.0
@@ -56,13 +56,13 @@ class DownloadLimits:
 
 
 class FailedError(Exception):
-    """A download that came to nothing.
+    """A failed download.
 
     Args:
-        reason: one of few, to be counted.
-        more: what happened.
-        again: whether another try may succeed.
-        wait: seconds that the server asks for before it.
+        reason: category, for the ledger.
+        more: details.
+        again: whether a retry may succeed.
+        wait: delay in seconds that the server asks for before a retry.
     """
 
     def __init__(self, reason: str, more: str = "", again: bool = False, wait: float = 0.0):
@@ -72,15 +72,15 @@ class FailedError(Exception):
 
 @dataclass(frozen=True)
 class Downloaded:
-    """The bytes at a URL, and how many redirects led to them."""
+    """The bytes at a URL, and the number of redirects followed."""
 
     data: bytes
     redirects: int
 
 
 class _PublicOnly(httpcore.AsyncNetworkBackend):
-    """Connects to public addresses alone. The address that is checked is the one that is connected to, so that a name
-    cannot change its mind in between."""
+    """Network backend for public addresses only. It connects to the address that it checked, so a second DNS answer
+    cannot redirect it (DNS rebinding)."""
 
     def __init__(self) -> None:
         self._inner = httpcore.AnyIOBackend()
@@ -104,11 +104,11 @@ class _PublicOnly(httpcore.AsyncNetworkBackend):
 
 
 class PrivateAddressError(Exception):
-    """A host lies in a private network."""
+    """A host has a private address."""
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the internet at large."""
+    """Whether an IP address is globally routable."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     ip = getattr(ip, "ipv4_mapped", None) or ip
     return ip.is_global and not ip.is_multicast
@@ -116,7 +116,7 @@ def is_public(address: str) -> bool:
 
 @dataclass
 class Downloader:
-    """Downloads within limits, over connections that are kept. An asynchronous context manager."""
+    """Downloads within limits over pooled connections. An asynchronous context manager."""
 
     limits: DownloadLimits
     tries: Counter[str] = field(default_factory=Counter)
@@ -126,8 +126,8 @@ class Downloader:
             limits=httpx.Limits(max_connections=self.limits.at_once, max_keepalive_connections=self.limits.at_once)
         )
         if not self.limits.private:
-            # httpx passes no network backend on to the pool that it makes.
-            transport._pool._network_backend = _PublicOnly()
+            # httpx has no argument for the network backend of its pool.
+            transport._pool._network_backend = _PublicOnly()  # type: ignore[attr-defined]
         self._client = httpx.AsyncClient(
             transport=transport,
             timeout=self.limits.timeout,
@@ -142,10 +142,10 @@ class Downloader:
         await self._client.aclose()
 
     async def get(self, url: str) -> Downloaded:
-        """The bytes at a URL.
+        """Download a URL.
 
         Raises:
-            FailedError: there are none within the limits.
+            FailedError: it failed, or exceeds a limit.
         """
         wait = self.limits.backoff
         for left in range(self.limits.retries, -1, -1):
@@ -164,7 +164,7 @@ class Downloader:
         raise AssertionError("unreachable")
 
     async def _follow(self, url: str) -> Downloaded:
-        """One try, through all redirects."""
+        """One attempt, following redirects."""
         for hop in range(self.limits.redirects + 1):
             where = _checked(url)
             host = self._hosts.setdefault(where.host, asyncio.Semaphore(self.limits.per_host))
@@ -176,7 +176,7 @@ class Downloader:
         raise FailedError("too many redirects", f"more than {self.limits.redirects}")
 
     async def _once(self, url: httpx.URL) -> bytes | str:
-        """The bytes at a URL, or the URL that it redirects to."""
+        """The body of a response, or the URL that it redirects to."""
         try:
             async with self._client.stream("GET", url) as answer:
                 if answer.is_redirect:
@@ -218,7 +218,7 @@ class Downloader:
 
 
 def _checked(url: str) -> httpx.URL:
-    """The URL, if it is one of the web."""
+    """Parse a URL; only http and https are accepted."""
     try:
         where = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -229,6 +229,6 @@ def _checked(url: str) -> httpx.URL:
 
 
 def _asked_to_wait(headers: Mapping[str, str]) -> float:
-    """Seconds, from `Retry-After`."""
+    """Delay in seconds from the `Retry-After` header."""
     given = headers.get("retry-after", "")
     return float(given) if given.isdigit() else 0.0

@@ -1,6 +1,6 @@
-"""Takes out rows that share a key with an earlier one, over any number of files, in bounded memory.
+"""Remove rows that repeat the key of an earlier row, across any number of files, in bounded memory.
 
-Keys go into buckets by their own bits; all rows of a key are in one bucket, so each bucket is looked at alone.
+Rows are partitioned into buckets by the hash of their key, so each bucket can be deduplicated alone.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from pathlib import Path
 from versatile_diffusion.files import write_whole
 
 BUCKET = 4_000_000
-"""Keys in a bucket, about: they and the places of their rows are in memory together."""
+"""Approximate number of keys per bucket; the keys of one bucket and their row numbers are in memory together."""
 
 SEED = 20221115
-"""Of the hash that stands for a key. With 64 bits, two of 300 million keys agree by chance once in 400 runs."""
+"""Seed of the 64-bit hash of keys; among 300 million keys a collision occurs in one of 400 runs."""
 
 
 def take_out(paths: Mapping[Path, Path], keys: Mapping[Path, str], work: Path) -> dict[Path, int]:
-    """Writes each table without the rows whose key an earlier row has, in the order of the tables and their rows. Rows
-    without a key all stay.
+    """Write each table without the rows that repeat an earlier key, in the order of tables and rows. Rows without a key
+    are kept.
 
     Args:
-        paths: for each table, where it is to be written.
-        keys: for each table, the column of its key.
-        work: a folder for what is needed meanwhile; it is removed.
+        paths: for each table, where to write it.
+        keys: for each table, its key column.
+        work: folder for temporary files; removed afterwards.
 
     Returns:
-        How many rows were taken out of each table.
+        Number of rows removed from each table.
     """
     import polars as pl
 
@@ -45,7 +45,7 @@ def take_out(paths: Mapping[Path, Path], keys: Mapping[Path, str], work: Path) -
 
 
 def _spread(path: Path, column: str, number: int, buckets: int, work: Path) -> None:
-    """Writes the keys of a table, with the places of their rows, into the buckets."""
+    """Write the keys of a table and their row numbers into the buckets."""
     import polars as pl
 
     rows = pl.scan_parquet(path, row_index_name="row").filter(pl.col(column).is_not_null())
@@ -58,7 +58,7 @@ def _spread(path: Path, column: str, number: int, buckets: int, work: Path) -> N
 
 
 def _find(bucket: Path, work: Path) -> None:
-    """Writes the places of rows whose key an earlier row of the bucket has."""
+    """Write the row numbers of repeated keys in a bucket."""
     import polars as pl
 
     tables = [
@@ -74,7 +74,7 @@ def _find(bucket: Path, work: Path) -> None:
 
 
 def _write(path: Path, out: Path, later: Path) -> int:
-    """Writes a table without the rows named below `later`; how many these are."""
+    """Write a table without the rows listed in `later`; return their number."""
     import polars as pl
 
     out.parent.mkdir(parents=True, exist_ok=True)

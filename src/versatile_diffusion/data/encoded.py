@@ -1,4 +1,4 @@
-"""Items as latents and context tokens, computed once: safetensors files, written part by part and read row by row."""
+"""Precomputed latents and context tokens: safetensors files, written part by part and read row by row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["LATENTS", "LONG", "TOKENS", "EncodedSet", "encode_set", "rank"]
 
 INDEX = "encoded.json"
 MOST_INDEX = 1 << 30
-"""Bytes of the index, which has the name of every item."""
+"""Maximum size of the index, which lists every item, in bytes."""
 BEGUN = {
     "source": "another source",
     "made_by": "another model",
@@ -39,31 +39,31 @@ BEGUN = {
     "long": "another --long",
     "crops": "another --crops",
 }
-"""What an encoding that goes on must not differ in."""
+"""Fields of the index that must match to resume an encoding."""
 SETS = "sets"
-"""In the index of a set that is made of sets, one for each shard of its source: their folders."""
+"""Key in the index of a set with one subset per source shard: the folders of the subsets."""
 NUMBER = re.compile(r"^part-(\d+)\.safetensors$")
 NEEDED = {"parts": list, "made_by": dict, "finished": bool, "report": dict}
-"""What an index must hold."""
+"""Required fields of an index and their types."""
 
 
 @dataclass(frozen=True)
 class EncodedSet:
-    """What `encode_set` wrote into a folder."""
+    """An encoded set, as `encode_set` writes it."""
 
     folder: Path
     index: Mapping[str, Any]
 
     @classmethod
     def open(cls, folder: str | Path) -> EncodedSet:
-        """The set in a folder.
+        """Open the set in a folder.
 
         Raises:
-            ValueError: there is none, it was not written to its end, or a file of it is damaged.
+            ValueError: no set, an incomplete one, or a damaged file.
         """
         path = Path(folder) / INDEX
         if not path.is_file():
-            raise ValueError(f"{folder} holds no {INDEX}; `versatile data encode` writes such a folder")
+            raise ValueError(f"{folder} has no {INDEX}; `versatile data encode` writes such a folder")
         index = read_index(path)
         for name in index.get(SETS, []):
             parts = read_index(Path(folder) / name / INDEX)["parts"]
@@ -74,9 +74,7 @@ class EncodedSet:
         try:
             _ = encoded.parts
         except DamagedError as error:
-            raise ValueError(
-                f"{error}; run the command that made it again: its items alone are encoded anew"
-            ) from error
+            raise ValueError(f"{error}; run `versatile data encode` again: only its items are encoded again") from error
         return encoded
 
     def __len__(self) -> int:
@@ -84,19 +82,19 @@ class EncodedSet:
 
     @cached_property
     def parts(self) -> list[EncodedFile]:
-        """The files."""
+        """The files of the set."""
         return [EncodedFile.open(self.folder, told) for told in self.index["parts"]]
 
     @property
     def keys(self) -> list[str]:
-        """The items by their names in the source."""
+        """Names of the items in the source."""
         return [key for part in self.index["parts"] for key in part["keys"]]
 
     def rows(self, kind: str, modality: str, device: torch.device) -> Rows:
         """Latents or tokens of a modality.
 
         Raises:
-            ValueError: the set has none.
+            ValueError: not in this set.
         """
         name = f"{kind}.{modality}"
         if name not in self.index["made_by"]:
@@ -104,34 +102,34 @@ class EncodedSet:
         return Rows([(part.rows[name], part.first[modality]) for part in self.parts], device)
 
     def check(self, bank: ModalityBank) -> None:
-        """Refuses a set that other codecs or context encoders made.
+        """Check that this set was encoded with the codecs and context encoders of `bank`.
 
         Raises:
-            ValueError: they are others; it says which.
+            ValueError: some differ; the message names them.
         """
         there = self.index["made_by"]
         wrong = [name for name, part in encoders_of(bank).items() if there.get(name) != maker_of(part)]
         if wrong:
             raise ValueError(
-                f"{self.folder} was encoded by another model ({', '.join(wrong)}); encode it anew with this one"
+                f"{self.folder} was encoded with another model ({', '.join(wrong)}); encode it again with this one"
             )
 
     @property
     def outdated(self) -> str:
-        """What to say where the files that it was made of are still there, and have changed since; else nothing."""
+        """A warning if the source files still exist but have changed since; else an empty string."""
         source = self.index.get("source", "")
         try:
             now = open_source(source, self.index.get("encoding")).content if "content" in self.index else None
             same = now == self.index.get("content")
-        except (ValueError, OSError):  # they are not there any more
+        except (ValueError, OSError):  # the source no longer exists
             same = True
         return (
-            "" if same else f"{source} has changed since it was encoded; `versatile data encode` renews {self.folder}"
+            "" if same else f"{source} has changed since it was encoded; `versatile data encode` updates {self.folder}"
         )
 
     def looks(self, keys: Iterable[str]) -> list[Item]:
-        """Those of the items with these names that were kept as they were; the first items of all, which sets of
-        earlier versions kept, if none was."""
+        """Original items among those with these names; all original items if there are none (sets of earlier versions
+        kept the first items)."""
         others = others_of(name.split(".")[1] for name in self.index["made_by"])
         kept = [item for item, _ in open_source(self.folder / FOLDER).read(others=others)]
         names = {f"{rank(key)}.png" for key in keys}
@@ -181,25 +179,25 @@ def encode_set(
     progress: Callable[[int], None] = lambda items: None,
     **options: Unpack[EncodeOptions],
 ) -> EncodedSet:
-    """Encodes every item of a source into `out`. Called again, it goes on after the last part that was written; where
-    files of the source, or parts, have changed since, only what is not there is encoded.
+    """Encode every item of a source into `out`. Called again, it resumes after the last complete part; if source files
+    or parts have changed, only missing items are encoded.
 
     Args:
         source: read once, in the order of its shards.
-        bank: its codecs make the latents, its context encoders the tokens, of all modalities that they have.
-        out: folder for `encoded.json`, `part-00000.safetensors`, ... and `looks/`, items as they were.
+        bank: its codecs compute the latents, its context encoders the tokens, for every modality of the bank.
+        out: folder for `encoded.json`, `part-00000.safetensors`, ... and `looks/` (original items).
         report: counts what is skipped.
-        journal: finds samples that end the process.
-        progress: told the number of items so far.
+        journal: detects samples that crash the process.
+        progress: called with the number of items so far.
         options: see `EncodeOptions`.
 
     Raises:
-        ValueError: `out` was begun by another model or from another source, too much is bad, or nothing is good.
-        OSError: the disk is full; what is written stays.
+        ValueError: `out` belongs to another model or source, too many samples are bad, or none is usable.
+        OSError: the disk is full; complete parts are kept.
     """
     how: EncodeOptions = {**ENCODE, **options}
     report, journal, done = report or Report(), journal or Journal(None), 0
-    with writing(out, lambda: f"the first {done} items stay"):
+    with writing(out, lambda: f"the first {done} items are kept"):
         out.mkdir(parents=True, exist_ok=True)
         index, known = _begun(out, made_from(source, bank, how["buckets"], how["long"], how["crops"]), report)
         if index["finished"]:
@@ -217,7 +215,7 @@ def encode_set(
             _write_index(out, index)
             progress(done := _count(index))
         if not index["parts"] and not how["empty"]:
-            raise ValueError(f"{source.path} holds no good picture with a caption: {report}{report.hint}")
+            raise ValueError(f"{source.path} has no usable image with a caption: {report}{report.hint}")
         _finish(out, index | {"finished": True, "report": report.to_json()})
         journal.end()
     return EncodedSet.open(out)
@@ -226,7 +224,7 @@ def encode_set(
 def made_from(
     source: Source, bank: ModalityBank, buckets: Buckets | None = None, long: str = "cut", crops: int = 1
 ) -> dict[str, Any]:
-    """What an index says of how its set is made."""
+    """Fields of the index of a set that identify how it is made."""
     return {
         "source": str(source.path.resolve()),
         "content": source.content,
@@ -245,13 +243,13 @@ def _begun(out: Path, made: Mapping[str, Any], report: Report) -> tuple[dict[str
     if not (out / INDEX).is_file():
         return fresh, {}
     try:
-        older = {"long": made["long"], "crops": 1, "content": "", "before": []}  # which older ones lack
+        older = {"long": made["long"], "crops": 1, "content": "", "before": []}  # absent in earlier versions
         index: dict[str, Any] = {**dict.fromkeys(fresh), **older, **read_index(out / INDEX)}
     except ValueError as error:
-        warnings.warn(f"{error}; all is encoded anew", stacklevel=1)
+        warnings.warn(f"{error}; everything is encoded again", stacklevel=1)
         return fresh, {}
     if other := [words for name, words in BEGUN.items() if index.get(name) != fresh[name]]:
-        raise ValueError(f"{out} was begun with {' and '.join(other)}; give another folder, or delete it")
+        raise ValueError(f"{out} was started with {' and '.join(other)}; use another folder, or delete it")
     sound, damaged = _opened(out, [*index["parts"], *index["before"]])
     known = {
         (key, content): Known(part, number)
@@ -260,16 +258,16 @@ def _begun(out: Path, made: Mapping[str, Any], report: Report) -> tuple[dict[str
     }
     if index["content"] == fresh["content"] and not damaged:
         return index, known
-    changed = f"{made['source']} has changed" if index["content"] else f"{out} does not say which files it was made of"
+    changed = f"{made['source']} has changed" if index["content"] else f"{out} does not list its source files"
     why = [*damaged, *([] if index["content"] == fresh["content"] else [changed])]
-    warnings.warn(f"{'; '.join(why)}: what is not in {out} any more, or new, is encoded anew", stacklevel=1)
+    warnings.warn(f"{'; '.join(why)}: items that are new or missing in {out} are encoded again", stacklevel=1)
     for path in (out / FOLDER).glob("*"):
         path.unlink()
     return fresh | {"before": [dict(part.told) for part in sound if "contents" in part.told]}, known
 
 
 def _opened(out: Path, told: Iterable[Mapping[str, Any]]) -> tuple[list[EncodedFile], list[str]]:
-    """The parts that are as they were written, and what is wrong with the others."""
+    """The intact parts, and error messages for the others."""
     sound, damaged = [], []
     for part in told:
         try:
@@ -280,7 +278,7 @@ def _opened(out: Path, told: Iterable[Mapping[str, Any]]) -> tuple[list[EncodedF
 
 
 def _write_part(out: Path, index: Mapping[str, Any], shape: Shape | None, entries: list[Entry]) -> dict[str, Any]:
-    """A new file; or one that is there already with just these items."""
+    """Write a new file, or reuse an existing one with exactly these items."""
     told = {"keys": [e.key for e in entries], "contents": [e.content for e in entries], "shape": shape and list(shape)}
     before: list[dict[str, Any]] = index["before"]
     for part in before:
@@ -299,7 +297,7 @@ def _write_part(out: Path, index: Mapping[str, Any], shape: Shape | None, entrie
 
 
 def _finish(out: Path, index: dict[str, Any]) -> None:
-    """Writes the index of a whole set; then deletes what is not in it."""
+    """Write the index of a complete set, then delete files that are not in it."""
     _write_index(out, index | {"before": []})
     mine = {part["file"] for part in index["parts"]}
     for file in out.glob("part-*.safetensors"):
@@ -313,7 +311,7 @@ def _write_index(out: Path, index: Mapping[str, Any]) -> None:
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """What an index says.
+    """Read an index.
 
     Raises:
         ValueError: it is damaged.
@@ -327,7 +325,7 @@ def read_index(path: Path) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(path, error) from error
     if not right:
-        raise DamagedError(path, f"it lacks one of {', '.join(NEEDED)}, or names files that are not beside it")
+        raise DamagedError(path, f"one of {', '.join(NEEDED)} is missing, or a file name leaves the folder")
     return index
 
 

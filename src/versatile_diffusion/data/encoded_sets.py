@@ -1,5 +1,5 @@
-"""Shards to encoded sets, one for each of them: in this process, or by actors of a Ray cluster. Both do the same with
-each shard, so both write the same bytes."""
+"""Encode many shards, one encoded set per shard, in this process or with Ray actors. Both treat a shard alike, so both
+write the same bytes."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ JOURNAL = "at.json"
 
 @dataclass
 class EncodeShard:
-    """Encodes a shard by its number; the model is loaded when the first one comes.
+    """Encode a shard by its number; the model is loaded on first use.
 
     Args:
         source: all shards.
-        load: gives codecs and context encoders, on their device.
+        load: returns the codecs and context encoders, on their device.
         out: the output folder.
         options: of `encode_set`.
-        allowed: share of the samples of a shard that may be bad.
-        threads: of torch; sums depend on them.
+        allowed: share of a shard's samples that may be bad.
+        threads: torch threads; rounding depends on them.
     """
 
     source: Source
@@ -52,14 +52,14 @@ class EncodeShard:
         return self.load()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the model, which every process loads for itself."""
+        """State without the model, which every process loads itself."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def folder(self, number: int) -> Path:
         return self.out / f"{number:05d}"
 
     def alone(self, number: int) -> Source:
-        """One shard."""
+        """A source with one shard only."""
         return replace(self.source, shards=(self.source.shards[number],))
 
     def __call__(self, number: int) -> None:
@@ -70,7 +70,7 @@ class EncodeShard:
         encode_set(self.alone(number), self.bank, folder, report=report, journal=journal, empty=True, **self.options)
 
     def finished(self, number: int) -> bool:
-        """Whether a shard is encoded, and has not changed since."""
+        """Whether a shard is encoded and unchanged since."""
         try:
             index = read_index(self.folder(number) / INDEX)
         except (ValueError, OSError):
@@ -87,18 +87,18 @@ def encode_shards(
     spread: Spread = in_turn,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> EncodedSet:
-    """Encodes every shard of a source into a set of its own, and writes the index of all. Called again, it goes on with
-    those that are not finished.
+    """Encode every shard of a source into its own set, and write the index of all. Called again, it continues with the
+    unfinished shards.
 
     Args:
-        work: what is done with each.
-        looks: how many items to keep as they were, over all.
-        spread: where shards are worked on, see `data.places`.
-        progress: called with the number of shards that are done, and that of all.
+        work: encodes one shard.
+        looks: number of original items to keep over all shards.
+        spread: where shards are processed, see `data.places`.
+        progress: called with the number of finished shards and the total.
 
     Raises:
-        ValueError: too much is bad, nothing is good, or the folder was begun otherwise.
-        OSError: the disk is full; what is written stays.
+        ValueError: too many bad samples, no usable one, or the folder belongs to another encoding.
+        OSError: the disk is full; complete parts are kept.
     """
     numbers = range(len(work.source.shards))
     left = [number for number in numbers if not work.finished(number)]
@@ -107,7 +107,7 @@ def encode_shards(
     indices = [read_index(work.folder(number) / INDEX) for number in numbers]
     report = summed_up([Report(**index["report"]) for index in indices], work.allowed)
     if not report.good:
-        raise ValueError(f"{work.source.path} holds no good picture with a caption: {report}{report.hint}")
+        raise ValueError(f"{work.source.path} has no usable image with a caption: {report}{report.hint}")
     names = [work.folder(number).name for number, index in enumerate(indices) if index["parts"]]
     _gather_looks(work.out, names, looks)
     common: dict[str, Any] = {
@@ -119,10 +119,10 @@ def encode_shards(
 
 
 def summed_up(reports: Sequence[Report], allowed: float) -> Report:
-    """What became of the samples of all shards.
+    """Sum the reports of all shards.
 
     Raises:
-        ValueError: too much is bad.
+        ValueError: too many bad samples.
     """
     total = Report(allowed)
     for one in reports:
@@ -134,12 +134,12 @@ def summed_up(reports: Sequence[Report], allowed: float) -> Report:
         total.last = one.last or total.last
     bad: Counter[str] = total.bad
     if bad.total() > max(total.few, allowed * (bad.total() + total.good)):
-        raise ValueError(f"too many bad samples ({allowed:.0%} are allowed): {total}{total.hint}")
+        raise ValueError(f"too many bad samples ({allowed:.0%} allowed): {total}{total.hint}")
     return total
 
 
 def _gather_looks(out: Path, names: Sequence[str], count: int) -> None:
-    """Copies the first items by `rank`, of those that each set keeps."""
+    """Copy the first original items by `rank` from those that the sets keep."""
     kept = [file for name in names for file in (out / name / FOLDER).glob("*.png") if len(file.stem) == RANK_LENGTH]
     folder = out / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -156,7 +156,7 @@ def load_bank(model: str, device: str | None) -> ModalityBank:
 
 
 def is_sharded(source: Source, out: Path) -> bool:
-    """Whether a source is encoded shard by shard: it has several, and `out` was not begun as one set."""
+    """Whether to encode shard by shard: the source has several shards, and `out` was not started as one set."""
     if not (out / INDEX).is_file():
         return len(source.shards) > 1 and all(not isinstance(s, TextFiles | Metadata) for s in source.shards)
     return SETS in read_index(out / INDEX)

@@ -1,4 +1,4 @@
-"""Encoded sets as shards: their items are read in an order, file by file, without an index of all in memory."""
+"""Encoded sets read as shards: in order, file by file, without the whole index in memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class EncodedItem:
     """An item in a file of an encoded set.
 
     Args:
-        shard: that it was read from.
-        told: what the index says of the file.
+        shard: the shard it comes from.
+        told: the file's entry in the index.
         part: the file.
-        number: of the item in it.
+        number: of the item in the file.
     """
 
     shard: EncodedShard
@@ -39,19 +39,19 @@ class EncodedItem:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """What its image was cut to."""
+        """Shape that its image was cropped to."""
         shape = self.told.get("shape")
         return tuple(shape) if shape else None
 
     def rows(self) -> dict[str, list[Tensor]]:
-        """Its latents and tokens, by kind and modality.
+        """Latents and tokens, by kind and modality.
 
         Raises:
-            DamagedError: they are not what was written.
+            DamagedError: they have changed since they were written.
         """
         try:
             return self.part.item(self.number)
-        except OSError:  # the cache made room since
+        except OSError:  # evicted from the cache in the meantime
             return EncodedFile.open(self.shard.folder, self.told).item(self.number)
 
 
@@ -61,8 +61,8 @@ class EncodedShard:
 
     Args:
         where: the folder, or its URL.
-        cache: for sets on other machines.
-        told: of the file, what the index says; the whole set where left out.
+        cache: for remote sets.
+        told: the file's entry in the index; None for the whole set.
     """
 
     where: str
@@ -79,7 +79,7 @@ class EncodedShard:
 
     @property
     def folder(self) -> Path:
-        """On this machine."""
+        """Local folder."""
         return self.cache.local(self.where) if is_url(self.where) else Path(self.where)
 
     def fetch_ahead(self) -> None:
@@ -101,7 +101,7 @@ class EncodedShard:
                 continue
             try:
                 part = EncodedFile.open(self.folder, told)
-            except DamagedError as error:  # as of any other shard that cannot be read
+            except DamagedError as error:  # handled like any other unreadable shard
                 raise OSError(str(error)) from error
             yield from (EncodedItem(self, told, part, number) for number in range(start, len(told["keys"])))
             start = 0
@@ -111,7 +111,7 @@ def encoded_source(path: str) -> tuple[Source, dict[str, Any]]:
     """The shards of an encoded set, and its index.
 
     Raises:
-        ValueError: there is no whole set.
+        ValueError: no complete set.
     """
     folder = CACHE.local(f"{path.rstrip('/')}/{INDEX}").parent if is_url(path) else Path(path)
     index = read_index(folder / INDEX)
@@ -128,7 +128,7 @@ def encoded_source(path: str) -> tuple[Source, dict[str, Any]]:
 
 
 def is_encoded(path: str) -> bool:
-    """Whether a folder, or a URL, is that of an encoded set."""
+    """Whether a folder or URL holds an encoded set."""
     if not is_url(path):
         return (Path(path) / INDEX).is_file()
     from fsspec.core import url_to_fs

@@ -1,4 +1,4 @@
-"""Items to rows of latents and of context tokens; what cannot be encoded is a bad item like any other."""
+"""Encode items into rows of latents and context tokens; items that fail count as bad samples."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from versatile_diffusion.printable import shown
 
 LATENTS, TOKENS = "latents", "tokens"
 LONG = ("cut", "skip", "refuse")
-"""What becomes of captions that are longer than the context encoder reads."""
+"""Policies for captions longer than the context encoder reads."""
 NOT_ENCODED = "samples that cannot be encoded"
 ItemRows = dict[str, list[Tensor]]
-"""The rows of an item, by what made them; those of one modality as many, in one order."""
+"""The rows of an item by codec or encoder; those of one modality have the same number and order."""
 T = TypeVar("T")
 
 
 def encoders_of(bank: ModalityBank) -> dict[str, Any]:
-    """Everything that makes rows, by their name in the files."""
+    """Codecs and context encoders, by the name of their rows in the files."""
     return {f"{LATENTS}.{m}": part for m, part in bank.codecs.items()} | {
         f"{TOKENS}.{m}": part for m, part in bank.encoders.items()
     }
@@ -48,10 +48,10 @@ class ItemEncoder:
     """The codecs and context encoders of a model.
 
     Args:
-        bank: whose.
-        batch: values that are encoded together.
-        long: one of `LONG`.
-        report: counts what is cut, left out or bad.
+        bank: codecs and context encoders.
+        batch: batch size.
+        long: policy for long captions, one of `LONG`.
+        report: counts what is truncated, skipped or bad.
         crops: rows of each value that can be cropped: the value itself and random crops of it.
     """
 
@@ -68,10 +68,10 @@ class ItemEncoder:
             raise ValueError(f"crops is {self.crops}; it must be 1 or more")
 
     def fitted(self, item: Item) -> Item | None:
-        """The item with values that the context encoders can read; None, counted, if none are left.
+        """The item with values that the context encoders can read; None, and counted, if none remain.
 
         Raises:
-            ValueError: a value is too long, and that is to be refused.
+            ValueError: a value is too long, and the policy is `refuse`.
         """
         fits: dict[str, list[tuple[Any, Any]]] | None = None
         with self.report.guard(item.key):
@@ -84,7 +84,7 @@ class ItemEncoder:
             return item
         told = f"the caption {shown(long[0])} of {len(long[0]):,} characters is longer than the encoder reads"
         if self.long == "refuse":
-            raise ValueError(f"{item.key}: {told}; --long cut, or --long skip, goes on")
+            raise ValueError(f"{item.key}: {told}; use --long cut or --long skip")
         cut = self.long == "cut"
         kept = {
             m: [fitted for value, fitted in pairs if value not in long or (cut and fitted)] for m, pairs in fits.items()
@@ -108,7 +108,7 @@ class ItemEncoder:
 
     @torch.no_grad()
     def rows(self, items: Sequence[Item], shape: Shape | None) -> list[ItemRows | None]:
-        """The rows of each item; None, counted, where a modality has none. All images are of one shape."""
+        """The rows of each item; None, and counted, if a modality has none. All images have one shape."""
         outcomes: dict[str, list[list[Tensor | str]]] = {}
         for name, encoder in encoders_of(self.bank).items():
             kind, modality = name.split(".")
@@ -124,13 +124,13 @@ class ItemEncoder:
         ]
 
     def tried(self, item: Item | None, shape: Shape | None) -> None:
-        """Encodes an item for nothing."""
+        """Encode an item and discard the result, to find out whether it crashes the process."""
         if item is not None:
             quiet = replace(self, report=Report(allowed=1.0))
             quiet.rows([item], shape)
 
     def _whole(self, item: Item, outcomes: dict[str, list[Tensor | str]]) -> ItemRows | None:
-        """Of each modality the values that all its encoders could encode."""
+        """For each modality, the rows of values that all its encoders could encode."""
         rows: ItemRows = {}
         for modality, values in item.values.items():
             own = {name: found for name, found in outcomes.items() if name.split(".")[1] == modality}
@@ -148,7 +148,7 @@ class ItemEncoder:
 
 @dataclass
 class Entry:
-    """An item on its way into a part: raw until it is encoded, or with rows that were there before."""
+    """An item on its way into a part: raw until encoded, or with rows from an earlier run."""
 
     key: str
     content: str
@@ -159,14 +159,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Known:
-    """Where the rows of an item are already."""
+    """Location of an item that is already encoded."""
 
     part: EncodedFile
     number: int
 
 
 class Taking:
-    """From samples to the entries of a part. Images wait in memory for no more than a batch of their shape."""
+    """Turns samples into the entries of a part. At most one batch of images per shape waits in memory."""
 
     def __init__(
         self,
@@ -182,14 +182,14 @@ class Taking:
         self.waiting: dict[Shape | None, list[Entry]] = {}
 
     def take(self, raw: Raw) -> Entry | None:
-        """The entry of a sample; None, counted, if it is bad."""
+        """The entry of a sample; None, and counted, if it is bad."""
         known = self.known.get((raw.key, raw.content))
         if known and not self.looks.wants(raw.key):
             try:
                 shape = known.part.told.get("shape")
                 return Entry(raw.key, raw.content, shape and tuple(shape), rows=known.part.item(known.number))
             except (DamagedError, OSError) as error:
-                warnings.warn(f"{error}; {raw.key} is encoded anew", stacklevel=1)
+                warnings.warn(f"{error}; {raw.key} is encoded again", stacklevel=1)
         if self.journal.poisonous(raw.key):
             self.encoder.report.skip(POISONOUS, raw.where or raw.key)
             return None
@@ -203,7 +203,7 @@ class Taking:
         return Entry(raw.key, raw.content, shape, item)
 
     def fill(self, taken: Iterator[tuple[Entry, Position]], size: int) -> Position | None:
-        """Takes the next `size` entries; the position after them, None where there are no more."""
+        """Take the next `size` entries; return the position after them, or None at the end."""
         position = None
         for entry, after in islice(taken, size):
             position = after
@@ -218,8 +218,8 @@ class Taking:
         return position
 
     def _encode(self, entries: list[Entry]) -> None:
-        """Encodes entries of one shape together. If one of them may have ended a process, each is tried alone first; if
-        only all of them together do, they stay apart."""
+        """Encode entries of one shape together. If one of them may have crashed a process, each is tried alone first.
+        If only the batch as a whole crashes, its entries are encoded one by one."""
         keys = [entry.key for entry in entries]
         if len(entries) > 1 and self.journal.too_much(keys):
             for entry in entries:
@@ -239,7 +239,7 @@ class Taking:
             entry.item = None
 
     def drain(self) -> dict[Shape | None, list[Entry]]:
-        """The good ones among the entries taken, by their shape."""
+        """Remove and return the usable entries, by shape."""
         entries, self.entries = self.entries, {}
         good = {shape: [e for e in some if e.rows is not None] for shape, some in entries.items()}
         return {shape: some for shape, some in good.items() if some}
@@ -251,7 +251,7 @@ def seed_of(key: str) -> int:
 
 
 def _guarded(encode: Callable[[list[Any]], Tensor], values: list[Any]) -> list[Tensor | str]:
-    """A row for each value, or why there is none: where a batch fails, its values are encoded one by one."""
+    """A row or an error message for each value. If a batch fails, its values are encoded one by one."""
     try:
         rows = list(encode(values).half().cpu())
     except torch.OutOfMemoryError:
@@ -260,18 +260,18 @@ def _guarded(encode: Callable[[list[Any]], Tensor], values: list[Any]) -> list[T
         if len(values) == 1:
             return [" ".join(str(error).split()) or type(error).__name__]
         return [row for value in values for row in _guarded(encode, [value])]
-    return [row if bool(row.isfinite().all()) else "what it gives is not finite in half precision" for row in rows]
+    return [row if bool(row.isfinite().all()) else "the result is not finite in half precision" for row in rows]
 
 
 def latents_of(codec: Codec, shape: Shape | None, values: Sequence[Any]) -> Tensor:
-    """Of values at the codec's own size, or of images at another shape."""
+    """Latents of values at the codec's own size, or of images at another shape."""
     if shape is None:
         return codec.encode([codec.fit(value) for value in values])
     return codec.encode([cut(value, shape) for value in values], height=shape[0], width=shape[1])
 
 
 def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` values, the last one perhaps shorter."""
+    """Yield lists of `size` values; the last one may be shorter."""
     rest = iter(values)
     while some := list(islice(rest, size)):
         yield some

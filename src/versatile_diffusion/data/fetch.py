@@ -1,7 +1,7 @@
-"""Fetches the images of selected rows into WebDataset shards, as img2dataset lays them out, with a ledger of failures.
+"""Download the images of selected rows into WebDataset shards, in img2dataset's layout, with a ledger of failures.
 
-A shard is made of a fixed range of rows. Its tar is written whole, then its entry of the ledger: a run that was stopped
-goes on with the first shard that has no entry.
+Each shard holds a fixed range of rows. The tar is written atomically, then its ledger entry: an interrupted run resumes
+at the first shard without an entry.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LEDGER, ENTRIES = "ledger.json", "ledger"
 AHEAD = 4
-"""How many downloads may be finished and wait for an earlier one, as a multiple of those at the same time."""
+"""How far downloads may run ahead of the row that is written next, as a multiple of the concurrent downloads."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Piece:
 
     Args:
         number: of the shard.
-        table: that the rows are in.
-        start: the first of them.
-        count: how many.
+        table: holds the rows.
+        start: the first row.
+        count: number of rows.
     """
 
     number: int
@@ -55,12 +55,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Order:
-    """What is fetched.
+    """Settings of a download run.
 
     Args:
         out: the output folder.
         limits: of every download.
-        selection: whose limits of size are held against what was measured.
+        selection: its size limits are checked again on the downloaded images.
     """
 
     out: Path
@@ -69,14 +69,14 @@ class Order:
 
     @property
     def identity(self) -> str:
-        """Changes with what decides which images are kept."""
+        """Hash of the settings that decide which images are kept."""
         kept = (self.limits.size, self.limits.redirects, self.selection.aspect, self.selection.min_area)
         return hashlib.sha256(repr(kept).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Image:
-    """A fetched image: its bytes as they came, and what was measured."""
+    """A downloaded image: its original bytes, and its measured size."""
 
     data: bytes
     suffix: str
@@ -87,7 +87,7 @@ class Image:
 
 @dataclass(frozen=True)
 class FetchedRow:
-    """What came of one row: an image, or the reason why there is none."""
+    """Result of one row: an image, or the reason for its failure."""
 
     row: Mapping[str, Any]
     image: Image | None
@@ -96,7 +96,7 @@ class FetchedRow:
 
 
 def pieces(tables: Sequence[InputTable], size: int) -> list[Piece]:
-    """The rows of tables in shards of at most `size`, in order."""
+    """Divide the rows of tables into shards of at most `size`, in order."""
     import polars as pl
 
     found: list[Piece] = []
@@ -120,13 +120,13 @@ def fetch(
     spread: Spread = in_turn,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, Any]:
-    """Writes the shards, and the ledger: how many rows were fetched, and how many failed by reason.
+    """Write the shards and the ledger: how many rows were downloaded, and how many failed, by reason.
 
     Args:
-        inputs: of `pieces`.
-        order: what to fetch, and where to.
-        spread: where shards are worked on, see `data.places`.
-        progress: called with the number of shards that are done, and that of all.
+        inputs: from `pieces`.
+        order: settings.
+        spread: where shards are processed, see `data.places`.
+        progress: called with the number of finished shards and the total.
     """
     order.out.mkdir(parents=True, exist_ok=True)
     left = [piece for piece in inputs if not _finished(order, piece)]
@@ -151,8 +151,8 @@ def fetch(
 
 
 def fetch_piece(order: Order, piece: Piece) -> None:
-    """Writes one shard, a table of its failures beside it, and its entry of the ledger."""
-    with writing(order.out, lambda: "the shards that are finished stay"):
+    """Write one shard, the list of its failures, and its ledger entry."""
+    with writing(order.out, lambda: "the finished shards are kept"):
         entry = asyncio.run(_fetch_piece(order, piece))
         write_json(_entry(order, piece), entry)
 
@@ -195,7 +195,7 @@ async def _fetch_piece(order: Order, piece: Piece) -> dict[str, Any]:
 
 
 async def _outcomes(order: Order, piece: Piece, downloader: Downloader) -> AsyncGenerator[FetchedRow, None]:
-    """What comes of every row, in the order of the rows; a bounded number of downloads runs ahead."""
+    """Yield the result of every row, in row order; a bounded number of downloads runs ahead."""
     places = asyncio.Semaphore(order.limits.at_once)
 
     async def one(row: Mapping[str, Any]) -> FetchedRow:
@@ -236,7 +236,7 @@ def measure(data: bytes) -> tuple[str, int, int]:
     """The suffix, width and height of an image file.
 
     Raises:
-        FailedError: it is no image that can be decoded.
+        FailedError: it cannot be decoded.
     """
     from versatile_diffusion.data.download import FailedError
     from versatile_diffusion.modalities.image.files import open_image
@@ -246,12 +246,12 @@ def measure(data: bytes) -> tuple[str, int, int]:
     except ValueError as error:
         raise FailedError("bad image", str(error)) from error
     if (suffix := SUFFIXES.get(str(image.format))) is None:
-        raise FailedError("bad image", f"{image.format} files are not kept")
+        raise FailedError("bad image", f"{image.format} is not supported")
     return suffix, *image.size
 
 
 SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tiff"}
-"""Formats that are kept, with the suffix that each has in a shard."""
+"""Supported formats, with their suffix in a shard."""
 
 
 def _rows(piece: Piece) -> Iterator[Mapping[str, Any]]:
@@ -263,7 +263,7 @@ def _rows(piece: Piece) -> Iterator[Mapping[str, Any]]:
 
 
 def _add(shard: tarfile.TarFile, key: str, row: Mapping[str, Any], image: Image) -> None:
-    """The members of one sample: the image as it came, its caption, and all that is known of it."""
+    """Add the members of one sample: the original image, its caption and its metadata."""
     told = {
         **row,
         "caption": row[TEXT],
@@ -292,7 +292,7 @@ def _entry(order: Order, piece: Piece) -> Path:
 
 
 def _finished(order: Order, piece: Piece) -> bool:
-    """Whether the shard is there, made of the same rows in the same way."""
+    """Whether the shard exists and was written from the same rows with the same settings."""
     try:
         entry = json.loads(_entry(order, piece).read_text(encoding="utf-8"))
     except (OSError, ValueError):

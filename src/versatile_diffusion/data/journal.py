@@ -1,4 +1,4 @@
-"""Samples that end the process which reads them: found on the next start, and passed over."""
+"""Samples that crash the process that reads them: detected at the next start, and skipped."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 STRIKES = 3
-"""How often a sample must have been the only one at hand when the process ended, before it is passed over: a process
-that was killed for other reasons hardly ever strikes the same one so often."""
+"""Number of crashes while a sample was processed alone after which it is skipped. A process killed for other reasons
+rarely stops at the same sample that often."""
 POISONOUS = "samples that end the process"
 
 
 class Journal:
-    """What is being worked on at the moment, in a file that outlives the process. One that ends for other reasons, such
-    as a lost machine, does not strike the same sample twice but by chance.
+    """The samples being processed, in a file that outlives the process. A process that ends for other reasons, such as
+    a lost machine, stops at the same sample twice only by chance.
 
     Args:
-        file: where; None keeps nothing.
+        file: path of the journal; None disables it.
     """
 
     def __init__(self, file: Path | None):
@@ -34,23 +34,23 @@ class Journal:
             told = json.loads(file.read_text(encoding="utf-8"))
             keys, self.strikes = list(told["at"]), Counter(told["strikes"])
             self.suspects = set(told["suspects"])
-        except (ValueError, KeyError, TypeError):  # it was being written just then
+        except (ValueError, KeyError, TypeError):  # interrupted while it was written
             return
         if keys:
             self.strikes["\n".join(keys)] += 1
         self.suspects |= set(keys)
 
     def poisonous(self, key: str) -> bool:
-        """Whether a sample is to be passed over."""
+        """Whether to skip a sample."""
         return self.strikes[key] >= STRIKES
 
     def too_much(self, keys: Sequence[str]) -> bool:
-        """Whether some samples end the process together."""
+        """Whether these samples crash the process as a batch."""
         return self.strikes["\n".join(keys)] >= STRIKES
 
     @contextmanager
     def at(self, keys: Sequence[str]) -> Iterator[None]:
-        """Notes that these samples are worked on while the block runs."""
+        """Record these samples as in progress while the block runs."""
         self._write(keys)
         yield
         self._write(())
@@ -60,10 +60,10 @@ class Journal:
             return
         told = {"at": list(keys), "strikes": self.strikes, "suspects": sorted(self.suspects)}
         draft = self.file.with_suffix(".draft")
-        draft.write_text(json.dumps(told), encoding="utf-8")  # no sync: it need not outlive the machine
+        draft.write_text(json.dumps(told), encoding="utf-8")  # no fsync: it need not survive a machine crash
         draft.replace(self.file)
 
     def end(self) -> None:
-        """All is done."""
+        """Delete the journal after a complete run."""
         if self.file is not None:
             self.file.unlink(missing_ok=True)

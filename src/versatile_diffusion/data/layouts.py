@@ -1,4 +1,4 @@
-"""How sets are laid out: what of a folder is a sample, what is a shard, and what is neither."""
+"""Data set layouts: which files of a folder are samples, which are shards, and which are neither."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ PARQUET = ".parquet"
 
 
 def shards_in(path: Path, encoding: str | None = None) -> tuple[list[Shard], LeftOut]:
-    """The shards of a folder, a file or a pattern, and what else is there; none if nothing is of the kinds known.
+    """The shards of a folder, a file or a pattern, and the files that are ignored; no shards if no layout matches.
 
     Raises:
-        ValueError: they are parquet files, and pyarrow is not installed; or a pattern that cannot be read.
+        ValueError: parquet files without pyarrow installed, or an invalid pattern.
     """
     if path.is_dir():
         return _in_folder(list_folder(path), encoding)
@@ -62,7 +62,7 @@ def _in_file(path: Path, encoding: str | None) -> list[Shard]:
 
 
 def is_archive(file: Path) -> bool:
-    """Whether a file is named as one of the archives that are read."""
+    """Whether a file has the extension of a supported archive."""
     return file.name.lower().endswith(ARCHIVES)
 
 
@@ -70,12 +70,12 @@ def _need_pyarrow(path: Path) -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"{path} is a parquet file; reading it needs pyarrow: pip install pyarrow") from error
+        raise ValueError(f"{path} is a parquet file, which requires pyarrow: pip install pyarrow") from error
 
 
 def _in_folder(listing: Listing, encoding: str | None) -> tuple[list[Shard], LeftOut]:
-    """Of what lies there both loose and in shards, the kind of which there is more is the set. Tables that lack the
-    columns needed are left out where images have captions without them."""
+    """The shards of a folder. If it holds both loose samples and shards, the more numerous kind is used. Tables without
+    the required columns are ignored if images have captions without them."""
     tables = [file for file in listing.files if file.name.lower() in METADATA]
     archives = [file for file in listing.files if is_archive(file)]
     parquet = [file for file in listing.of({PARQUET}) if file not in tables]
@@ -94,7 +94,7 @@ def _in_folder(listing: Listing, encoding: str | None) -> tuple[list[Shard], Lef
     if shards and pairs < len(shards):
         used = {shard.path for shard in shards}
     else:
-        if metadata:  # others count if they have captions of their own
+        if metadata:  # other images count if they have their own captions
             loose = TextFiles(listing.folder, listing, tuple(loose.captioned), encoding)
         shards = [*metadata, *([loose] if loose.images else [])]
         used = {*tables, *named, *loose.images, *loose.used}
@@ -102,7 +102,7 @@ def _in_folder(listing: Listing, encoding: str | None) -> tuple[list[Shard], Lef
 
 
 def _by_kind(listing: Listing, files: Iterable[Path]) -> dict[str, list[str]]:
-    """The names of files by what they are; descriptions, which stand beside much, are not mentioned."""
+    """Names of ignored files by kind, without JSON descriptions, which accompany many files."""
     found: dict[str, list[str]] = defaultdict(list)
     for file in files:
         ending = file.suffix.lower()

@@ -1,4 +1,4 @@
-"""What became of every row of metadata: read, kept, or rejected, and why; the counts are checked against each other."""
+"""The ledger of a selection: rows read, kept and rejected, by reason. The counts are checked against each other."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from versatile_diffusion.data.rules import FAILS, LACKS
 
 BASE = 3
-"""Outcomes of a rule. A row's outcomes are one number whose digits in this base are those of its rules, in order."""
+"""Number of outcomes of a rule. The outcomes of a row are encoded as one number with a digit per rule in this base."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """How many rows one rule rejects.
+    """Number of rows that one rule rejects.
 
     Args:
-        rejected: in all.
-        alone: those that no other rule rejects.
-        first: those that no earlier rule rejects.
-        missing: rows without a value for it, whether or not they are rejected for that.
+        rejected: total.
+        alone: rejected by no other rule.
+        first: rejected by no earlier rule.
+        missing: rows without a value for it, rejected or not.
     """
 
     rejected: int = 0
@@ -30,7 +30,7 @@ class Reason:
 
     @property
     def among_others(self) -> int:
-        """Those that another rule rejects, too."""
+        """Rejected by another rule as well."""
         return self.rejected - self.alone
 
     def to_json(self) -> dict[str, int]:
@@ -39,14 +39,14 @@ class Reason:
 
 @dataclass(frozen=True)
 class Tally:
-    """Rows by what came of the rules for them.
+    """Number of rows by outcome.
 
     Args:
-        rules: their names, in order.
-        missing: whether rows that lack a value are rejected or kept.
-        rows: how many rows have each combination of outcomes, see `BASE`.
-        duplicates: rows that pass all rules and are rejected since an earlier one is the same.
-        histograms: for each rule of a number, rows in equal parts of its span, those beyond it in the outer parts.
+        rules: names of the rules, in order.
+        missing: whether rows with a missing value are rejected or kept.
+        rows: number of rows by combination of outcomes, see `BASE`.
+        duplicates: rows that pass all rules but repeat an earlier row.
+        histograms: for each numeric rule, number of rows per bin; values outside its span are in the outer bins.
     """
 
     rules: tuple[str, ...]
@@ -61,7 +61,7 @@ class Tally:
 
     @property
     def passed(self) -> int:
-        """Rows that all rules let pass."""
+        """Rows that pass all rules."""
         return sum(count for code, count in self.rows.items() if self.lets_pass(code))
 
     @property
@@ -69,11 +69,11 @@ class Tally:
         return self.passed - self.duplicates
 
     def lets_pass(self, code: int) -> bool:
-        """Whether no rule rejects rows of this combination of outcomes."""
+        """Whether rows with this combination of outcomes pass."""
         return not any(self._rejects(code))
 
     def reasons(self) -> dict[str, Reason]:
-        """By rule, in order."""
+        """Rejections by rule, in order."""
         found = {name: Reason() for name in self.rules}
         for code, count in self.rows.items():
             rejects = self._rejects(code)
@@ -88,7 +88,7 @@ class Tally:
         return found
 
     def check(self) -> None:
-        """The kept rows, the first reasons and the duplicates are all rows that were read."""
+        """Check that kept rows, first reasons and duplicates add up to the rows read."""
         first = sum(reason.first for reason in self.reasons().values())
         assert self.read == self.kept + first + self.duplicates, (self.read, self.kept, first, self.duplicates)
 
@@ -112,7 +112,7 @@ class Tally:
 
     @classmethod
     def total(cls, rules: tuple[str, ...], missing: str, parts: Iterable[Tally]) -> Tally:
-        """Of several tables under the same rules."""
+        """Sum the tallies of several tables under the same rules."""
         rows: dict[int, int] = {}
         histograms: dict[str, list[int]] = {}
         duplicates = 0
@@ -129,5 +129,5 @@ class Tally:
         return [code // BASE**place % BASE for place in range(len(self.rules))]
 
     def _rejects(self, code: int) -> list[bool]:
-        """For each rule, whether it rejects rows of this combination."""
+        """For each rule, whether it rejects rows with this combination."""
         return [o == FAILS or (o == LACKS and self.missing == "reject") for o in self._outcomes(code)]

@@ -1,4 +1,4 @@
-"""The ledger of a selection as a page: every reason in numbers, every filtered value as a histogram."""
+"""The ledger of a selection as an HTML page: counts for every reason, a histogram for every filtered value."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ figure { display: inline-block; margin: 1rem 1rem 0 0 }
 <h1>{{ "{:,}".format(total.kept) }} of {{ "{:,}".format(total.read) }} rows kept ({{ share(total.kept) }})</h1>
 <p>Rows that lack a value for a filter: {{ "rejected" if total.missing == "reject" else "kept" }}.
 "Alone" counts rows that no other filter rejects; "first" those that no earlier filter of this list rejects: kept rows,
-first reasons and duplicates add up to all rows. The outer bars of a histogram hold what lies beyond its range.</p>
+first reasons and duplicates add up to all rows. The outer bars of a histogram include values beyond its range.</p>
 <table>
 <tr><th>filter</th><th>keeps</th><th>rejected</th><th></th><th>alone</th><th>among others</th><th>first</th>
 <th>missing</th></tr>
@@ -55,15 +55,15 @@ first reasons and duplicates add up to all rows. The outer bars of a histogram h
 
 
 def write_page(folder: Path) -> Path:
-    """Writes `ledger.html` beside the ledger of a selection.
+    """Write `ledger.html` next to the ledger of a selection.
 
     Raises:
-        ValueError: there is no ledger.
+        ValueError: no ledger.
     """
     from jinja2 import Environment
 
     if not (folder / LEDGER).is_file():
-        raise ValueError(f"{folder} holds no {LEDGER}; `versatile data select` writes it")
+        raise ValueError(f"{folder} has no {LEDGER}; `versatile data select` writes it")
     told = json.loads((folder / LEDGER).read_text(encoding="utf-8"))
     total, rules = Tally.from_json(told["total"]), _rules(told["selection"])
     page = Environment(autoescape=True).from_string(TEMPLATE)
@@ -80,7 +80,7 @@ def write_page(folder: Path) -> Path:
 
 
 def _rules(selection: Mapping[str, Any]) -> tuple[Rule, ...]:
-    """The rules of a selection that was written as JSON."""
+    """The rules of a selection stored as JSON."""
     told: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in selection.items()
     }
@@ -88,7 +88,7 @@ def _rules(selection: Mapping[str, Any]) -> tuple[Rule, ...]:
 
 
 def _histogram(rule: Rule, counts: Sequence[int]) -> str:
-    """An SVG: how the values lie, what passes in colour, the thresholds as lines."""
+    """Histogram of the values as SVG: passing values in colour, thresholds as lines."""
     from matplotlib.figure import Figure
 
     assert rule.interval is not None

@@ -1,5 +1,5 @@
-"""What lies in a folder: one walk for all commands, which passes over what systems leave behind and says what else it
-leaves out."""
+"""List the files of a folder: one walk for all commands. It ignores files of operating systems and reports what else it
+skips."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGES = frozenset(MODALITIES["image"].suffixes)
 TEXTS = (".txt", ".text", ".caption")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PACKED = frozenset([".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst", ".tgz", ".tar"])
-"""Endings of archives, those among them that are not read too."""
+"""Extensions of archives, including unsupported ones."""
 
 SYSTEM_FILES = frozenset(
     {".ds_store", ".localized", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".gitattributes", ".gitignore"}
@@ -28,10 +28,10 @@ SYSTEM_FOLDERS = frozenset(
     ".spotlight-v100 .fseventsd .appledouble .temporaryitems .documentrevisions-v100 .@__thumb .thumbnails "
     ".git .cache lost+found".split()
 ) | {"system volume information"}
-"""What macOS, Windows, Jupyter, network storage, git and hub downloads leave in folders, in lower case."""
+"""Files and folders that macOS, Windows, Jupyter, network storage, git and hub downloads create, in lower case."""
 
 HIDDEN = "hidden"
-AGAIN = "folders met before"
+AGAIN = "folders already visited"
 CLOSED = "folders that cannot be opened"
 NO_FILE = "broken links and special files"
 MISSING = "missing"
@@ -39,17 +39,17 @@ MOST_NAMES = 3
 MOST_EXPANDED = 1_000_000
 RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 LeftOut = Mapping[str, Sequence[str]]
-"""Names of what is left out, by the reason."""
+"""Names of skipped files and folders, by reason."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a folder and of those below it.
+    """The files of a folder and its subfolders.
 
     Args:
-        folder: as it was given.
-        files: below it, by their names, folder by folder.
-        left_out: what the walk passed over; what systems leave behind is not mentioned.
+        folder: as given.
+        files: sorted by path.
+        left_out: what the walk skipped, except system files.
     """
 
     folder: Path
@@ -57,17 +57,17 @@ class Listing:
     left_out: LeftOut = field(default_factory=dict)
 
     def of(self, endings: Iterable[str]) -> list[Path]:
-        """The files with one of these endings (of one dot, in lower case)."""
+        """The files with one of these extensions (lower case, with one dot)."""
         wanted = frozenset(endings)
         return [file for file in self.files if file.suffix.lower() in wanted]
 
     def name(self, file: Path) -> str:
-        """A file's name below the folder, as it can be printed and saved."""
+        """A file's path relative to the folder, in printable form."""
         return printable(file.relative_to(self.folder).as_posix())
 
 
 def list_folder(folder: Path) -> Listing:
-    """All files in a folder and below. Linked folders are followed, each once, and none that holds the folder."""
+    """List all files in a folder and below. Links to folders are followed once each, except to parents of it."""
     files: list[Path] = []
     left_out: dict[str, list[str]] = defaultdict(list)
     seen = {_identity(above) for above in folder.resolve().parents}
@@ -106,13 +106,13 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def is_system(name: str) -> bool:
-    """Whether a system left a file or a folder of this name behind; nobody means it."""
+    """Whether this is the name of a file or folder that an operating system or tool creates."""
     lower = name.lower()
     return lower.startswith("._") or lower in SYSTEM_FILES or lower in SYSTEM_FOLDERS
 
 
 def is_meant(path: str) -> bool:
-    """Whether a path within an archive names something that is neither hidden nor left behind by a system."""
+    """Whether a path within an archive is neither hidden nor a system file."""
     parts = [part for part in PurePosixPath(path).parts if part not in (".", "/")]
     return not any(part.startswith(".") or is_system(part) for part in parts)
 
@@ -121,21 +121,21 @@ def inside(folder: Path, name: str) -> Path:
     """The file of this name in a folder.
 
     Raises:
-        ValueError: the name leads out of the folder.
+        ValueError: the path is outside the folder.
     """
     path = PurePosixPath(name.replace("\\", "/"))
     if not name or "\0" in name or path.is_absolute() or ".." in path.parts or (name[1:2] == ":" and os.name == "nt"):
-        raise ValueError(f"the name {shown(name)} leads out of {printable(folder)}")
+        raise ValueError(f"the path {shown(name)} is outside {printable(folder)}")
     plain = folder / name
     return plain if "\\" not in name or plain.exists() else folder / path
 
 
 def expand(pattern: Path) -> tuple[list[Path], list[str]]:
-    """The files and folders that a pattern stands for, and the names that there is nothing of. Besides `*`, `?` and
-    `[...]` it may hold `{000..010}` and `{a,b}`.
+    """The files and folders that match a pattern, and the names without a match. Besides `*`, `?` and `[...]`, patterns
+    may contain `{000..010}` and `{a,b}`.
 
     Raises:
-        ValueError: its braces do not match, or it stands for too many names.
+        ValueError: unbalanced braces, or too many names.
     """
     found: dict[Path, None] = {}
     missing: list[str] = []
@@ -148,7 +148,7 @@ def expand(pattern: Path) -> tuple[list[Path], list[str]]:
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether a name that there is nothing of can stand for others."""
+    """Whether a path contains wildcards or braces."""
     return bool(set("*?[{") & set(str(path)))
 
 
@@ -162,22 +162,22 @@ def _braces(pattern: str) -> list[str]:
     try:
         names = [] if large else list(islice(braceexpand(pattern), MOST_EXPANDED + 1))
     except ValueError as error:
-        raise ValueError(f"{pattern}: its braces do not match; write {{000..010}} or {{a,b}}") from error
+        raise ValueError(f"{pattern}: unbalanced braces; write {{000..010}} or {{a,b}}") from error
     if large or len(names) > MOST_EXPANDED:
-        raise ValueError(f"{pattern} stands for more than {MOST_EXPANDED:,} names")
+        raise ValueError(f"{pattern} expands to more than {MOST_EXPANDED:,} names")
     return names
 
 
 def printable(name: str | os.PathLike[str]) -> str:
-    """A file's name as text that can be printed and saved: bytes that are no UTF-8 as `\\xe9`."""
+    """A file name as printable text; bytes that are not UTF-8 are written as `\\xe9`."""
     try:
         return os.fsencode(name).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # it came out of a description, and no file can have it
+    except UnicodeEncodeError:  # from a description; not a possible file name
         return ascii(os.fspath(name))[1:-1]
 
 
 def summed(left_out: LeftOut) -> dict[str, str]:
-    """How many were left out for each reason, and the first of them by name."""
+    """For each reason, the number of skipped files and the first names."""
     shown = {why: ", ".join(names[:MOST_NAMES]) for why, names in left_out.items() if names}
     return {
         why: f"{len(left_out[why])} ({first}{', ...' if len(left_out[why]) > MOST_NAMES else ''})"
@@ -186,5 +186,5 @@ def summed(left_out: LeftOut) -> dict[str, str]:
 
 
 def in_words(left_out: Mapping[str, str]) -> str:
-    """What `summed` gives, in one line."""
+    """The result of `summed` in one line."""
     return "; ".join(f"{why} {names}" for why, names in left_out.items())

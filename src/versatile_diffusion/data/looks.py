@@ -1,4 +1,4 @@
-"""Some items of an encoded set, as they were: what is shown of it."""
+"""Some original items of an encoded set, for previews."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from versatile_diffusion.records.png import write_value
 
 FOLDER = "looks"
 RANK_LENGTH = 64
-"""Letters of a `rank`."""
+"""Length of a `rank` in characters."""
 
 
 def rank(key: str) -> str:
-    """What items are put into an order by that has nothing to do with what they are: a hash of the name."""
+    """Sort key for a random but reproducible choice of items: a hash of the name."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 class Looks:
-    """Some items as they were: the first `count` by `rank`."""
+    """Original items: the first `count` by `rank`."""
 
     def __init__(self, folder: Path, count: int):
         folder.mkdir(exist_ok=True)
@@ -28,16 +28,16 @@ class Looks:
         self.ranks = sorted(path.stem for path in folder.glob("*.png") if len(path.stem) == RANK_LENGTH)
 
     def wants(self, key: str) -> bool:
-        """Whether an item of this name should be kept, and is not."""
+        """Whether an item of this name should be kept and is not yet."""
         return rank(key) not in self.ranks and rank(key) in self._with(key)
 
     def _with(self, key: str) -> list[str]:
-        """The first, with an item of this name among them."""
+        """The first ranks, if an item of this name is added."""
         return sorted({*self.ranks, rank(key)})[: self.count]
 
     def keep(self, item: Item) -> None:
-        """Keeps an item, if it is among the first; those that are so no more, or that an earlier version chose, are
-        deleted then."""
+        """Keep an item if it is among the first. Items that no longer are, or that an earlier version chose, are
+        deleted."""
         mine = rank(item.key)
         if mine not in self._with(item.key):
             return
@@ -50,7 +50,7 @@ class Looks:
         self.ranks = self._with(item.key)
         for old in self.folder.glob("*.png"):
             if old.stem not in self.ranks:
-                for beside in self.folder.glob(f"{old.stem}.*"):  # first: what is found again is the picture
+                for beside in self.folder.glob(f"{old.stem}.*"):  # before the image, by which items are found
                     if beside != old:
                         beside.unlink(missing_ok=True)
                 old.unlink()

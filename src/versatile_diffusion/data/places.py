@@ -1,4 +1,4 @@
-"""Where independent pieces of work are done: in this process, or as tasks of a Ray cluster."""
+"""Where independent pieces of work run: in this process, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ T = TypeVar("T")
 
 
 class Spread(Protocol):
-    """Calls a function with every piece, in any order and anywhere; yields each piece once it is done."""
+    """Call a function with every piece, in any order and on any machine; yield each piece when it is done."""
 
     def __call__(self, work: Callable[[T], None], pieces: Sequence[T]) -> Iterator[T]: ...
 
 
 def in_turn(work: Callable[[T], None], pieces: Sequence[T]) -> Iterator[T]:
-    """One piece after the other, in this process."""
+    """Process the pieces one after another in this process."""
     for piece in pieces:
         work(piece)
         yield piece
 
 
 MOST_TRIES = 4
-"""How often a piece is tried whose process ended, or that failed."""
+"""Maximum number of attempts per piece."""
 
 
 def spread_over(address: str | None, actors: bool = False) -> Spread:
-    """This process, or a Ray cluster by its address (`"local"` starts one here). With `actors` the work keeps
-    what it has loaded from one piece to the next, in as many processes as the cluster has devices."""
+    """Use this process, or a Ray cluster by its address (`"local"` starts one here). With `actors`, one process per
+    device keeps what it has loaded between pieces."""
     if address is None:
         return in_turn
     return partial(_by_actors if actors else _on_ray, address)
@@ -43,11 +43,11 @@ def _join(address: str) -> None:
 
 
 def _by_actors(address: str, work: Callable[[T], None], pieces: Sequence[T]) -> Iterator[T]:
-    """Each piece by an actor that has a copy of the work. A piece that fails is tried by another one; where the actor
-    ended with it, a new one takes its place.
+    """Process pieces with actors that each hold a copy of the work. A failed piece is tried again; an actor that died
+    is replaced.
 
     Raises:
-        ValueError: the work refuses a piece; whatever else it raised the last time.
+        ValueError: the work rejects a piece. Other exceptions are raised after the last attempt.
     """
     import ray
 
@@ -93,7 +93,7 @@ class _Worker:
 
 
 def _on_ray(address: str, work: Callable[[T], None], pieces: Sequence[T]) -> Iterator[T]:
-    """Each piece as a task of its own. A task of a node that was lost runs again on another one."""
+    """Process each piece as a Ray task. Tasks of a lost node run again on another one."""
     import ray
 
     _join(address)

@@ -1,4 +1,4 @@
-"""Shards that are far away: fetched whole when they are read, the next one ahead; a bounded lot is kept here."""
+"""Remote shards: downloaded as a whole when read, with the next one prefetched, into a cache of bounded size."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from pathlib import Path
 from typing import Any
 
 TRIES, PAUSE = 4, 0.5
-"""How often a shard is fetched, and the seconds before the second time; twice as many before each next one."""
+"""Maximum attempts per download, and the delay before the second one in seconds; it doubles each time."""
 MOST_CACHED = 32 << 30
-"""Bytes that are kept on this machine by default."""
+"""Default size of the cache in bytes."""
 KINDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".parquet")
 
 
 def is_url(path: str | Path) -> bool:
-    """Whether a path leads to another machine (`s3://`, `gs://`, `hf://`, ...), or names a file system at all."""
+    """Whether a path is a URL (`s3://`, `gs://`, `hf://`, `file://`, ...)."""
     return "://" in str(path)
 
 
 @dataclass
 class Cache:
-    """Files and folders of other machines on this one; those that were not used for longest go first.
+    """Local cache of remote files and folders; the least recently used are evicted first.
 
     Args:
-        folder: where they are; several processes may share it.
-        most: bytes that are kept, beside what is read at the moment, and next.
+        folder: of the cache; several processes may share it.
+        most: maximum size in bytes, not counting what is being read or prefetched.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Cache:
 
     @contextmanager
     def held(self, url: str, tag: str = "") -> Iterator[Path]:
-        """As `local`; it stays while the block runs."""
+        """Like `local`, but not evicted while the block runs."""
         place = self._place(url, tag)
         self._wanted[place] += 1
         try:
@@ -59,10 +59,10 @@ class Cache:
             self._wanted[place] = 0
 
     def local(self, url: str, tag: str = "") -> Path:
-        """What is at a URL, on this machine. `tag` changes with it.
+        """The local copy of a URL. `tag` identifies its version.
 
         Raises:
-            OSError: it cannot be fetched.
+            OSError: the download failed.
         """
         found = self.ahead(url, tag).result()
         with suppress(OSError):
@@ -70,7 +70,7 @@ class Cache:
         return found
 
     def ahead(self, url: str, tag: str = "") -> Future[Path]:
-        """Begins to fetch what is at a URL, unless it is here. It stays until it was `held`."""
+        """Start to download a URL unless it is cached. It is not evicted before it was `held`."""
         with self._lock:
             self._wanted[self._place(url, tag)] += 1
             running = self._running.get(url)
@@ -98,7 +98,7 @@ class Cache:
         return self.folder / hashlib.sha256(f"{url} {tag}".encode()).hexdigest()[:24]
 
     def _evict(self, keep: Path) -> None:
-        """Removes what was not used for longest, until the rest is small enough."""
+        """Remove the least recently used entries until the rest fits."""
         there = []
         for place in self.folder.iterdir():
             with suppress(OSError):
@@ -108,7 +108,7 @@ class Cache:
             if total <= self.most:
                 return
             if place != keep and not self._wanted[place] and not place.name.startswith("draft-"):
-                shutil.rmtree(place, ignore_errors=True)  # who has a file of it open can still read it
+                shutil.rmtree(place, ignore_errors=True)  # processes with an open file can still read it
                 total -= size
 
 
@@ -117,7 +117,7 @@ def _size(place: Path) -> int:
 
 
 def _get(url: str, target: Path) -> None:
-    """Copies a file or a folder; again where that fails for a moment."""
+    """Copy a file or a folder, with retries."""
     from fsspec.core import url_to_fs
 
     system, path = url_to_fs(url)
@@ -127,19 +127,19 @@ def _get(url: str, target: Path) -> None:
             return
         except Exception as error:
             if not left:
-                raise OSError(f"{url} cannot be fetched ({type(error).__name__}: {error})") from error
+                raise OSError(f"{url} cannot be downloaded ({type(error).__name__}: {error})") from error
         time.sleep(PAUSE * 2 ** (TRIES - 1 - left))
 
 
 @dataclass(frozen=True)
 class RemoteShard:
-    """A file of samples on another machine.
+    """A remote file of samples.
 
     Args:
         url: of the file.
-        tag: changes with what is in it.
-        cache: where it is kept while it is read.
-        encoding: of the captions, where somebody named it.
+        tag: version of its content.
+        cache: holds the local copy.
+        encoding: of the captions, if specified.
     """
 
     url: str
@@ -168,23 +168,23 @@ class RemoteShard:
 
 
 CACHE = Cache(Path(os.environ.get("VERSATILE_SHARDS", Path.home() / ".cache" / "versatile-diffusion" / "shards")))
-"""Of this machine; the folder is named by VERSATILE_SHARDS where that is set."""
+"""The cache of this machine; the environment variable VERSATILE_SHARDS sets its folder."""
 
 
 def remote_shards(url: str, encoding: str | None = None) -> list[RemoteShard]:
-    """The shards and parquet files in a folder of another machine, or by a pattern.
+    """The shards and parquet files in a remote folder, or that match a pattern.
 
     Raises:
-        ValueError: there are none, or the file system is not installed.
+        ValueError: none found, or the file system is not installed.
     """
     files = [(name, tag) for name, tag in listed(url) if name.lower().endswith(KINDS)]
     if not files:
-        raise ValueError(f"{url} holds no shards; allowed: {', '.join(KINDS)}")
+        raise ValueError(f"{url} has no shards; allowed: {', '.join(KINDS)}")
     return [RemoteShard(name, tag, CACHE, encoding) for name, tag in files]
 
 
 def listed(url: str) -> list[tuple[str, str]]:
-    """The files at a URL, in a folder there and below, or by a pattern: the URL of each, and what changes with it.
+    """The files at a URL, in a folder and below, or that match a pattern: the URL and the version tag of each.
 
     Raises:
         ValueError: the file system is not installed, or cannot be reached.

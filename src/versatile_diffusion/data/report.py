@@ -1,4 +1,4 @@
-"""What became of the samples of a set: the one guard around each of them, and the budget of errors."""
+"""The report of reading a data set: error handling per sample, and the error budget."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from versatile_diffusion.data.tables import FILE_NAMES, NO_PICTURE
 from versatile_diffusion.plain_text import UNKNOWN, UnusableError
 
 HINTS = {
-    NO_PICTURE: f"a picture is a file beside its caption, or what a field names ({', '.join(FILE_NAMES)}), or a column "
-    "`image`",
-    NO_CAPTION: f"captions are lines of a .txt with the picture's name, or a field {', '.join(FIELDS)}",
-    UNKNOWN: "name the encoding of the captions with --encoding (such as cp1252), or save them in UTF-8: "
+    NO_PICTURE: f"an image is a file next to its caption, or named in a field ({', '.join(FILE_NAMES)}), "
+    "or in a column `image`",
+    NO_CAPTION: f"captions are lines of a .txt with the image's name, or in a field ({', '.join(FIELDS)})",
+    UNKNOWN: "set the encoding of the captions with --encoding (such as cp1252), or convert them to UTF-8: "
     "iconv -f cp1252 -t UTF-8",
 }
-"""What a sample needs, by what it lacks."""
+"""Hints by what a sample lacks."""
 BAD_SAMPLE = "samples that cannot be read"
 MOST_EXAMPLES = 20
 
 
 @dataclass
 class Report:
-    """What was read and what was skipped, and why; too much of the latter stops the reading.
+    """Counts of samples read and skipped, with reasons; too many bad samples stop the reading.
 
     Args:
-        allowed: share of all samples, and of all shards, that may be bad; a single bad shard and `few` bad samples
-            always may.
-        captions: what had to be done to captions of good samples.
-        left_out: what is no sample at all, in words, by the reason.
-        examples: the first bad samples, with what is wrong.
+        allowed: share of samples, and of shards, that may be bad; one bad shard and `few` bad samples are always
+            accepted.
+        captions: repairs to captions of good samples.
+        left_out: files that are not samples, summarised by reason.
+        examples: the first bad samples, with the error.
     """
 
     allowed: float = 0.05
@@ -53,13 +53,13 @@ class Report:
 
     def __post_init__(self) -> None:
         if not 0 <= self.allowed <= 1:
-            raise ValueError(f"the share of bad samples allowed is {self.allowed}; it must be from 0 to 1")
+            raise ValueError(f"the allowed share of bad samples is {self.allowed}; it must be from 0 to 1")
         self.bad, self.bad_shards, self.captions = map(Counter, (self.bad, self.bad_shards, self.captions))
 
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
-        """Counts whatever is wrong with a sample, so that the next one can be read. What ends a whole shard, or is no
-        fault of the sample's, goes on.
+        """Count errors of a sample so that reading continues with the next one. Errors that end a whole shard, or that
+        are not caused by the sample, are raised.
 
         Raises:
             ValueError: too many samples are bad.
@@ -74,10 +74,10 @@ class Report:
             self.skip(kind, where if detail == kind else f"{where}: {detail}")
 
     def skip(self, why: str, where: str) -> None:
-        """Counts a bad sample.
+        """Count a bad sample.
 
         Raises:
-            ValueError: there are too many of them.
+            ValueError: too many samples are bad.
         """
         self.bad[why] += 1
         self.last = where
@@ -85,13 +85,13 @@ class Report:
             self.examples.append(f"{why}: {where}")
         bad = self.bad.total()
         if bad > max(self.few, self.allowed * (bad + self.good)):
-            raise ValueError(f"too many bad samples ({self.allowed:.0%} are allowed): {self}{self.hint}")
+            raise ValueError(f"too many bad samples ({self.allowed:.0%} allowed): {self}{self.hint}")
 
     def skip_shard(self, why: str, where: str) -> None:
-        """Counts a shard that broke off.
+        """Count a shard that could not be read to its end.
 
         Raises:
-            ValueError: there are too many of them.
+            ValueError: too many shards are bad.
         """
         self.bad_shards[why] += 1
         if len(self.examples) < MOST_EXAMPLES:
@@ -101,7 +101,7 @@ class Report:
 
     @property
     def hint(self) -> str:
-        """The last bad sample, and what most of the bad ones lack; to stand at the end of a message."""
+        """The last bad sample, and a hint for the most common error; the end of an error message."""
         last = f"; the last is {self.last}" if self.last else ""
         most = [HINTS[why] for why, _ in self.bad.most_common(1) if why in HINTS]
         return "; ".join([last, *most])
@@ -112,5 +112,5 @@ class Report:
     def __str__(self) -> str:
         bad = [f"{count} {why}" for why, count in (self.bad + self.bad_shards).most_common()]
         done = [f"{count} {what}" for what, count in self.captions.most_common()]
-        left_out = [f"left out: {in_words(self.left_out)}"] if self.left_out else []
+        left_out = [f"ignored: {in_words(self.left_out)}"] if self.left_out else []
         return ", ".join([f"{self.good} read", *bad, *done, *left_out])

@@ -1,5 +1,5 @@
-"""Rows of tensors in safetensors files, read one by one as they are drawn. Nothing is mapped: a file that is cut while
-it is read must be an error in words, not the end of the process."""
+"""Rows of tensors in safetensors files, read one by one when drawn. Files are not memory-mapped: truncating a mapped
+file kills the process, while here it raises an error."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 SUMS = "sums."
-"""Before the name of rows: the tensor of their checksums."""
+"""Prefix of the tensor with the checksums of rows."""
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I64": torch.int64}
 MOST_HEADER = 100_000_000
 
 
 class DamagedError(ValueError):
-    """A file that is cut short or damaged; the message names it."""
+    """A truncated or damaged file; the message names it."""
 
     def __init__(self, file: Path, why: object):
         super().__init__(f"{file} is damaged ({why})")
@@ -33,11 +33,11 @@ class Stored:
     """A tensor in a file.
 
     Args:
-        file: where it is.
-        start: its first byte there.
-        dtype: of its numbers.
-        shape: its first axis numbers the rows.
-        sums: a checksum (CRC-32) of each row; None in files of earlier versions.
+        file: the file.
+        start: offset of its first byte.
+        dtype: of its elements.
+        shape: the first axis indexes rows.
+        sums: CRC-32 of each row; None in files of earlier versions.
     """
 
     file: Path
@@ -50,19 +50,19 @@ class Stored:
         return self.shape[0]
 
     def __getitem__(self, row: int) -> Tensor:
-        """A row.
+        """Read a row.
 
         Raises:
-            DamagedError: it is not what was written.
-            OSError: the file is not there any more.
+            DamagedError: wrong checksum, or a truncated file.
+            OSError: the file no longer exists.
         """
         data = self._bytes(row, 1)
         if self.sums is not None and zlib.crc32(data) != int(self.sums[row]):
-            raise DamagedError(self.file, f"row {row} has another checksum")
+            raise DamagedError(self.file, f"wrong checksum of row {row}")
         return torch.frombuffer(data, dtype=self.dtype).reshape(self.shape[1:])
 
     def whole(self) -> Tensor:
-        """All rows at once."""
+        """Read all rows at once."""
         if not len(self):
             return torch.empty(self.shape, dtype=self.dtype)
         return torch.frombuffer(self._bytes(0, len(self)), dtype=self.dtype).reshape(self.shape)
@@ -76,26 +76,26 @@ class Stored:
             while there < len(data) and (got := opened.readinto(memoryview(data)[there:])):
                 there += got
         if there < len(data):
-            raise DamagedError(self.file, f"it ends within row {row + there // size}")
+            raise DamagedError(self.file, f"truncated within row {row + there // size}")
         return data
 
 
 def checksums(rows: Sequence[Tensor]) -> Tensor:
-    """What `Stored` compares rows with."""
+    """CRC-32 of each row, as `Stored` checks it."""
     return torch.tensor([zlib.crc32(row.contiguous().numpy().tobytes()) for row in rows], dtype=torch.int64)
 
 
 def open_part(file: Path) -> dict[str, Stored]:
-    """The tensors of a safetensors file, after a look at its header and its size.
+    """The tensors of a safetensors file, after a check of its header and size.
 
     Raises:
-        DamagedError: it is not there, cut short, or no such file.
+        DamagedError: missing, truncated, or not a safetensors file.
     """
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             if length > MOST_HEADER:
-                raise ValueError("it has no header")
+                raise ValueError("no header")
             header: dict[str, Any] = json.loads(opened.read(length))
         start, end = 8 + length, file.stat().st_size
         tensors = {name: _stored(file, start, end, told) for name, told in header.items() if name != "__metadata__"}
@@ -113,9 +113,9 @@ def open_part(file: Path) -> dict[str, Stored]:
 def _stored(file: Path, start: int, end: int, told: Mapping[str, Any]) -> Stored:
     dtype, shape, (first, last) = DTYPES[told["dtype"]], tuple(told["shape"]), told["data_offsets"]
     if not shape or min(shape) < 0 or first < 0 or last - first != math.prod(shape) * dtype.itemsize:
-        raise ValueError("its header does not fit together")
+        raise ValueError("inconsistent header")
     if start + last > end:
-        raise ValueError(f"it has {end:,} bytes, and its header promises {start + last:,}")
+        raise ValueError(f"it has {end:,} bytes, but its header declares {start + last:,}")
     return Stored(file, start + first, dtype, shape)
 
 
@@ -124,7 +124,7 @@ def _sums_of(name: str, rows: Stored, tensors: Mapping[str, Stored]) -> Tensor |
     if stored is None:
         return None
     if len(stored) != len(rows):
-        raise DamagedError(rows.file, "its checksums are of other rows")
+        raise DamagedError(rows.file, "the number of checksums differs from that of rows")
     return stored.whole()
 
 
@@ -133,9 +133,9 @@ class EncodedFile:
     """One file of an encoded set.
 
     Args:
-        told: what the index says of it.
+        told: its entry in the index.
         rows: latents and tokens, by kind and modality.
-        first: of each modality, where each item's rows begin (N + 1,).
+        first: for each modality, the first row of each item (N + 1,).
     """
 
     told: Mapping[str, Any]
@@ -144,10 +144,10 @@ class EncodedFile:
 
     @classmethod
     def open(cls, folder: Path, told: Mapping[str, Any]) -> EncodedFile:
-        """A file, after a look at its size and at what should be in it.
+        """Open a file after a check of its size and content.
 
         Raises:
-            DamagedError: it is not that file any more.
+            DamagedError: it does not match the index.
         """
         file = folder / told["file"]
         stored = open_part(file)
@@ -155,19 +155,19 @@ class EncodedFile:
         try:
             first = {name.split(".")[1]: stored[f"first.{name.split('.')[1]}"].whole() for name in rows}
         except LookupError as error:
-            raise DamagedError(file, f"it lacks {error}") from error
+            raise DamagedError(file, f"{error} is missing") from error
         for name, tensor in rows.items():
             starts = first[name.split(".")[1]]
             whole = len(starts) == len(told["keys"]) + 1 and starts[0] == 0 and starts[-1] == len(tensor)
             if not whole or bool((starts.diff() < 1).any()):
-                raise DamagedError(file, f"its {name} are not those of {len(told['keys'])} items")
+                raise DamagedError(file, f"{name} does not match the {len(told['keys'])} items of the index")
         return cls(told, rows, first)
 
     def item(self, number: int) -> dict[str, list[Tensor]]:
         """All rows of an item.
 
         Raises:
-            DamagedError: they are not what was written.
+            DamagedError: they have changed since they were written.
         """
         begin = {modality: starts[number : number + 2].tolist() for modality, starts in self.first.items()}
         return {name: [stored[row] for row in range(*begin[name.split(".")[1]])] for name, stored in self.rows.items()}
@@ -175,12 +175,12 @@ class EncodedFile:
 
 @dataclass(frozen=True)
 class Rows:
-    """One kind of rows of many items, in several files; an item has one row, or several of which one is drawn.
+    """Latents or tokens of many items, in several files; an item has one row, or several of which one is drawn.
     All rows of a file have one shape.
 
     Args:
-        parts: of each file, the rows (R, ...) in half precision and where each item's begin (N + 1,).
-        device: where what is drawn goes.
+        parts: for each file, the rows (R, ...) in half precision and the first row of each item (N + 1,).
+        device: of the drawn rows.
     """
 
     parts: Sequence[tuple[Stored, Tensor]]
@@ -188,7 +188,7 @@ class Rows:
 
     @cached_property
     def starts(self) -> Tensor:
-        """The number of the first item of each part, and of all items (P + 1,)."""
+        """Index of the first item of each part, and the number of items (P + 1,)."""
         return torch.tensor([0, *(len(first) - 1 for _, first in self.parts)]).cumsum(0)
 
     @cached_property
@@ -197,7 +197,7 @@ class Rows:
 
     @cached_property
     def alike(self) -> list[Tensor]:
-        """The numbers of the items whose rows have one shape, shape by shape."""
+        """Item indices grouped by the shape of their rows."""
         found: dict[tuple[int, ...], list[Tensor]] = {}
         for (rows, first), start in zip(self.parts, self.starts.tolist(), strict=False):
             found.setdefault(tuple(rows.shape[1:]), []).append(start + torch.arange(len(first) - 1))
@@ -207,7 +207,7 @@ class Rows:
         """Rows (B, ...) of items (B,), all of one shape (see `alike`), in float32.
 
         Raises:
-            ValueError: a file is damaged, or gone.
+            ValueError: a file is damaged or missing.
         """
         picks = torch.zeros(len(items))
         if self.several:
@@ -227,5 +227,5 @@ class Rows:
             return rows[number]
         except (DamagedError, OSError) as error:
             raise ValueError(
-                f"{error}; delete {rows.file} and run the command that made it again: its items alone are encoded anew"
+                f"{error}; delete {rows.file} and run `versatile data encode` again: only its items are encoded again"
             ) from error

@@ -1,7 +1,6 @@
-"""What makes a row of image-text metadata worth fetching: named column layouts, and the filters of the paper.
+"""Filters for image-text metadata: column layouts of published data sets, and the filters of the paper.
 
-Everything that touches rows is a polars expression, so that one machine, a cluster and a shard of a data set run the
-same filter.
+Everything that touches rows is a polars expression, so one machine, a cluster and a single shard run the same filter.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 MEANINGS = ("url", "text", "width", "height", "similarity", "unsafe", "watermark", "language", "hash")
-"""What a column can mean."""
+"""Possible meanings of a column."""
 
 _LAION = {
     "url": "URL",
@@ -61,18 +60,18 @@ LAYOUTS: Mapping[str, Mapping[str, str]] = {
         "height": "original_height",
     },
 }
-"""Columns of published data sets by meaning; `img2dataset` is what that tool writes beside each image."""
+"""Columns of published data sets by meaning; `img2dataset`: the JSON that this tool writes for each image."""
 
 MISSING = ("reject", "keep")
 PASSES, FAILS, LACKS = 0, 1, 2
-"""What comes of a rule for a row: the value passes, fails, or is missing (null or NaN)."""
+"""Outcome of a rule for a row: the value passes, fails, or is missing (null or NaN)."""
 
 PAPER_AREA = 256**2 * 0.75
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers from `low` to `high`; the ends belong to it where it is `closed`."""
+    """Numbers from `low` to `high`, including the ends if `closed`."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -86,8 +85,8 @@ class Interval:
         return self.low <= value <= self.high if self.closed else self.low < value < self.high
 
     def holds(self, value: pl.Expr, kind: Any) -> pl.Expr:
-        """Whether it holds a number of a polars type. Its ends are compared in that type: in a column of 32 bits, 0.3
-        is the nearest number of 32 bits, which is a little more than 0.3."""
+        """Expression that tests whether a value is in the interval. The ends are cast to the type of the column: in
+        float32, 0.3 is slightly more than 0.3."""
         import polars as pl
 
         low, high = (pl.lit(end, dtype=kind) for end in (self.low, self.high))
@@ -99,12 +98,12 @@ class Rule:
     """One filter.
 
     Args:
-        name: in the ledger and on the page.
-        says: what it keeps, in words.
+        name: in the ledger and on its page.
+        says: description of what it keeps.
         needs: the meanings of the columns that it reads.
-        value: of the columns by meaning, the number that is judged, or with no `interval` whether the row passes.
+        value: from columns by meaning to the number to compare, or, without an `interval`, whether the row passes.
         interval: the numbers that pass.
-        span: the range of the page's histogram.
+        span: range of the histogram.
     """
 
     name: str
@@ -115,13 +114,13 @@ class Rule:
     span: tuple[float, float] = (0.0, 1.0)
 
     def passes(self, columns: Columns) -> pl.Expr:
-        """True, False, or null where a value is missing."""
+        """True, False, or null for a missing value."""
         if self.interval is None:
             return self.value(columns.expressions())
         return self.interval.holds(self.number(columns), columns.kind(self.needs))
 
     def number(self, columns: Columns) -> pl.Expr:
-        """The number that is judged; null where it is missing, NaN or no number."""
+        """The number that is compared; null if it is missing, NaN or not a number."""
         kind = columns.kind(self.needs)
         return self.value(columns.expressions()).cast(kind, strict=False).fill_nan(None)
 
@@ -135,19 +134,19 @@ class Rule:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which rows to keep. The defaults are the paper's (section 4.1); None or an empty tuple leaves a filter out.
+    """Which rows to keep. The defaults are the paper's (section 4.1); None or an empty tuple disables a filter.
 
     Args:
-        min_similarity: CLIP similarity of image and text, above this.
-        max_unsafe: probability that the image is unsafe (NSFW), below this.
-        max_watermark: probability that it has a watermark, below this.
-        aspect: width / height, from the first to the second, both included.
-        min_area: width * height in pixels, above this.
-        languages: codes that the language column may hold.
-        caption_length: characters of the caption, from the first to the second, both included.
-        blocked_domains: hosts whose images are left out, those of their subdomains too.
-        unique: `"hash"` or `"url"`: of rows that share it, only the first is kept.
-        missing: what becomes of rows that lack a value that a filter needs: `"reject"` or `"keep"`.
+        min_similarity: lower bound of the CLIP similarity of image and text, exclusive.
+        max_unsafe: upper bound of the probability of unsafe content (NSFW), exclusive.
+        max_watermark: upper bound of the probability of a watermark, exclusive.
+        aspect: range of width / height, inclusive.
+        min_area: lower bound of width * height in pixels, exclusive.
+        languages: accepted language codes.
+        caption_length: range of the caption's length in characters, inclusive.
+        blocked_domains: hosts to exclude, with their subdomains.
+        unique: `"hash"` or `"url"`: keep only the first row of each value.
+        missing: policy for rows without a value that a filter needs: `"reject"` or `"keep"`.
 
     Raises:
         ValueError: a number is out of range, or a name is unknown.
@@ -167,11 +166,11 @@ class Selection:
     def __post_init__(self) -> None:
         for name in ("min_similarity", "max_unsafe", "max_watermark", "min_area"):
             if (given := getattr(self, name)) is not None and not math.isfinite(given):
-                raise ValueError(f"{name} is {given}; it must be a finite number, or None for no such filter")
+                raise ValueError(f"{name} is {given}; it must be a finite number, or None to disable the filter")
         for name in ("aspect", "caption_length"):
             given = getattr(self, name)
             if given is not None and not (math.isfinite(given[1]) and 0 <= given[0] <= given[1]):
-                raise ValueError(f"{name} is {given[0]:g} to {given[1]:g}; it must rise from 0 or more")
+                raise ValueError(f"{name} is {given[0]:g} to {given[1]:g}; it must be an ascending range from 0 up")
         if self.missing not in MISSING:
             raise ValueError(unknown("policy for missing values", self.missing, MISSING))
         if self.unique not in (None, "hash", "url"):
@@ -182,7 +181,7 @@ class Selection:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The filters that are on, in the order in which the ledger names the first reason."""
+        """The enabled filters, in the order that decides the first reason in the ledger."""
         built = (
             _score("similarity", "CLIP similarity above", self.min_similarity, above=True),
             _score("unsafe", "probability of unsafe content below", self.max_unsafe, above=False),
@@ -197,19 +196,19 @@ class Selection:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The meanings of all columns that are read, the address and the caption among them."""
+        """The meanings of all columns that are read, including URL and caption."""
         unique = (self.unique,) if self.unique else ()
         return tuple(dict.fromkeys(("url", "text", *(n for rule in self.rules for n in rule.needs), *unique)))
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where the columns are that a selection needs.
+    """The columns that a selection needs.
 
     Args:
         layout: its name.
         names: columns by meaning.
-        single: the meanings whose numbers have 32 bits.
+        single: the meanings whose columns are float32.
     """
 
     layout: str
@@ -220,14 +219,14 @@ class Columns:
     def find(
         cls, schema: Mapping[str, Any], needs: Sequence[str], layout: str | None, given: Mapping[str, str], where: str
     ) -> Columns:
-        """The columns of a table; upper and lower case are the same.
+        """Find the columns in a table, case-insensitively.
 
         Args:
             schema: its columns and their polars types.
-            needs: the meanings that are needed.
-            layout: a key of `LAYOUTS`; the one that fits best where left out.
-            given: columns by meaning, in place of the layout's.
-            where: the table's name, for messages.
+            needs: required meanings.
+            layout: a key of `LAYOUTS`; default: the best match.
+            given: columns by meaning that override the layout's.
+            where: the table's name, for error messages.
 
         Raises:
             ValueError: a layout, a meaning or a column is unknown.
@@ -243,8 +242,8 @@ class Columns:
         lost = [meaning for meaning in needs if wanted.get(meaning) not in there]
         if lost:
             raise ValueError(
-                f"{where} has no column for {', '.join(lost)}, read as {layout}; its columns are {', '.join(schema)}; "
-                f"name one with --column {lost[0]}=NAME, or switch its filter off with `none`"
+                f"{where} has no column for {', '.join(lost)} (layout {layout}); its columns are {', '.join(schema)}; "
+                f"name one with --column {lost[0]}=NAME, or disable its filter with `none`"
             )
         names = {meaning: there[wanted[meaning]] for meaning in needs}
         return cls(layout, names, frozenset(m for m, name in names.items() if str(schema[name]) == "Float32"))
@@ -256,14 +255,14 @@ class Columns:
         return {meaning: pl.col(name) for meaning, name in self.names.items()}
 
     def kind(self, needs: tuple[str, ...]) -> Any:
-        """The polars type in which a rule of these columns is judged."""
+        """The polars type in which a rule compares these columns."""
         import polars as pl
 
         return pl.Float32 if self.single.issuperset(needs) else pl.Float64
 
 
 def _fit(layout: Mapping[str, str], there: Mapping[str, str]) -> tuple[bool, int]:
-    """How well a layout fits columns: its address and caption first, then how many of the others are there."""
+    """Score of a layout for given columns: URL and caption first, then the number of matching columns."""
     held = {meaning for meaning, name in layout.items() if name.lower() in there}
     return {"url", "text"} <= held, len(held)
 
@@ -298,7 +297,7 @@ def _pixels(columns: Mapping[str, pl.Expr]) -> pl.Expr:
 
 
 def _whole(side: pl.Expr) -> pl.Expr:
-    """A side in pixels, wide enough that a product of two does not run over."""
+    """A side in pixels, as float64, so that the product of two does not overflow."""
     import polars as pl
 
     return side.cast(pl.Float64, strict=False)

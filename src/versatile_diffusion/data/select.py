@@ -1,7 +1,7 @@
-"""Selects rows of image-text metadata (LAION-2B-en and its kin) by the paper's filters, with a ledger of every row.
+"""Select rows of image-text metadata (LAION-2B-en and similar) by the paper's filters, with a ledger of every row.
 
-Each input file is read on its own: its outcomes are counted, its kept rows are written, then its entry of the ledger.
-So a run that was stopped goes on with the first file that has no entry, and memory does not grow with the set.
+Each input file is processed alone: outcomes are counted, kept rows are written, then its ledger entry. An interrupted
+run resumes at the first file without an entry, and memory does not grow with the data set.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 LEDGER = "ledger.json"
 ENTRIES = "ledger"
 PASSED = ".passed"
-"""Rows that all rules let pass, before duplicates are taken out."""
+"""Folder for rows that pass all rules, before duplicates are removed."""
 
 URL, TEXT = "URL", "TEXT"
-"""Columns of what is written, whatever they were called: those that img2dataset is usually given."""
+"""Column names of the output, whatever they were before: those that img2dataset users usually pass."""
 
 BINS = 100
 
@@ -45,9 +45,9 @@ class InputTable:
     """One input file.
 
     Args:
-        system: the file system that it is on.
+        system: its file system.
         path: its path there.
-        name: where its rows go, relative to the output folder.
+        name: path of its output, relative to the output folder.
     """
 
     system: AbstractFileSystem
@@ -61,12 +61,12 @@ class InputTable:
 
     @property
     def identity(self) -> str:
-        """Changes with the file, as far as its system tells (size, time, tag)."""
+        """Version of the file, from what its file system provides (size, time, tag)."""
         return str(self.system.ukey(self.path))
 
     @contextmanager
     def local(self) -> Iterator[Path]:
-        """The file on this machine: itself, or a copy for as long as it is read."""
+        """The local file: itself, or a temporary copy."""
         if "file" in _protocols(self.system):
             yield Path(self.path)
             return
@@ -78,14 +78,14 @@ class InputTable:
 
 @dataclass(frozen=True)
 class SelectPlan:
-    """What is done with each table.
+    """Settings of a selection.
 
     Args:
-        selection: which rows are kept.
+        selection: which rows to keep.
         out: the output folder.
-        layout: of the columns; the one that fits best where left out.
-        columns: columns by meaning, in place of the layout's.
-        histograms: whether the ledger has them.
+        layout: of the columns; default: the best match.
+        columns: columns by meaning that override the layout's.
+        histograms: whether to store histograms in the ledger.
     """
 
     selection: Selection
@@ -96,25 +96,25 @@ class SelectPlan:
 
     @property
     def identity(self) -> str:
-        """Changes with everything that decides which rows are kept."""
+        """Hash of the settings that decide which rows are kept."""
         told = json.dumps([self.selection.to_json(), self.layout, sorted(self.columns.items())])
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def entry(self, table: InputTable) -> Path:
-        """Where the ledger's entry of a table is."""
+        """Path of the ledger entry of a table."""
         return self.out / ENTRIES / f"{table.name}.json"
 
     def passed(self, table: InputTable) -> Path:
-        """Where the rows go that all rules let pass: to their place, unless duplicates are still to be taken out."""
+        """Where rows that pass all rules are written: the final path, unless duplicates must still be removed."""
         return self.out / PASSED / table.name if self.selection.unique else self.out / table.name
 
 
 def tables(paths: Sequence[str]) -> list[InputTable]:
-    """The parquet files of folders, patterns and files, local or by URL (`s3://`, `gs://`, `hf://`, ...); or WebDataset
-    shards, of a folder those where it has no parquet files.
+    """The parquet files or WebDataset shards of folders, patterns and files, local or by URL (`s3://`, `gs://`,
+    `hf://`, ...). Shards of a folder are used only if it has no parquet files.
 
     Raises:
-        ValueError: there are none in one of them, or two would be written to the same place.
+        ValueError: a path has none, or two files would have the same output path.
     """
     from fsspec.core import url_to_fs
 
@@ -131,13 +131,13 @@ def tables(paths: Sequence[str]) -> list[InputTable]:
             base, files = root.rpartition("/")[0], [root] if system.exists(root) else []
         if not files:
             raise ValueError(
-                f"{path} holds no parquet files or shards; give a folder, a file or a pattern such as part-*.parquet"
+                f"{path} has no parquet files or shards; use a folder, a file or a pattern such as part-*.parquet"
             )
         for file in sorted(map(str, files)):
             table = InputTable(system, file, file.removeprefix(base).lstrip("/"))
             if (old := found.get(table.name)) and old.path != table.path:
                 raise ValueError(
-                    f"{old.path} and {table.path} would both be written to {table.name}; select them apart"
+                    f"{old.path} and {table.path} would both be written to {table.name}; select them separately"
                 )
             found[table.name] = table
     return list(found.values())
@@ -149,22 +149,22 @@ def select(
     spread: Spread = in_turn,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Tally:
-    """Writes the kept rows of every table below `plan.out`, and the ledger.
+    """Write the kept rows of every table below `plan.out`, and the ledger.
 
     Args:
-        inputs: of `tables`.
-        plan: what to keep, and where to.
-        spread: where the tables are worked on, see `data.places`.
-        progress: called with the number of tables that are done, and that of all.
+        inputs: from `tables`.
+        plan: settings.
+        spread: where tables are processed, see `data.places`.
+        progress: called with the number of finished tables and the total.
 
     Returns:
         The totals.
 
     Raises:
-        ValueError: the folder holds another selection, a table lacks a column or cannot be read.
+        ValueError: the folder holds another selection, or a table lacks a column or cannot be read.
     """
     if plan.selection.unique and (shards := [table for table in inputs if table.is_shard]):
-        raise ValueError(f"{shards[0].path} is a shard; keep rows that are unique from the metadata, before fetching")
+        raise ValueError(f"{shards[0].path} is a shard; remove duplicates from the metadata, before downloading")
     plan.out.mkdir(parents=True, exist_ok=True)
     settle(plan)
     left = [table for table in inputs if not _finished(plan, table)]
@@ -196,22 +196,22 @@ def select(
 
 
 def settle(plan: SelectPlan) -> None:
-    """Leaves word in the output folder of what is selected there.
+    """Store the settings in the output folder.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it holds another selection.
     """
     file = plan.out / ENTRIES / "selection.json"
     if file.exists():
         there = json.loads(file.read_text(encoding="utf-8"))
         if there["identity"] != plan.identity:
-            raise ValueError(f"{plan.out} holds another selection ({there['selection']}); give another folder")
+            raise ValueError(f"{plan.out} holds another selection ({there['selection']}); use another folder")
         return
     write_json(file, {"identity": plan.identity, "selection": plan.selection.to_json()})
 
 
 def select_table(plan: SelectPlan, table: InputTable) -> None:
-    """Writes the rows of one table that pass, then its entry of the ledger.
+    """Write the passing rows of one table, then its ledger entry.
 
     Raises:
         ValueError: it lacks a column, or cannot be read.
@@ -219,7 +219,7 @@ def select_table(plan: SelectPlan, table: InputTable) -> None:
     import polars as pl
 
     target = plan.passed(table)
-    with table.local() as file, writing(plan.out, lambda: "the files that are finished stay"):
+    with table.local() as file, writing(plan.out, lambda: "the finished files are kept"):
         if table.is_shard:
             return _enter(plan, table, *_select_shard(plan, table, file))
         try:
@@ -231,14 +231,14 @@ def select_table(plan: SelectPlan, table: InputTable) -> None:
             write_whole(target, lambda part: passed.sink_parquet(part))
             tally = tally_of(outcomes, plan.selection, _histograms(rows, plan.selection, where, plan.histograms))
             if tally.read != (there := rows.select(pl.len()).collect().item()):
-                raise ValueError(f"{table.path} changed while it was read: {tally.read} rows were judged of {there}")
+                raise ValueError(f"{table.path} changed while it was read: {tally.read} of {there} rows were filtered")
         except pl.exceptions.PolarsError as error:
             raise ValueError(f"{table.path} cannot be read as parquet: {error}") from error
     _enter(plan, table, where, tally, pl.scan_parquet(target).select(pl.len()).collect().item())
 
 
 def _select_shard(plan: SelectPlan, table: InputTable, file: Path) -> tuple[Columns, Tally, int]:
-    """Copies the samples of a shard that pass: where its columns are, the ledger, and how many were written."""
+    """Copy the passing samples of a shard; return its columns, the tally and the number of samples written."""
     samples = samples_of(file)
     where = where_of(samples, plan.selection.needs, plan.layout, plan.columns, table.path)
     passes, outcomes = counting(plan.selection, where)
@@ -248,17 +248,17 @@ def _select_shard(plan: SelectPlan, table: InputTable, file: Path) -> tuple[Colu
 
 
 def _enter(plan: SelectPlan, table: InputTable, where: Columns, tally: Tally, written: int) -> None:
-    """Writes the ledger's entry of a table."""
+    """Write the ledger entry of a table."""
     if written != tally.passed:
-        raise ValueError(f"{table.path} changed while it was read: {tally.passed} rows passed, {written} were written")
+        raise ValueError(f"{table.path} changed while it was read: {tally.passed} rows passed, {written} written")
     names = {**where.names, **{m: n for m, n in (("url", URL), ("text", TEXT)) if m in where.names}}
     entry = {"table": table.path, "identity": table.identity, "layout": where.layout, "columns": names}
     write_json(plan.entry(table), {**entry, "tally": tally.to_json()})
 
 
 def counting(selection: Selection, columns: Columns) -> tuple[pl.Expr, np.ndarray]:
-    """Whether every rule lets a row pass; and how many rows have each combination of outcomes (see `BASE`), counted as
-    the former is evaluated, so that rows are read once."""
+    """An expression that tests whether a row passes every rule, and an array with the number of rows by combination of
+    outcomes (see `BASE`). It is filled while the expression is evaluated, so rows are read once."""
     import polars as pl
 
     names = tuple(rule.name for rule in selection.rules)
@@ -277,13 +277,13 @@ def counting(selection: Selection, columns: Columns) -> tuple[pl.Expr, np.ndarra
             outcomes[:] += counts
         return pl.Series(codes.name, passing[found])
 
-    if not names:  # a number alone is one row, however many there are
+    if not names:  # a literal alone would be evaluated as a single row
         code = code + pl.lit(0, dtype=kind) * pl.col(columns.names["url"]).is_null().cast(kind)
     return code.map_batches(judge, return_dtype=pl.Boolean, is_elementwise=True), outcomes
 
 
 def tally_of(outcomes: np.ndarray, selection: Selection, histograms: Mapping[str, list[int]]) -> Tally:
-    """The ledger of rows that were judged by `counting`."""
+    """The tally of rows that `counting` counted."""
     told = {int(code): int(outcomes[code]) for code in np.flatnonzero(outcomes)}
     tally = Tally(tuple(rule.name for rule in selection.rules), selection.missing, told, histograms=dict(histograms))
     tally.check()
@@ -296,7 +296,7 @@ def _histograms(rows: pl.LazyFrame, selection: Selection, columns: Columns, want
 
 
 def _histogram(rows: pl.LazyFrame, rule: Rule, columns: Columns) -> list[int]:
-    """How many values lie in each of `BINS` equal parts of the rule's span."""
+    """Number of values in each of `BINS` equal bins of the rule's span."""
     import polars as pl
 
     low, high = rule.span
@@ -309,12 +309,12 @@ def _histogram(rows: pl.LazyFrame, rule: Rule, columns: Columns) -> list[int]:
 
 
 def _renamed(columns: Columns) -> dict[str, str]:
-    """The address and the caption under the names that img2dataset is usually given."""
+    """Map the URL and caption columns to their names in the output."""
     return {columns.names["url"]: URL, columns.names["text"]: TEXT}
 
 
 def _finished(plan: SelectPlan, table: InputTable) -> bool:
-    """Whether the table has an entry of the ledger, is still the same, and its rows are where they were written."""
+    """Whether the table has a ledger entry, is unchanged, and its output still exists."""
     try:
         entry = _read_entry(plan.entry(table))
     except (OSError, ValueError):
@@ -340,6 +340,6 @@ def _magic(path: str) -> bool:
 
 
 def _before_magic(path: str) -> str:
-    """The folders of a pattern before the first one with a wildcard."""
+    """The leading folders of a pattern without wildcards."""
     parts = path.split("/")
     return "/".join(parts[: next(k for k, part in enumerate(parts) if _magic(part))])

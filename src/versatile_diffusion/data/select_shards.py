@@ -1,5 +1,5 @@
-"""The same filters on WebDataset shards: what the JSON member of each sample says is a row, and kept samples are copied
-as they are."""
+"""The same filters on WebDataset shards: the JSON member of each sample is a row, and kept samples are copied
+unchanged."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 SHARD = ".tar"
 MEASURED = "img2dataset"
-"""The layout of what `versatile data fetch` and img2dataset write, whose sides are those of the image itself."""
+"""Layout that `versatile data fetch` and img2dataset write; its width and height are those of the original image."""
 SAMPLE = "__sample"
 """The column with the names of the samples."""
 MOST_JSON = 1 << 20
-"""Bytes of a JSON member; a longer one says nothing."""
+"""Maximum size of a JSON member in bytes; longer ones are ignored."""
 
 
 def samples_of(file: Path) -> pl.DataFrame:
-    """A row for each sample of a shard: its name in `SAMPLE`, and the numbers and texts of its JSON member. One without
-    such a member, or with one that cannot be read, has a row of nothing else.
+    """A row for each sample of a shard: its name in `SAMPLE`, and the numbers and strings of its JSON member. Without a
+    readable JSON member, the row has the name only.
 
     Raises:
         ValueError: the shard is damaged.
@@ -45,14 +45,14 @@ def samples_of(file: Path) -> pl.DataFrame:
 
 
 def layout_of(columns: Mapping[str, Any], given: str | None) -> str | None:
-    """The layout in which a shard's JSON members are read."""
+    """The layout of a shard's JSON members."""
     lower = {name.lower() for name in columns}
     measured = all(LAYOUTS[MEASURED][meaning] in lower for meaning in ("url", "text"))
     return given or (MEASURED if measured else None)
 
 
 def copy_samples(file: Path, names: set[str], out: Path) -> int:
-    """Writes a shard with only these samples; returns how many there were."""
+    """Write a shard with these samples only; return their number."""
     written: set[str] = set()
 
     def write(draft: Path) -> None:
@@ -73,7 +73,7 @@ def where_of(
     """The columns of a shard that a selection needs.
 
     Raises:
-        ValueError: one is not there.
+        ValueError: one is missing.
     """
     return Columns.find(table.schema, needs, layout_of(table.schema, layout), given, name)
 
@@ -89,7 +89,7 @@ def _members(file: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
 
 
 def _parts(name: str) -> tuple[str, str, str]:
-    """A member's name up to the first dot of its last part, the dot, and the rest."""
+    """A member's path up to the first dot of its file name, the dot, and the rest."""
     folder, slash, last = name.rpartition("/")
     stem, dot, ending = last.partition(".")
     return f"{folder}{slash}{stem}", dot, ending
@@ -106,8 +106,8 @@ def _told(data: bytes) -> dict[str, Any]:
 
 
 def _single(table: pl.DataFrame) -> pl.DataFrame:
-    """Numbers that had 32 bits before they were written in digits have them again, so that thresholds are compared as
-    in the table that they came from."""
+    """Convert numbers that were float32 before they were written as decimals back to float32, so that thresholds
+    compare as in the original table."""
     import polars as pl
 
     for name, kind in table.schema.items():

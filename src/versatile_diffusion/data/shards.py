@@ -1,4 +1,5 @@
-"""Images with captions in folders: beside text files, or named by a table. Each is read from any sample."""
+"""Images with captions in folders: captions in text files next to the images, or in a table. Reading can start at any
+sample."""
 
 from __future__ import annotations
 
@@ -43,18 +44,18 @@ from versatile_diffusion.tasks import TASKS
 DESCRIPTION = ".json"
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 WRITTEN = [f".{name}" for name, task in TASKS.items() if task.flow == Flow("text", ("image",))]
-"""What our own commands put between a picture's name and the ending of the texts that they make of it."""
+"""What our commands put between an image's name and the extension of the captions that they write for it."""
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A sample as it lies there.
+    """An unread sample.
 
     Args:
         key: its name, printable.
-        content: tells it from another one of the same name: sizes and times of the files that it is in, or a hash.
-        read: gives the image's file or its bytes, and the captions. Raises `UnusableError` where one of them lacks.
-        where: file and line, where the name does not say it.
+        content: identifies its version: sizes and times of its files, or a hash.
+        read: returns the image's file or bytes, and the captions. Raises `UnusableError` if one is missing.
+        where: file and line, if the name does not include them.
     """
 
     key: str
@@ -64,25 +65,25 @@ class Raw:
 
 
 class Shard(Protocol):
-    """Samples that are read in a fixed order."""
+    """Samples in a fixed order."""
 
     @property
     def path(self) -> Path:
-        """The file or the folder."""
+        """File or folder."""
 
     @property
     def content(self) -> str:
-        """Changes when anything in it does."""
+        """Identifies the version of its content."""
 
     def samples(self, start: int) -> Iterator[Any]:
-        """From number `start` on. Raises `OSError`, `EOFError` or the like where the shard breaks off."""
+        """Yield the samples from index `start` on. Raises `OSError`, `EOFError` or similar if the shard is damaged."""
 
 
 def stamp(file: Path) -> str:
-    """Size and time of a file, which change with what is in it."""
+    """Size and modification time of a file, as a version of its content."""
     try:
         there = file.stat()
-    except (OSError, ValueError):  # no such file, or no name that a file can have
+    except (OSError, ValueError):  # no such file, or not a possible file name
         return "-"
     return f"{there.st_size}.{there.st_mtime_ns}"
 
@@ -93,7 +94,7 @@ def digest(lines: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class TextFiles:
-    """A folder of images, each with its captions in a file of the same name: one a line, or a description in JSON."""
+    """A folder of images, each with captions in a file of the same name: one per line, or a JSON description."""
 
     path: Path
     listing: Listing
@@ -102,8 +103,8 @@ class TextFiles:
 
     @cached_property
     def _beside(self) -> dict[tuple[Path, str], Path]:
-        """Every file that may hold captions, by its folder and its name, the ending in lower case; by the composed
-        form of the name too, which macOS takes apart."""
+        """Files that may hold captions, by folder and name with a lower-case extension; also by the NFC form of the
+        name, since macOS decomposes names."""
         files: dict[tuple[Path, str], Path] = {}
         for file in self.listing.of({*TEXTS, DESCRIPTION}):
             name = file.stem + file.suffix.lower()
@@ -112,7 +113,7 @@ class TextFiles:
         return files
 
     def captions_of(self, image: Path) -> list[Path]:
-        """The files that may hold an image's captions, the likeliest first."""
+        """The files that may hold an image's captions, best match first."""
         endings = [f"{middle}{ending}" for middle in ("", *WRITTEN) for ending in (*TEXTS, DESCRIPTION)]
         names = [stem + ending for ending in endings for stem in (image.stem, image.name)]
         known = self._beside
@@ -121,12 +122,12 @@ class TextFiles:
 
     @cached_property
     def captioned(self) -> list[Path]:
-        """The images that have such a file."""
+        """Images with a caption file."""
         return [image for image in self.images if self.captions_of(image)]
 
     @property
     def used(self) -> set[Path]:
-        """The files in which captions, and values of other modalities, are looked for."""
+        """The files that are read for captions and values of other modalities."""
         return {file for image in self.images for file in (*self.captions_of(image), *others_beside(image))}
 
     @cached_property
@@ -143,14 +144,14 @@ class TextFiles:
 
 
 def others_beside(image: Path) -> list[Path]:
-    """Files of the same name that hold values of modalities besides images and texts."""
+    """Files of the same name with values of modalities other than images and texts."""
     others = (record for name, record in MODALITIES.items() if name not in ("image", "text"))
     files = (image.with_suffix(suffix) for record in others for suffix in record.suffixes)
     return [file for file in files if file.is_file()]
 
 
 def _named_so(encoding: str | None) -> list[str]:
-    """What the encoding that somebody named adds to the content of samples: with another one they are read anew."""
+    """What an explicit encoding adds to the version of samples: a changed encoding invalidates them."""
     return [encoding] if encoding else []
 
 
@@ -160,21 +161,21 @@ def _with_captions(image: Path, beside: Sequence[Path], encoding: str | None) ->
         try:
             return image, captions_in(read_bounded(file), file.suffix.lower() == DESCRIPTION, encoding)
         except UnusableError as error:
-            if error.kind != NO_CAPTION:  # a blank file beside a good one, or a good one beside a bad one
+            if error.kind != NO_CAPTION:  # an empty file is no error if another file has captions
                 problem = UnusableError(error.kind, f"{printable(file.name)}: {error}")
     raise problem
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """A table that names images beside it and below, with their captions (Hugging Face's image folder):
-    `metadata.jsonl`, `.csv` or `.parquet` with `file_name` and `text`, or as else people call them. `samples` raises
-    `UnsuitableError` where it has no such columns.
+    """A table of images in its folder and below, with captions (Hugging Face's ImageFolder): `metadata.jsonl`, `.csv`
+    or `.parquet` with `file_name` and `text`, or other common names. `samples` raises `UnsuitableError` if these
+    columns are missing.
 
     Args:
         path: of the table.
-        listing: of the folder that it was found in; its own one, or one above.
-        encoding: of the captions, where somebody named it.
+        listing: of the table's folder, or of one above it.
+        encoding: of the captions, if specified.
     """
 
     path: Path
@@ -187,23 +188,23 @@ class Metadata:
 
     @cached_property
     def names(self) -> set[Path]:
-        """The images that it names."""
+        """The images that the table names."""
         found: set[Path] = set()
-        with suppress(UnsuitableError, EOFError, OSError):  # said when it is read
+        with suppress(UnsuitableError, EOFError, OSError):  # reported when the samples are read
             found.update(self._file(name) for _, row in self._rows() if isinstance(name := name_in(row), str) and name)
         return found
 
     @cached_property
     def lacking(self) -> str:
-        """What it has in place of the columns that are needed; empty if it has these."""
+        """An error message if required columns are missing; else empty."""
         first = [row for _, row in islice(self._rows(), FEW_ROWS) if isinstance(row, Mapping)]
         columns = list(dict.fromkeys(str(name) for row in first for name in row))
         right = not columns or (caption_fields(columns) and name_fields(columns))
-        return "" if right else f"{self.path} has the columns {', '.join(columns)}; needed are {NEEDED}"
+        return "" if right else f"{self.path} has the columns {', '.join(columns)}; required: {NEEDED}"
 
     @cached_property
     def _composed(self) -> dict[str, Path]:
-        """The images below, by the composed form of their names."""
+        """The images below, by the NFC form of their names."""
         below = [file for file in self.listing.of(IMAGES) if file.is_relative_to(self.path.parent)]
         names = (file.relative_to(self.path.parent).as_posix() for file in below)
         return {unicodedata.normalize("NFC", name): file for name, file in zip(names, below, strict=True)}
@@ -212,7 +213,7 @@ class Metadata:
         try:
             file = inside(self.path.parent, name)
         except ValueError:
-            return self.path.parent / "?"  # said when it is read
+            return self.path.parent / "?"  # reported when the sample is read
         return file if file.exists() else self._composed.get(unicodedata.normalize("NFC", name), file)
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
@@ -241,8 +242,8 @@ def _lacking(row: Row, name: Any) -> tuple[Path, Captions]:
     if isinstance(name, list):
         raise UnusableError(NO_PICTURE, f"{SEVERAL} has {len(name)} names; a sample is one image, named by {FILE_NAME}")
     if name in (None, ""):
-        raise UnusableError(NO_PICTURE, f"there are {', '.join(map(shown, list(row)[:MOST_NAMES]))}" if row else "")
-    raise UnusableError(NO_PICTURE, f"{FILE_NAME} is {shown(name)}, which is no name")
+        raise UnusableError(NO_PICTURE, f"found {', '.join(map(shown, list(row)[:MOST_NAMES]))}" if row else "")
+    raise UnusableError(NO_PICTURE, f"{FILE_NAME} is {shown(name)}; it must be a file name")
 
 
 def _named(folder: Path, file: Path, name: str, row: Mapping[str, Any], encoding: str | None) -> tuple[Path, Captions]:

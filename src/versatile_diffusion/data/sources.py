@@ -22,13 +22,13 @@ from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.image import check_image
 from versatile_diffusion.plain_text.encodings import python_name
 
-BAD_PICTURE = "bad pictures"
+BAD_PICTURE = "bad images"
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing in several modalities: for each, the raw values that say the same of it."""
+    """One item in several modalities: for each, its raw values."""
 
     key: str
     values: Mapping[str, list[Any]]
@@ -36,7 +36,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Position:
-    """The sample that is read next: in which round, in which shard of that round's order, and which one there."""
+    """The next sample to read: epoch, index of the shard in that epoch's order, index in the shard."""
 
     epoch: int = 0
     shard: int = 0
@@ -48,11 +48,11 @@ START = Position()
 
 @dataclass(frozen=True)
 class Every:
-    """Each n-th sample of a shard that several processes share.
+    """Every n-th sample of a shard that several processes share.
 
     Args:
-        shard: the whole of it.
-        first: the number of the first sample.
+        shard: the whole shard.
+        first: index of the first sample.
         step: n.
     """
 
@@ -77,10 +77,10 @@ class Source:
     """Shards of images with captions.
 
     Args:
-        path: as it was given.
-        shards: in the order of their names.
-        left_out: what else is there and is not read.
-        encoding: of the captions, where somebody named it.
+        path: as given.
+        shards: sorted by name.
+        left_out: files that are ignored.
+        encoding: of the captions, if specified.
     """
 
     path: Path
@@ -90,12 +90,12 @@ class Source:
 
     @cached_property
     def content(self) -> str:
-        """A hash of the names, sizes and times of all files, which tells whether anything has changed."""
+        """Hash of the names, sizes and times of all files, to detect changes."""
         return digest([shard.content for shard in self.shards])
 
     def part(self, rank: int, world: int) -> Source:
-        """The shards of one of `world` processes. Where there are fewer shards, those that have the same one take its
-        samples in turn."""
+        """The shards of one of `world` processes. With fewer shards than processes, those that share one alternate
+        between its samples."""
         if (there := len(self.shards)) >= world:
             return replace(self, shards=self.shards[rank::world])
         mine = rank % there
@@ -103,10 +103,10 @@ class Source:
         return replace(self, shards=(Every(self.shards[mine], rank // there, sharing),))
 
     def order(self, seed: int | None, epoch: int) -> list[int]:
-        """The numbers of the shards in the order in which a round reads them."""
+        """Shard indices in the order of an epoch."""
         order = list(range(len(self.shards)))
         if seed is not None:
-            random.Random(f"{seed}/{epoch}").shuffle(order)  # nosec B311 # an order that can be repeated
+            random.Random(f"{seed}/{epoch}").shuffle(order)  # nosec B311 # reproducible order, not security
         return order
 
     def read(
@@ -117,17 +117,17 @@ class Source:
         epochs: int = 1,
         others: Sequence[str] = (),
     ) -> Iterator[tuple[Item, Position]]:
-        """The items from a position on, each with the position after it.
+        """Yield the items from a position on, each with the position after it.
 
         Args:
-            position: where to begin; as yielded by an earlier reading with the same seed.
-            report: counts what is skipped: bad pictures, samples without a caption, the rest of shards that break off.
-            seed: of the order of the shards, another one in each round; None keeps the order of their names.
-            epochs: rounds in all.
-            others: modalities besides images and texts, see `item_of`.
+            position: where to start; as yielded by an earlier call with the same seed.
+            report: counts what is skipped: bad images, samples without a caption, the rest of damaged shards.
+            seed: of the shard order, which differs between epochs; None: sorted by name.
+            epochs: total number of epochs.
+            others: modalities other than images and texts, see `item_of`.
 
         Raises:
-            ValueError: too much is bad, see `Report`.
+            ValueError: too many bad samples, see `Report`.
         """
         report = report if report is not None else Report()
         yield from self.walk(partial(item_of, report=report, others=others), position, report, seed, epochs)
@@ -140,8 +140,8 @@ class Source:
         seed: int | None = None,
         epochs: int | None = 1,
     ) -> Iterator[tuple[T, Position]]:
-        """What `take` makes of each sample, but for those of which it makes None; else as `read`. Without a number of
-        epochs it does not end."""
+        """Yield `take(sample)` for each sample, except where it is None; otherwise like `read`. With `epochs=None` it
+        does not end."""
         report = report if report is not None else Report()
         report.left_out = summed(self.left_out)
         for epoch in count(position.epoch) if epochs is None else range(position.epoch, epochs):
@@ -176,26 +176,25 @@ class Source:
 
 
 def _fetch_ahead(shard: Shard) -> None:
-    """Begins to fetch a shard that is far away, so that it is there when it is read."""
+    """Start to download a remote shard before it is read."""
     if (fetch := getattr(shard, "fetch_ahead", None)) is not None:
         fetch()
 
 
 def open_source(path: str | Path, encoding: str | None = None) -> Source:
-    """Images with captions.
+    """Open a data set of images with captions.
 
     Args:
-        path: a folder, a file, or files by a pattern (`shards/train-*.tar`, `train-{000..010}.tar`). A folder holds
-            images, each with a text file of the same name, a caption on each line (or a description in JSON), or named
-            by a `metadata.jsonl`, `.csv` or `.parquet` (`file_name`, `text`) there or below; or WebDataset shards
-            (`*.tar`); or parquet files (columns `image` and `text`). Of images and shards in one folder those that
-            are more count. A `.json` file holds captions as COCO's do, see `CocoCaptions`. Shards and parquet files may
-            be remote (`s3://bucket/shards`, by fsspec).
-        encoding: of the captions, such as `"cp1250"`; told by what they are where left out.
+        path: a folder, a file, or a pattern (`shards/train-*.tar`, `train-{000..010}.tar`). A folder holds images, each
+            with a text file of the same name, one caption per line (or a JSON description), or listed in a
+            `metadata.jsonl`, `.csv` or `.parquet` (`file_name`, `text`) there or below; or WebDataset shards (`*.tar`);
+            or parquet files (columns `image` and `text`). If a folder has both images and shards, the more numerous
+            kind is used. A `.json` file holds captions in COCO's format, see `CocoCaptions`. Shards and parquet files
+            may be remote (`s3://bucket/shards`, through fsspec).
+        encoding: of the captions, such as `"cp1250"`; detected by default.
 
     Raises:
-        ValueError: there is nothing there, or nothing of that kind, or parquet cannot be read here; or there is no such
-            encoding.
+        ValueError: nothing found, no known layout, parquet without pyarrow, or an unknown encoding.
     """
     encoding = encoding and python_name(encoding)
     if is_url(path):
@@ -203,23 +202,23 @@ def open_source(path: str | Path, encoding: str | None = None) -> Source:
     shards, left_out = shards_in(Path(path), encoding)
     if not shards:
         if not Path(path).exists() and not is_pattern(Path(path)):
-            raise ValueError(f"{path}: there is no such folder or file")
+            raise ValueError(f"{path}: no such file or folder")
         there = "; ".join(f"{why} {names}" for why, names in summed(left_out).items())
         raise ValueError(
-            f"{path} holds no images with captions; allowed: a folder of images, each with a .txt of the same name or "
+            f"{path} has no images with captions; allowed: a folder of images, each with a .txt of the same name or "
             "all in a metadata.jsonl, .csv or .parquet; WebDataset shards (.tar); parquet; a .json of COCO captions"
-            + (f"; there are: {there}" if there else "")
+            + (f"; found: {there}" if there else "")
         )
     return Source(Path(path), tuple(shards), left_out, encoding)
 
 
 def item_of(raw: Raw, report: Report, others: Sequence[str] = ()) -> Item | None:
-    """The item of a sample; None, counted, if it is bad.
+    """Read a sample; None, and counted, if it is bad.
 
     Args:
         raw: the sample.
         report: counts it.
-        others: modalities besides images and texts, whose values are in files of the same name beside the image.
+        others: modalities other than images and texts, whose values are files of the same name next to the image.
     """
     with report.guard(raw.where or raw.key):
         file, captions = raw.read()
@@ -238,12 +237,12 @@ def pair_of(image: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def others_of(modalities: Iterable[str]) -> tuple[str, ...]:
-    """Those of the modalities that are neither in the image nor in its captions."""
+    """The modalities other than images and texts."""
     return tuple(dict.fromkeys(name for name in modalities if name not in pair_of(None, ())))
 
 
 def _beside(image: Any, name: str) -> list[Any]:
-    """The values of a modality in the file beside an image."""
+    """The values of a modality in the file next to an image."""
     modality = MODALITIES[name]
     files = [image.with_suffix(suffix) for suffix in modality.suffixes] if isinstance(image, Path) else []
     for file in files:

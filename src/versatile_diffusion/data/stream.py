@@ -1,8 +1,8 @@
-"""Shards as they are read while training: shuffled, without end, in bounded memory.
+"""Shards streamed while training: shuffled, endless, in bounded memory.
 
-The samples are dealt to as many lanes as a step has batches, each with shards of its own. What a lane gives depends on
-the seed, on its number and on that of all lanes: not on the processes that read them. Its place can be noted down
-between two batches, so a run goes on in the middle of an epoch, with any number of processes that divides the lanes.
+Samples are distributed over lanes, one for each batch of a step, with their own shards. The output of a lane depends on
+the seed, its number and the number of lanes, not on the processes that read them. Its position can be saved between two
+batches, so a run resumes in the middle of an epoch with any number of processes that divides the number of lanes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from versatile_diffusion.data.report import Report
 from versatile_diffusion.data.sources import START, Position, Source
 
 WINDOW = 1024
-"""Samples of a lane that wait, undecoded, to be drawn in any order."""
+"""Size of a lane's shuffle buffer, in undecoded samples."""
 EMPTY_ROUNDS = 2
-"""Rounds through a lane's shards without one good sample, after which there is nothing to wait for."""
+"""Number of epochs without a usable sample after which a lane gives up."""
 T = TypeVar("T")
 Made = TypeVar("Made", covariant=True)
 Bookmark = Mapping[str, Any]
@@ -31,14 +31,14 @@ Drawn = tuple[Hashable, list[T]]
 
 
 class SampleReader(Protocol[Made]):
-    """What is made of the samples of a set."""
+    """Turns the samples of a set into what is trained on."""
 
     def keep(self, raw: Any, report: Report) -> tuple[Any, Hashable] | None:
-        """A sample as it waits, small, and the shape that those of its batch must share; None, counted, if it is bad or
-        not to be trained on."""
+        """The compact form of a sample in the shuffle buffer, and the shape that its batch must share; None, and
+        counted, if it is bad or not used for training."""
 
     def open(self, kept: Any, report: Report) -> Made | None:
-        """The sample as it is trained on; None, counted, if it is bad."""
+        """The decoded sample; None, and counted, if it is bad."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Share(Generic[T]):
 
     Args:
         source: its shards.
-        reader: what is made of its samples.
-        weight: how many of its samples are drawn, beside the weights of the others.
+        reader: decodes its samples.
+        weight: relative sampling weight.
     """
 
     source: Source
@@ -58,7 +58,7 @@ class Share(Generic[T]):
 
 @dataclass(frozen=True)
 class Waiting:
-    """A sample in the window: the number of its set, its place there, its shape, and what its reader keeps of it."""
+    """A sample in the shuffle buffer: index of its set, its position there, its shape, and its compact form."""
 
     share: int
     place: Position
@@ -71,11 +71,11 @@ class Lane(Generic[T]):
     """One of `lanes` readers, each with its own shards.
 
     Args:
-        shares: the sets, whole.
+        shares: the complete sets.
         number: of this lane.
-        lanes: how many there are.
-        seed: of the order of the shards, of the mixing and of the window.
-        window: how many samples wait.
+        lanes: number of lanes.
+        seed: of shard order, mixing and shuffling.
+        window: size of the shuffle buffer.
         allowed: share of samples, and of shards, that may be bad.
     """
 
@@ -92,7 +92,7 @@ class Lane(Generic[T]):
         self.restart()
 
     def restart(self) -> None:
-        """Back to before the first sample."""
+        """Return to the first sample."""
         self.report = Report(self.allowed)
         self.step = self.fed = 0
         self.after = [START] * len(self.shares)
@@ -104,7 +104,7 @@ class Lane(Generic[T]):
         self.walks = [self._walk(number) for number in range(len(self.shares))]
 
     def _walk(self, number: int) -> Iterator[tuple[Waiting, Position]]:
-        """The samples of a set from where the lane stands, with the position after each."""
+        """Yield the samples of a set from the lane's position on, with the position after each."""
         reader = self.shares[number].reader
 
         def keep(raw: Any) -> tuple[Any, Hashable] | None:
@@ -118,14 +118,14 @@ class Lane(Generic[T]):
                 place = Position(after.epoch, after.shard, after.sample - 1)
                 yield Waiting(number, place, shape, kept), after
             here = Position(here.epoch + 1)
-        raise ValueError(f"{part.path} has nothing good to train on in shards {self.number}, of {self.lanes} readers")
+        raise ValueError(f"{part.path} has no usable sample in the shards of reader {self.number} of {self.lanes}")
 
     def _feed(self, new_epoch: bool) -> bool:
-        """Adds a sample to the window; not the first one of a set's next epoch, unless that is wished."""
+        """Add a sample to the shuffle buffer; the first one of a set's next epoch only if `new_epoch`."""
         number = 0
         if len(self.shares) > 1:
             weights = [share.weight for share in self.shares]
-            draw = random.Random(f"{self.seed}/{self.number}/mix/{self.fed}")  # nosec B311 # can be repeated
+            draw = random.Random(f"{self.seed}/{self.number}/mix/{self.fed}")  # nosec B311 # reproducible
             (number,) = draw.choices(range(len(weights)), weights)
         coming = self.coming[number] or next(self.walks[number])
         self.coming[number] = coming
@@ -138,8 +138,8 @@ class Lane(Generic[T]):
         return True
 
     def batches(self, sizes: Sequence[int]) -> list[Drawn[T]]:
-        """The next step's batches of so many samples, each of one shape."""
-        draw = random.Random(f"{self.seed}/{self.number}/draw/{self.step}")  # nosec B311 # can be repeated
+        """The batches of the next step with the given sizes, each of one shape."""
+        draw = random.Random(f"{self.seed}/{self.number}/draw/{self.step}")  # nosec B311 # reproducible
         batches = [self._batch(size, draw) for size in sizes]
         self.step += 1
         return batches
@@ -160,8 +160,8 @@ class Lane(Generic[T]):
         return shape, found
 
     def _shape(self, size: int, draw: random.Random) -> Hashable:
-        """One of the shapes of which enough samples wait, as often as there are samples of it."""
-        mixed = len(self.shares) > 1  # where no epoch of one of them matters
+        """A random shape with enough samples in the buffer, weighted by their number."""
+        mixed = len(self.shares) > 1  # epochs are not separated when sets are mixed
         while len(self.waiting) < self.window and self._feed(new_epoch=mixed):
             pass
         while not (enough := {s: n for s, n in Counter(one.shape for one in self.waiting).items() if n >= size}):
@@ -169,13 +169,13 @@ class Lane(Generic[T]):
         return draw.choices(list(enough), list(enough.values()))[0]
 
     def _more(self, shape: Hashable, size: int) -> Hashable:
-        """The same shape, of which enough samples wait now."""
+        """Fill the buffer until it has enough samples of a shape; return the shape."""
         while sum(one.shape == shape for one in self.waiting) < size:
             self._feed(new_epoch=True)
         return shape
 
     def bookmark(self) -> dict[str, Any]:
-        """Where the lane stands, in plain numbers."""
+        """The position of the lane as plain JSON."""
         return {
             "step": self.step,
             "fed": self.fed,
@@ -185,10 +185,10 @@ class Lane(Generic[T]):
         }
 
     def go_to(self, bookmark: Bookmark) -> None:
-        """To where a lane of the same number stood. What waited then is read again.
+        """Continue at a saved position of the same lane. The samples of its buffer are read again.
 
         Raises:
-            ValueError: it is not there any more.
+            ValueError: some no longer exist.
         """
         self.restart()
         self.step, self.fed = bookmark["step"], bookmark["fed"]
@@ -197,8 +197,8 @@ class Lane(Generic[T]):
         found = self._read_again(wanted)
         if lost := [place for place in wanted if place not in found]:
             raise ValueError(
-                f"{self.shares[lost[0][0]].source.path} has changed: {len(lost)} samples that were to be trained on "
-                "next are not there any more; begin a new run"
+                f"{self.shares[lost[0][0]].source.path} has changed: {len(lost)} samples of the saved shuffle buffer "
+                "no longer exist; start a new run"
             )
         self.waiting = [found[place] for place in wanted]
         self._open()
@@ -208,7 +208,7 @@ class Lane(Generic[T]):
         for share, place in wanted:
             by_shard[share, place.epoch, place.shard].add(place.sample)
         found: dict[tuple[int, Position], Waiting] = {}
-        report = Report(allowed=1.0)  # which counted them before
+        report = Report(allowed=1.0)  # they were counted before
         for (share, epoch, shard), numbers in by_shard.items():
             part, reader = self.parts[share], self.shares[share].reader
             if shard >= len(part.shards):
@@ -227,7 +227,7 @@ class Stream(Generic[T]):
 
     Args:
         shares: the sets that are mixed.
-        window: samples of each lane that wait to be drawn.
+        window: size of each lane's shuffle buffer.
         allowed: share of samples, and of shards, that may be bad.
     """
 
@@ -239,11 +239,11 @@ class Stream(Generic[T]):
         self.start(0, {})
 
     def start(self, seed: int, bookmarks: Mapping[int, Bookmark]) -> None:
-        """Before the first batch.
+        """Start reading.
 
         Args:
-            seed: of all order.
-            bookmarks: where the lanes stand; at their beginning where left out.
+            seed: of all random orders.
+            bookmarks: saved positions of the lanes; others start at the first sample.
         """
         self.seed, self.given = seed, dict(bookmarks)
         self.lanes: dict[int, Lane[T]] = {}
@@ -255,8 +255,8 @@ class Stream(Generic[T]):
         return ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
 
     def batches(self, step: int, lane: int, lanes: int, sizes: Callable[[int], Sequence[int]]) -> list[Drawn[T]]:
-        """The batches of a lane in a step, of as many samples as `sizes` says of the step. Steps are asked for in
-        order; any other is found by reading all before it."""
+        """The batches of a lane in a step, with the sizes `sizes(step)`. Steps are expected in order; any other step
+        requires reading all steps before it."""
         coming = self.coming.pop(lane, None)
         found = coming.result() if coming is not None else self._read(step, lane, lanes, sizes)
         if found[0] != step:
@@ -280,9 +280,9 @@ class Stream(Generic[T]):
         return step, lane.batches(sizes(step)), lane.bookmark()
 
     def bookmarks(self) -> dict[int, dict[str, Any]]:
-        """Where the lanes of this process stand, after what was asked for."""
+        """Positions of this process's lanes after the last requested batches."""
         return dict(self.marks)
 
     def reports(self) -> list[Report]:
-        """Of the lanes of this process."""
+        """Reports of this process's lanes."""
         return [lane.report for lane in self.lanes.values()]

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from versatile_diffusion.data.captions import FIELDS, MOST_BYTES, UnusableError, caption_fields, parse
 from versatile_diffusion.plain_text.encodings import encoding_by_zeros
 
-NO_PICTURE = "without a picture"
+NO_PICTURE = "without an image"
 Row = dict[str, Any] | UnusableError
 DELIMITERS = ",;\t"
 FILE_NAME = "file_name"
@@ -19,23 +19,23 @@ FILE_NAMES = (
     *(FILE_NAME, "filename", "file", "image", "image_path", "image_file", "image_filename", "image_name", "img"),
     *("img_path", "path", "filepath", "file_path", "picture"),
 )
-"""Fields of a table that name an image, in capitals or not; so does one that ends in `_file_name`."""
+"""Fields of a table that name an image, case-insensitive; also fields that end in `_file_name`."""
 SEVERAL = "file_names"
 FEW_ROWS = 100
-"""Rows of a table whose fields are looked at, where it has no header."""
+"""Number of rows whose fields are examined in tables without a header."""
 NEEDED = f"one of {', '.join(FILE_NAMES)} and one of {', '.join(FIELDS)}"
 MOST_COLUMN = 4 << 30
-"""Bytes of a column of one row group in a parquet file, unpacked."""
+"""Maximum uncompressed size of a column chunk in a parquet file, in bytes."""
 MOST_RATIO, FREE_RATIO = 200, 64 << 20
-"""A column may be as many times as large unpacked as packed, where it is above so many bytes."""
+"""Maximum compression ratio of a column chunk, and the uncompressed size in bytes below which any ratio is accepted."""
 
 
 class UnsuitableError(ValueError):
-    """A file is of a kind that is read, and has none of the columns that are needed."""
+    """A file of a supported format without the required columns."""
 
 
 def name_fields(names: Iterable[Any]) -> list[str]:
-    """Which of some names of fields or columns are of the names of images, the likeliest first."""
+    """The fields or columns that hold image file names, best match first."""
     lower = {name: name.strip().lower() for name in names if isinstance(name, str)}
     ending = sorted((small for small in lower.values() if small.endswith(f"_{FILE_NAME}")), key=len)
     order = [FILE_NAME, *ending, *FILE_NAMES, *(small for small in lower.values() if small.endswith(SEVERAL))]
@@ -43,7 +43,7 @@ def name_fields(names: Iterable[Any]) -> list[str]:
 
 
 def name_in(row: Row) -> Any:
-    """What a row calls its image; None if it does not, or calls several."""
+    """The name of a row's image; None if there is none, or a list if it names several."""
     if isinstance(row, UnusableError):
         return None
     if isinstance(several := next((row[name] for name in row if str(name).lower().endswith(SEVERAL)), None), list):
@@ -54,9 +54,9 @@ def name_in(row: Row) -> Any:
 
 
 def text_lines(opened: BinaryIO, named: str | None = None) -> Iterator[str]:
-    """The lines of a text file, as they are read; split at `\\n` alone. The rest of one that is too long is passed
-    over. Bytes that are no UTF-8 are kept as lone surrogates, for `captions.clean` to decode; in other encodings, as
-    replacement characters, which no caption may hold.
+    """Yield the lines of a text file, split at `\\n` only. Lines that are too long are truncated. Invalid UTF-8 bytes
+    are kept as lone surrogates, which `captions.clean` decodes; in other encodings they become replacement characters,
+    which captions must not contain.
     """
     encoding = encoding_by_zeros(opened.read(MOST_BYTES)) or named or "utf-8"
     opened.seek(0)
@@ -69,7 +69,7 @@ def text_lines(opened: BinaryIO, named: str | None = None) -> Iterator[str]:
                 yield line
             whole = line.endswith("\n")
     finally:
-        lines.detach()  # else it closes the file
+        lines.detach()  # otherwise it would close the file
 
 
 def json_rows(opened: BinaryIO, encoding: str | None = None) -> Iterator[tuple[int, Row]]:
@@ -102,15 +102,15 @@ def csv_rows(opened: BinaryIO, encoding: str | None = None) -> Iterator[tuple[in
 
 
 def parquet_rows(path: Path, images: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-    """The rows of a parquet file, of the columns that captions and images are in.
+    """Yield the rows of a parquet file, with its image and caption columns only.
 
     Args:
         path: of the file.
-        images: names of columns of which it must have one, in capitals or not; by default those that name images.
+        images: image columns, case-insensitive, of which the file must have one; default: columns of image file names.
 
     Raises:
-        UnsuitableError: it lacks such a column, or all for captions.
-        EOFError: it is damaged, or says that it is larger unpacked than can be.
+        UnsuitableError: no such column, or no caption column.
+        EOFError: the file is damaged, or declares an implausible uncompressed size.
     """
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile as Opened
@@ -122,7 +122,7 @@ def parquet_rows(path: Path, images: tuple[str, ...] = ()) -> Iterator[dict[str,
         of_captions = [name for names in caption_fields(columns) for name in names]
         if not of_images or not of_captions:
             needed = f"one of {', '.join(images or FILE_NAMES)} and one of {', '.join(FIELDS)}"
-            raise UnsuitableError(f"{path} has the columns {', '.join(columns)}; needed are {needed}")
+            raise UnsuitableError(f"{path} has the columns {', '.join(columns)}; required: {needed}")
         wanted = [*of_images, *of_captions]
         _check_sizes(file, wanted)
         for batch in file.iter_batches(64, columns=wanted):
@@ -141,12 +141,12 @@ def _check_sizes(file: Any, wanted: list[str]) -> None:
             if name.split(".")[0] in wanted and (
                 size > MOST_COLUMN or size > max(FREE_RATIO, MOST_RATIO * packed) or size < 0
             ):
-                raise EOFError(f"its column {name} says that it has {size:,} bytes, packed to {packed:,}")
+                raise EOFError(f"column {name} declares {size:,} bytes, compressed to {packed:,}")
 
 
 LINES: Mapping[str, Callable[..., Iterator[tuple[int, Row]]]] = {".jsonl": json_rows, ".csv": csv_rows}
-"""How the rows of a table of text are read, each with the number of its line; one that cannot be read as what is wrong:
-`(open file, encoding)`."""
+"""Readers of text tables, `(open file, encoding)`: they yield line numbers and rows, or the error of an unreadable
+row."""
 
 
 def _text_rows(path: Path, encoding: str | None) -> Iterator[tuple[int, Row]]:
@@ -159,4 +159,4 @@ def _parquet_rows(path: Path, encoding: str | None) -> Iterator[tuple[int, Row]]
 
 
 ROWS = {**dict.fromkeys(LINES, _text_rows), ".parquet": _parquet_rows}
-"""How the rows of a table are read: `(path, encoding)`."""
+"""Readers of tables: `(path, encoding)`."""

@@ -1,4 +1,4 @@
-"""Processes that do not outlive the one that started them."""
+"""Child processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from multiprocessing.process import BaseProcess
 
 PR_SET_PDEATHSIG = 1
 ENDED = 128 + signal.SIGTERM
-"""Exit code of a process that found its parent gone."""
+"""Exit code of a process whose parent has ended."""
 
 
 def end_with(parent: int | None = None) -> None:
-    """Ends this process when the one that started it ends, however that happens: by the kernel on Linux, elsewhere by a
-    thread that looks. Where its number is given as `parent`, it may have ended before already."""
+    """End this process when its parent ends for whatever reason: by the kernel on Linux, elsewhere by a thread that
+    polls. Pass `parent`, a process ID, if the parent may have ended already."""
     if os.name != "posix":
         return
     parent = os.getppid() if parent is None else parent
@@ -29,7 +29,7 @@ def end_with(parent: int | None = None) -> None:
     if os.getppid() != parent:
         os._exit(ENDED)
     starter = parent_process()
-    if starter is not None and starter.pid != parent:  # a fork server stands between, and may live on
+    if starter is not None and starter.pid != parent:  # a fork server in between may live on
         threading.Thread(target=_outlast, args=(starter,), daemon=True).start()
 
 

@@ -35,7 +35,7 @@ def load_lora(unet: MultiFlowUNet, source: str | PathLike[str], name: str = "def
     require_peft()
     path = _adapter_in(Path(source), file)
     if name in getattr(unet, "peft_config", {}):
-        raise ValueError(f"there is an adapter {shown(name)} already; give another name")
+        raise ValueError(f"the adapter {shown(name)} already exists; use another name")
     with reading(path, "an adapter"):
         with safe_open(path, framework="pt") as tensors:
             names = list(tensors.keys())

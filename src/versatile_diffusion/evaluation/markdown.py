@@ -24,7 +24,7 @@ from versatile_diffusion.evaluation.results import Result, Table, metrics, remar
 from versatile_diffusion.sheets import in_rows
 
 SHOWN, LINES, QUALITY = 32, 10, 65
-BESIDE = "Beside other models"
+BESIDE = "Comparison with other models"
 DRAWN = ("judge/concept top-5", "judge/style", "agreement/text", "agreement/image", "text/CIDEr-D")
 """Metrics to plot against a swept setting, besides the FID of every network; `report.html` plots all."""
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from urllib.parse import quote
 
+from markupsafe import Markup
 from PIL import Image
 
 from versatile_diffusion.evaluation.comparison import HEAD, pairs
@@ -17,16 +16,10 @@ from versatile_diffusion.evaluation.intervals import Measured
 from versatile_diffusion.evaluation.measures import Generated
 from versatile_diffusion.evaluation.plots import line_plot
 from versatile_diffusion.evaluation.results import Result, Table, curves, metrics, remarks
+from versatile_diffusion.evaluation.templates import render
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.sheets import in_rows
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: .5rem 0 1rem; font-size: .85rem } caption { text-align: left; color: #666 }
-td, th { padding: .25rem .6rem; border-top: 1px solid #ddd; text-align: left; vertical-align: top }
-.small, small { color: #666; font-size: .85em } pre { font-size: .8rem; background: #f6f6f6; padding: .6rem }
-img { image-rendering: pixelated; max-width: 100% } svg { margin: 0 1rem 1rem 0; vertical-align: top }
-"""
 SHOWN, COLUMNS = 32, 16
 
 
@@ -49,7 +42,7 @@ def write_report(
     result = results[-1]
     parts = [_head(result)]
     if along is not None:
-        parts.append(f"<h2>Against {escape(along)}</h2>{''.join(plots(results, along).values())}")
+        parts.append(Markup("<h2>Against {}</h2>").format(along) + _svg(plots(results, along)))
     for one in results:
         at = "" if along is None else f" ({along} {one.protocol.plain()[along]})"
         parts += [_split(split + at, table) for split, table in one.tables.items()]
@@ -62,11 +55,12 @@ def write_report(
 
 
 def page(title: str, body: str) -> str:
-    """Format an HTML page."""
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
-    )
+    """Format an HTML page; `body` is HTML."""
+    return render("page", title=title, body=Markup(body)) + "\n"  # nosec B704 # made by templates
+
+
+def _svg(drawn: Mapping[str, str]) -> Markup:
+    return Markup("".join(drawn.values()))  # nosec B704 # drawn by matplotlib, which escapes
 
 
 def plots(results: Sequence[Result], along: str, drawn: Sequence[str] | None = None) -> dict[str, str]:
@@ -80,31 +74,27 @@ def plots(results: Sequence[Result], along: str, drawn: Sequence[str] | None = N
     return {name: line_plot(lines, name, along) for name, lines in found.items() if lines}
 
 
-def judge_table(result: Result) -> str:
+def judge_table(result: Result) -> Markup:
     """Format the judge's accuracy, the reference for its rates."""
-    judge = "".join(
-        f"<tr><td>{escape(split)}</td>{''.join(f'<td>{escape(n)} {v:.1f} %</td>' for n, v in row.items())}</tr>"
-        for split, row in result.judge.items()
-    )
-    caption = "Accuracy of the judge (independent of the model) on all real images"
-    return f"<table><caption>{caption}</caption>{judge}</table>" if judge else "<p>No judge.</p>"
+    return render("judge", judge=result.judge)
 
 
-def _head(result: Result) -> str:
-    model = result.model
-    protocol = json.dumps(result.protocol.plain(), indent=1)
-    return (
-        f"<p>Model {escape(model['name'])} ({escape(model['hash'])}), guidance scales "
-        f"{escape(json.dumps(model['guidance_scale']))}, {result.library}, {result.seconds:.0f} s. "
-        f"Brackets: 95 % confidence interval.</p>"
-        + "".join(f"<p>{escape(said)}.</p>" for said in remarks(result))
-        + judge_table(result)
-        + f"<details><summary>Protocol {escape(result.protocol.name)}</summary><pre>{escape(protocol)}</pre></details>"
+def _head(result: Result) -> Markup:
+    return render(
+        "head",
+        model=result.model,
+        guidance=json.dumps(result.model["guidance_scale"]),
+        library=result.library,
+        seconds=f"{result.seconds:.0f}",
+        remarks=remarks(result),
+        judge=judge_table(result),
+        protocol=result.protocol,
+        settings=json.dumps(result.protocol.plain(), indent=1),
     )
 
 
-def _split(split: str, table: Table) -> str:
-    return f"<h2>{escape(split)}</h2>" + "".join(_table(table, names) for names in metric_groups(table))
+def _split(split: str, table: Table) -> Markup:
+    return Markup("<h2>{}</h2>").format(split) + Markup("").join(_table(table, n) for n in metric_groups(table))
 
 
 def metric_groups(table: Table) -> list[list[str]]:
@@ -116,14 +106,13 @@ def metric_groups(table: Table) -> list[list[str]]:
     return [list(names) for names in groups.values()]
 
 
-def _beside(result: Result, others: Sequence[Result]) -> str:
+def _beside(result: Result, others: Sequence[Result]) -> Markup:
     """Format a table per split: this model, other models, and the ratio."""
-    found, parts = list(pairs(result, others)), ["<h2>Comparison with other models</h2>"]
+    found, parts = list(pairs(result, others)), [Markup("<h2>Comparison with other models</h2>")]
     for split in dict.fromkeys(pair.split for pair in found):
         rows = [HEAD, *(pair.cells() for pair in found if pair.split == split)]
-        cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        parts.append(f"<table><caption>{escape(split)}</caption>{cells}</table>")
-    return "".join(parts)
+        parts.append(render("rows", caption=split, rows=rows))
+    return Markup("").join(parts)
 
 
 @dataclass(frozen=True)
@@ -178,37 +167,35 @@ def looks(result: Result, samples: Sequence[WaySamples], others: Sequence[Measur
             yield Look(sample.split, sample.way, {result.model["name"]: sample.made, **theirs})
 
 
-def _looks(result: Result, samples: Sequence[WaySamples], others: Sequence[Measurement], folder: Path) -> Iterator[str]:
+def _looks(
+    result: Result, samples: Sequence[WaySamples], others: Sequence[Measurement], folder: Path
+) -> Iterator[Markup]:
     for look in looks(result, samples, others):
-        title = f"<h3>{escape(look.title)}</h3>"
         if (sheet := look.images(SHOWN)) is not None:
             file = f"beside-{look.split}-{look.way.replace(' ', '-')}.png"
             sheet.save(folder / file)
-            yield f'{title}<p class="small">{escape(look.order)}</p><img src="{quote(file)}" alt="">'
+            yield render("sheet", title=look.title, note=look.order, file=file)
             continue
-        rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in look.texts(SHOWN))
-        yield f"{title}<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+        table = render("rows", caption="", rows=look.texts(SHOWN))
+        yield render("sheet", title=look.title, note="", file="", table=table)
 
 
-def _table(table: Table, names: Sequence[str]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    rows = "".join(
-        f"<tr><th>{escape(way)}</th>{''.join(_cell(table, way, name) for name in names)}</tr>"
-        for way, row in table.items()
-        if set(names) & set(row)
-    )
-    return f"<table><tr><th></th>{head}</tr>{rows}</table>"
+def _table(table: Table, names: Sequence[str]) -> Markup:
+    rows = {way: [_cell(table, way, name) for name in names] for way, row in table.items() if set(names) & set(row)}
+    return render("metrics", names=names, rows=rows)
 
 
-def _cell(table: Table, way: str, name: str) -> str:
+def _cell(table: Table, way: str, name: str) -> dict[str, str] | None:
     """Format a value with its confidence interval; for the judge's rates also relative to real images."""
     found = table[way].get(name)
     if found is None:
-        return "<td></td>"
+        return None
     share = share_of_real(table, way, name)
-    beside = "" if share is None else f"<br><small>{100 * share:.0f} % of real</small>"
-    small = " ".join(part for part in (found.interval, found.remark) if part)
-    return f"<td>{found.number} <small>{small}</small>{beside}</td>"
+    return {
+        "number": found.number,
+        "remark": " ".join(part for part in (found.interval, found.remark) if part),
+        "share": "" if share is None else f"{100 * share:.0f} %",
+    }
 
 
 def share_of_real(table: Mapping[str, Mapping[str, Measured]], way: str, name: str) -> float | None:
@@ -221,19 +208,18 @@ def share_of_real(table: Mapping[str, Mapping[str, Measured]], way: str, name: s
     return mine / real.value
 
 
-def _sheet(sample: WaySamples, folder: Path) -> str:
-    title = f"<h3>{escape(sample.split)}: {escape(sample.way)}</h3>"
+def _sheet(sample: WaySamples, folder: Path) -> Markup:
+    title = f"{sample.split}: {sample.way}"
     made = sample.made
     if made.source is None:
-        return ""
+        return Markup("")
     if (first := drawn_values(made, SHOWN)) is not None:
         file = f"{sample.split}-{sample.way.replace(' ', '-')}.png"
         above = made.items.given["image"][: len(first)]
         in_rows(above, first, columns=COLUMNS).save(folder / file)
-        return f'{title}<p class="small">Real images above, generated images below.</p><img src="{quote(file)}" alt="">'
-    texts = shown_texts(made)[:SHOWN]
-    rows = "".join(f"<tr><td>{escape(given)}</td><td>{escape(text)}</td></tr>" for given, text in texts)
-    return f"{title}<table><tr><th>input (or the image's label)</th><th>output</th></tr>{rows}</table>"
+        return render("sheet", title=title, note="Real images above, generated images below.", file=file)
+    rows = [("input (or the image's label)", "output"), *shown_texts(made)[:SHOWN]]
+    return render("sheet", title=title, note="", file="", table=render("rows", caption="", rows=rows))
 
 
 def shown_texts(made: Generated) -> list[tuple[str, str]]:

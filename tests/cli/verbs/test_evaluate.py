@@ -136,5 +136,5 @@ def test_a_model_is_measured_on_images_with_captions_of_ones_own(versatile, mode
     assert answer.code == 0, answer.err
     table = json.loads(answer.out)["tables"]["all"]
     assert {"text/CIDEr-D", "agreement/image"} <= set(table["image-to-text"])
-    assert "3 read, 1 bad pictures" in answer.err
+    assert "3 read, 1 bad images" in answer.err
     assert "no --judge given" not in answer.err

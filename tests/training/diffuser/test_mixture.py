@@ -55,10 +55,10 @@ def test_sizes_by_flow_come_before_those_by_what_is_generated() -> None:
     ("changes", "told"),
     [
         ({"weights": {}}, "text-to-image"),
-        ({"weights": {"text-to-image": 0.5}}, "whole numbers"),
+        ({"weights": {"text-to-image": 0.5}}, "integers"),
         ({"weights": {"text-to-image": 0}}, "above 0"),
         ({"weights": {"text-to-image": -1}, "joint": True}, "above 0"),
-        ({"sizes": {"image": 4}}, "nothing for image-to-text"),
+        ({"sizes": {"image": 4}}, "no size for image-to-text"),
         ({"loss_weights": {"words": 0.5}}, "words.*by text-to-image"),
         ({"loss_weights": {"text": 0}}, "above 0"),
     ],

@@ -206,10 +206,10 @@ def test_context_layers_alone_can_be_trained(objective) -> None:
     ("changes", "told"),
     [
         ({"flows": ("text-to-music",)}, "there is no flow text-to-music; allowed: text-to-image"),
-        ({"mixture": {"text-to-image": 1}}, "nothing for image-variation"),
+        ({"mixture": {"text-to-image": 1}}, "no weight for image-variation"),
         ({"dropout": {"text": 2}}, "from 0 to 1"),
         ({"multipliers": {"data.audio": 1}}, "allowed: global, data, context, data.image"),
-        ({"multipliers": {"global": 0, "data": 0, "context.text": 0}}, "text-to-image has nothing left to train"),
+        ({"multipliers": {"global": 0, "data": 0, "context.text": 0}}, "text-to-image has no trainable weights"),
         ({"multiply": "rate"}, "update, gradient"),
     ],
 )
@@ -378,5 +378,5 @@ def test_held_out_items_are_measured_at_all_noise_levels_once(objective) -> None
 )
 def test_noise_levels_out_of_range_are_refused(changes) -> None:
     (name,) = changes
-    with pytest.raises(ValueError, match=rf"{name} has .*; allowed are .*text-to-image"):
+    with pytest.raises(ValueError, match=rf"{name} has .*; allowed: .*text-to-image"):
         replace(SMALL, **changes)

@@ -82,8 +82,8 @@ def test_streams_of_another_form_begin_fresh() -> None:
     ("changes", "told"),
     [
         ({"heads": 4}, "heads 2 there and 4 here"),
-        ({"width": 32}, "other shapes"),
-        ({"contexts": {"image": {"width": 20}}}, "other shapes"),
+        ({"width": 32}, "differ in shape"),
+        ({"contexts": {"image": {"width": 20}}}, "differ in shape"),
     ],
 )
 def test_a_diffuser_of_another_build_is_refused_and_nothing_changed(changes: dict[str, Any], told: str) -> None:
@@ -120,5 +120,5 @@ def test_from_two_blocks_to_four() -> None:
 
 
 def test_a_deeper_one_may_not_have_fewer_blocks() -> None:
-    with pytest.raises(ValueError, match=r"depth is \[1, 2\]; each level must have at least the \[2, 2\]"):
+    with pytest.raises(ValueError, match=r"depth is \[1, 2\]; at least as many residual blocks as before: \[2, 2\]"):
         deepen(diffuser("official", 0, depth=2), [1, 2], ["image"])

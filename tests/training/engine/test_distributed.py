@@ -193,7 +193,7 @@ def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path) -> None:
     assert kept["batches"] == 3
     flows = Flows()
     state = RunState.fresh(flows.build(), flows.optimizers)
-    with pytest.raises(ValueError, match="3 batches, which 2 processes cannot share"):
+    with pytest.raises(ValueError, match="3 batches per step, which cannot be divided among 2"):
         state.load(tmp_path / "checkpoint.pt", json.loads(kept["identity"]), World(0, 2))
 
 
@@ -204,7 +204,7 @@ def test_a_process_of_many_does_not_train_by_itself(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("MASTER_PORT", raising=False)
     with pytest.raises(ValueError, match="MASTER_PORT"), joined(CPU):
         pass
-    with pytest.raises(ValueError, match="leave out --nproc"):
+    with pytest.raises(ValueError, match="omit --nproc"):
         launch([sys.executable, "--version"], 2)
 
 
@@ -224,7 +224,7 @@ def test_a_process_that_finds_no_other_says_so(monkeypatch: pytest.MonkeyPatch, 
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     with (
-        pytest.raises(ConnectionError, match=f"process {rank} of 2 did not find all others at 127.0.0.1:"),
+        pytest.raises(ConnectionError, match=f"process {rank} of 2 could not reach all others at 127.0.0.1:"),
         joined(CPU, timedelta(seconds=2)),
     ):
         pass

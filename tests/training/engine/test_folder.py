@@ -61,7 +61,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
         (Regression(), {"steps": 11}, "steps"),
         (Regression(), {"warmup": 0, "schedule": "cosine"}, "cosine"),
         (Regression(), {"posthoc": (0.1,)}, "1 widths"),
-        (Regression(), {"activation_checkpointing": True}, "cannot"),
+        (Regression(), {"activation_checkpointing": True}, "is not supported"),
         *([] if find_spec("wandb") else [(Regression(), {"wandb": True}, "wandb")]),
     ],
 )
@@ -171,7 +171,7 @@ def test_the_lock_of_another_machine_is_told(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / ".lock").write_bytes(left)
     with held(tmp_path):
         pass
-    assert "was left without a word by" in capsys.readouterr().err
+    assert "is marked as used by" in capsys.readouterr().err
     with held(tmp_path):
         pass
     assert capsys.readouterr().err == ""

@@ -395,7 +395,9 @@ def test_a_full_disk_is_told_with_what_is_safe(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(regression, "sample_sheet", full)
     settings = replace(SHORT, checkpoint_minutes=0, posthoc=(0.1,), snapshots=4)
     kept = {"posthoc": 2, "log": 1}.get(what, 12)
-    with pytest.raises(OSError, match=rf"(?s)No space left.*still there: .*{kept:07d}\.pt; make room") as error:
+    with pytest.raises(
+        OSError, match=rf"(?s)No space left.*available checkpoints: .*{kept:07d}\.pt; free some space"
+    ) as error:
         train(regression, settings, tmp_path)
     assert str(error.value).startswith(f"{tmp_path} could not be written to")
     assert _checkpoint(tmp_path)["step"] == kept

@@ -102,14 +102,14 @@ def test_counters_are_the_last(walk: tuple[Path, list[torch.Tensor]]) -> None:
 
 
 def test_what_cannot_be_is_refused(walk: tuple[Path, list[torch.Tensor]], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no snapshot of step 13; there are: 25"):
+    with pytest.raises(ValueError, match="no snapshot of step 13; available: 25"):
         reconstruct(walk[0], 0.07, 13)
     with pytest.raises(ValueError, match="none"):
         reconstruct(tmp_path, 0.07)
     for width in (0.0, 0.3):
         with pytest.raises(ValueError, match="width"):
             gamma_of(width)
-    with pytest.raises(ValueError, match="2 widths and the run began with 0"):
+    with pytest.raises(ValueError, match="2 widths, but the run was started with 0"):
         PowerAverages(Walk()).load([], lambda value, like: value)
 
 
@@ -125,5 +125,5 @@ def test_a_snapshot_that_cannot_be_read_is_passed_over(tmp_path: Path, capsys: p
     assert reconstruct(tmp_path, 0.08).keys() == module.state_dict().keys()
     told = capsys.readouterr().err
     assert all(f"000000{step}.safetensors cannot be read" in told for step in (3, 4, 5))
-    with pytest.raises(ValueError, match="no snapshot of step 3; there are: 1, 2"):
+    with pytest.raises(ValueError, match="no snapshot of step 3; available: 1, 2"):
         reconstruct(tmp_path, 0.08, 3)

@@ -106,4 +106,4 @@ def test_lines_that_cannot_be_read_are_passed_over(
     with Tracker(tmp_path, step=3) as tracker:
         tracker.log(4, {"loss": 0.5})
     assert [entry["step"] for entry in read_log(path)] == [2, 4]
-    assert "log.jsonl cannot be read in line 1:" in capsys.readouterr().err
+    assert "log.jsonl: invalid line 1:" in capsys.readouterr().err

@@ -197,7 +197,7 @@ def sharded(out: Path, world: World) -> None:
                 file.write_bytes(file.read_bytes()[:100])
         world.gather(None)
         train(Flows(), broken, out / f"{name}-broken", world)
-        assert "give the settings of the run" in _refused(Flows(width=7), broken, out / f"{name}-broken", world)
+        assert "use the settings of the run" in _refused(Flows(width=7), broken, out / f"{name}-broken", world)
     os.environ["WORLD_SIZE"] = "2"
 
 

@@ -269,7 +269,7 @@ def test_a_page_of_another_site_does_nothing_here(guarded: Running, ada: httpx.C
 def test_who_was_let_in_to_ask_hears_the_answer() -> None:
     """However many requests the same address has sent since: results have a rate of their own."""
     join, data = (
-        next(door for door in doors(Limits()) if door.fits(method, f"/gradio_api/queue/{name}"))
+        next(door for door in doors(StudioLimits()) if door.fits(method, f"/gradio_api/queue/{name}"))
         for method, name in (("POST", "join"), ("GET", "data"))
     )
     assert join.throttle is not None

@@ -11,7 +11,7 @@ from versatile_diffusion.cli.options import Json
 
 
 def emoji(
-    out: Annotated[Path, typer.Option(help="Folder to build in; an interrupted build there goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder to build in; an interrupted build is resumed.")],
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
     edition: Annotated[

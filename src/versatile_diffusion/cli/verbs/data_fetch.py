@@ -19,7 +19,7 @@ def fetch(
     at_once: Annotated[int, typer.Option(min=1, help="Concurrent downloads.")] = 64,
     per_host: Annotated[int, typer.Option(min=1, help="Concurrent downloads from one host.")] = 4,
     timeout: Annotated[float, typer.Option(help="Seconds per try.")] = 20.0,
-    retries: Annotated[int, typer.Option(min=0, help="Further tries after a temporary failure.")] = 2,
+    retries: Annotated[int, typer.Option(min=0, help="Retries after a temporary failure.")] = 2,
     redirects: Annotated[int, typer.Option(min=0, help="Redirects to follow per image.")] = 5,
     max_bytes: Annotated[int, typer.Option(min=1, help="Maximum file size.")] = 20 << 20,
     allow_private: Annotated[bool, typer.Option("--allow-private", help="Allow private addresses.")] = False,

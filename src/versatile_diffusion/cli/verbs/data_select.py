@@ -32,10 +32,10 @@ def select(
     min_area: Annotated[str, typer.Option(help="Area in pixels above this, or none.")] = f"{PAPER_AREA:g}",
     language: Annotated[list[str] | None, typer.Option(help="Language codes to keep.")] = None,
     caption_length: Annotated[str, typer.Option(metavar="LOW:HIGH", help="Characters of a caption.")] = NONE,
-    block: Annotated[Path | None, typer.Option(help="File of blocked domains, one a line.")] = None,
+    block: Annotated[Path | None, typer.Option(help="File of blocked domains, one per line.")] = None,
     unique: Annotated[str | None, typer.Option(help="Drop later rows with the same hash, or the same url.")] = None,
     missing: Annotated[str, typer.Option(help=f"Rows that lack a value: {' or '.join(MISSING)}.")] = "reject",
-    histograms: Annotated[bool, typer.Option(help="Count and draw histograms of what is filtered.")] = True,
+    histograms: Annotated[bool, typer.Option(help="Count and draw histograms of the filtered values.")] = True,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Ray cluster; local starts one here.")] = None,
     json: Json = False,
 ) -> None:

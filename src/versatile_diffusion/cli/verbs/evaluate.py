@@ -61,6 +61,9 @@ def evaluate(
         return plot_against(compare, along, out, json) if along else side_by_side(compare, json)
     if data is None:
         raise ValueError("--data is required: held-out images with captions, or the emoji set")
+    from versatile_diffusion.evaluation.markdown import write_page
+    from versatile_diffusion.evaluation.report import write_report  # needs the extra `eval`: said before hours of work
+
     held_out = open_data(data, encoding)
     changes: dict[str, Any] = {
         "judge": judge, "encoders": encoders, "features": features, "splits": split, "count": count, "steps": steps,
@@ -74,9 +77,6 @@ def evaluate(
     others = [
         evaluate_rival(one, model, held_out, results[-1], task or [], out, place, trust_features) for one in rivals
     ]
-    from versatile_diffusion.evaluation.markdown import write_page
-    from versatile_diffusion.evaluation.report import write_report
-
     write_report(out, results, made, field, others)
     if page is not None:
         write_page(page, results, made, others, field)

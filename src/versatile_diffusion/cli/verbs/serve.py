@@ -14,7 +14,7 @@ import typer
 from versatile_diffusion.cli.io.console import note, show, show_json
 from versatile_diffusion.cli.options import Device, Json, Model
 
-Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port.")]
 Keys = Annotated[
     list[str] | None,

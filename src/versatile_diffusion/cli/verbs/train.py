@@ -41,7 +41,7 @@ MACHINE = ("gpus", "per_node", "tflops", "mfu")
 
 
 def train(context: typer.Context, **given: Any) -> None:
-    """Train a part of a model; the same command goes on where a run stopped.
+    """Train a part of a model; the same command resumes an interrupted run.
 
     SIGTERM and Ctrl-C stop it cleanly, with a checkpoint. The run's folder receives settings.json, log.jsonl,
     tensorboard/, samples/, checkpoints/ and, at the end, export/ with what from_pretrained reads. Without --out it is

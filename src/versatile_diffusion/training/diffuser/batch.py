@@ -1,4 +1,4 @@
-"""A batch of one flow, on which the diffuser is trained."""
+"""A training batch of one flow."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from versatile_diffusion.tasks import Task
 
 @dataclass(frozen=True)
 class Batch:
-    """Items of one flow: x0 and noise (B * n, ...), timesteps (B * n,), each item n times, next to each other; its
-    contexts, with the tokens of B items; and the weight of their loss."""
+    """B items of one flow at n noise levels each: x0 and noise (B * n, ...) and timesteps (B * n,), with the n levels
+    of an item adjacent; contexts with the tokens of B items; and the weight of the loss."""
 
     task: Task
     latent: Tensor
@@ -24,6 +24,6 @@ class Batch:
 
     @property
     def context(self) -> Context:
-        """The context of a flow that has one."""
+        """The context of a flow with a single one."""
         (context,) = self.contexts
         return context

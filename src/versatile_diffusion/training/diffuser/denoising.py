@@ -1,4 +1,4 @@
-"""What the diffuser is asked to predict, and how much each item counts."""
+"""Prediction target and loss weighting of the diffuser."""
 
 from __future__ import annotations
 
@@ -36,14 +36,12 @@ class Denoising:
 
     Args:
         prediction: what the network predicts: `epsilon` (the noise), `v_prediction` or `sample` (the clean latent).
-        min_snr: largest weight of a noise level in terms of the clean latent, such as 5 (Hang et al. 2023); None
-            weighs no level.
-        zero_terminal_snr: rescale the schedule so that nothing is left of the latent at its end (Lin et al. 2023).
-        noise_offset: standard deviation of noise that is added to a grid's channels as a whole.
+        min_snr: gamma of min-SNR weighting, such as 5 (Hang et al. 2023); None: no weighting.
+        zero_terminal_snr: rescale the schedule to zero terminal SNR (Lin et al. 2023).
+        noise_offset: standard deviation of noise added to whole channels of a grid.
 
     Raises:
-        ValueError: an unknown prediction, numbers out of range, or the noise to be predicted where there is nothing
-            else.
+        ValueError: an unknown prediction, a number out of range, or `epsilon` with zero terminal SNR.
     """
 
     prediction: str = "epsilon"
@@ -59,20 +57,20 @@ class Denoising:
         if self.noise_offset < 0:
             raise ValueError(f"noise_offset is {self.noise_offset}; it must be 0 or more")
         if self.zero_terminal_snr and self.prediction == "epsilon":
-            raise ValueError("zero_terminal_snr leaves only noise at its end: predict v_prediction or sample")
+            raise ValueError("zero_terminal_snr needs prediction v_prediction or sample; the last step is pure noise")
 
     @cached_property
     def scheduler(self) -> Any:
-        """Of the noise schedule that is trained."""
+        """Scheduler with the training noise schedule."""
         return SCHEDULERS["ddim"](prediction_type=self.prediction, **(ENDS_IN_NOISE if self.zero_terminal_snr else {}))
 
     @property
     def levels(self) -> int:
-        """How many timesteps there are."""
+        """Number of timesteps."""
         return len(self.scheduler.betas)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Noise for latents (B, ...)."""
+        """Sample noise for latents (B, ...)."""
         device = generator.device
         noise = torch.randn(shape, generator=generator, device=device)
         if self.noise_offset and len(shape) > 2:
@@ -83,8 +81,8 @@ class Denoising:
     def timesteps(
         self, items: int, generator: torch.Generator, each: int = 1, lowest: int = 0, high: float = 0.0
     ) -> Int[Tensor, " {items}*{each}"]:
-        """Timesteps from `lowest` up, `each` for every item: the first at random, the others evenly apart from it; of
-        a share of `high` of the items all in the upper half."""
+        """Sample timesteps from `lowest` up, `each` per item: the first at random, the others evenly spaced from it. A
+        share `high` of the items draws all of them from the upper half."""
         device = generator.device
         if high:
             upper = torch.rand(items, 1, generator=generator, device=device) < high
@@ -103,13 +101,13 @@ class Denoising:
         noise: Float[Tensor, "b ..."],
         timestep: Int[Tensor, " b"],
     ) -> tuple[Tensor, Float[Tensor, " b"]]:
-        """The loss to minimise, and each item's squared error without any weight.
+        """The loss to minimise, and the unweighted squared error of each item.
 
         Args:
-            predict: the network, from noisy latents to what it predicts.
-            latent: clean.
-            noise: to add to it.
-            timestep: how much of it.
+            predict: the network, from noisy latents to its prediction.
+            latent: clean latents.
+            noise: added to them.
+            timestep: noise level of each item.
         """
         predicted = predict(self.scheduler.add_noise(latent, noise, timestep)).float()
         target = TARGETS[self.prediction](self.scheduler, latent, noise, timestep)
@@ -124,8 +122,8 @@ class Denoising:
     def by_level(
         self, errors: Float[Tensor, " b"], timestep: Int[Tensor, " b"], lowest: int = 0, high: float = 0.0
     ) -> dict[str, Tensor]:
-        """The errors in each of `BANDS` equal bands of timesteps that has some from `lowest` up, as shares: over many
-        batches they average to the mean of the band. (So no batch needs items in every band.)"""
+        """Errors in each of `BANDS` equal bands of timesteps from `lowest` up, divided by the expected share of items
+        in the band. Their average over many batches is the band's mean error, even if a batch has no items in it."""
         shares = {}
         for name, inside, start, end in self._bands(timestep):
             expected = (1 - high) * max(0, end - max(start, lowest)) / (self.levels - lowest)
@@ -135,11 +133,11 @@ class Denoising:
         return shares
 
     def means_by_level(self, errors: Float[Tensor, " b"], timestep: Int[Tensor, " b"]) -> dict[str, float]:
-        """The mean error in each band that has items."""
+        """Mean error of each band that has items."""
         return {name: float(errors[inside].mean()) for name, inside, *_ in self._bands(timestep) if inside.any()}
 
     def _bands(self, timestep: Tensor) -> list[tuple[str, Tensor, int, int]]:
-        """Name, which timesteps are inside, and from where to where each band goes."""
+        """Name, membership mask, start and end of each band."""
         edges = [band * self.levels // BANDS for band in range(BANDS + 1)]
         bands = pairwise(edges)
         return [(f"t{low}-{high - 1}", (low <= timestep) & (timestep < high), low, high) for low, high in bands]

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) on chosen groups and streams of the diffuser, with peft."""
+"""LoRA adapters on selected groups and streams of the diffuser, with peft."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from versatile_diffusion.printable import shown
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """An adapter.
+    """Settings of an adapter.
 
     Args:
-        targets: groups (`"data"`) and streams (`"context.text"`) whose linear maps and convolutions get one.
-        rank: of each.
-        alpha: scale of what it adds, in units of 1 / rank; the rank if left out.
-        name: to tell it from others on the same diffuser.
+        targets: groups (`"data"`) and streams (`"context.text"`) whose linear and convolution layers get an adapter.
+        rank: of the update matrices.
+        alpha: scale of the update, which is multiplied by alpha / rank; default: the rank.
+        name: of the adapter.
 
     Raises:
-        ValueError: no targets, or the rank is below 1.
+        ValueError: no targets, or a rank below 1.
     """
 
     targets: tuple[str, ...] = ("context",)
@@ -42,15 +42,15 @@ class LoraSettings:
 
 
 def add_lora(unet: MultiFlowUNet, settings: LoraSettings) -> None:
-    """Adds a fresh adapter, which changes no output yet, and leaves it alone to be trained.
+    """Add a new adapter, which does not change outputs yet, and freeze all other weights.
 
     Raises:
-        ValueError: a target is unknown, the name is taken, or peft is not installed.
+        ValueError: an unknown target, an existing name, or peft is not installed.
     """
     peft = require_peft()
     names = layers_of(unet, settings.targets)
     if settings.name in getattr(unet, "peft_config", {}):
-        raise ValueError(f"there is an adapter {shown(settings.name)} already; give another name")
+        raise ValueError(f"the adapter {shown(settings.name)} already exists; use another name")
     alpha = settings.rank if settings.alpha is None else settings.alpha
     config = peft.LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=names)
     unet.requires_grad_(False)
@@ -58,7 +58,7 @@ def add_lora(unet: MultiFlowUNet, settings: LoraSettings) -> None:
 
 
 def layers_of(unet: MultiFlowUNet, targets: tuple[str, ...]) -> list[str]:
-    """Names of the linear maps and convolutions in groups and streams.
+    """Names of the linear and convolution layers in groups and streams.
 
     Raises:
         ValueError: a target is neither a group nor a stream.

@@ -1,4 +1,4 @@
-"""Training of the diffuser: several flows in one run (paper section 3.4)."""
+"""Training objective of the diffuser: several flows in one run (paper section 3.4)."""
 
 from __future__ import annotations
 
@@ -36,39 +36,39 @@ FEWEST_MEASURED, MOST_MEASURED = 64, 256
 
 @dataclass(frozen=True)
 class DiffuserSettings:
-    """What is trained, and how.
+    """Settings of a diffuser training.
 
     Args:
-        stage: a key of `STAGES`: which flows are trained, where `flows` does not say.
+        stage: a key of `STAGES`: the flows to train unless `flows` is given.
         unet: arguments of MultiFlowUNet other than its streams.
-        data_streams, context_streams: options per modality; a stage takes those that its flows need.
-        mixture: per task, its share of the steps, or its weight in a `joint` one; see `Mixture`. Tasks that the stage
-            lacks are left out; one of 0 is not trained, though the diffuser has its streams.
-        batch: items per step, by task or by the modality that is generated.
+        data_streams, context_streams: options by modality; a stage uses those that its flows need.
+        mixture: by task, its share of the steps, or its weight in a `joint` step; see `Mixture`. Tasks that are not in
+            the stage are ignored; a task with 0 is not trained, but the diffuser has its streams.
+        batch: items per step, by task or by generated modality.
         prediction: what the network predicts, `epsilon` (the paper), `v_prediction` or `sample`.
         dropout: share of items whose context is replaced with the task's null context; one for all contexts, or by
-            modality (0 where left out).
+            modality (default 0).
         lr, weight_decay: of the optimizer.
-        muon_lr: learning rate of Muon for the matrices; None leaves them to the other optimizer.
-        not_muon: parts of names of matrices that the other optimizer takes all the same.
+        muon_lr: learning rate of Muon for matrices; None: use `optimizer` for them, too.
+        not_muon: substrings of the names of matrices that `optimizer` updates all the same.
         optimizer: a key of `OPTIMIZERS`.
-        flows: tasks to train, of any flow and with any number of contexts, in place of those of the stage; the diffuser
-            has the streams that these need.
-        joint: whether every step trains all flows, or each step a single one.
+        flows: tasks to train instead of those of the stage, with any number of contexts; the diffuser has the streams
+            that they need.
+        joint: whether every step trains all flows, or a single one.
         multipliers, multiply: see `Multipliers`.
-        new_contexts: how context streams begin that the stage before lacks, see `promote`.
+        new_contexts: initialisation of context streams that the previous stage lacks, see `promote`.
         min_snr, zero_terminal_snr, noise_offset: see `Denoising`.
-        lora: adapters to train in place of the weights.
-        loss_weights: what a flow's loss is multiplied by in training, by task or by the modality that is generated.
-        noises: at how many noise levels each item of a batch is seen, by task or by the modality that is generated; 1
-            where left out. Its context's keys and values are computed once, which for texts is most of the work.
-        lowest_timestep: likewise, from which timestep on noise levels are trained; 0 where left out. High ones alone
-            teach soonest what a context means; end with all.
-        high_noise: likewise, the share of items whose noise levels are drawn from the upper half alone; 0 where left
-            out. What a context means is learnt there.
+        lora: train adapters instead of the weights.
+        loss_weights: factor of a flow's loss, by task or by generated modality.
+        noises: number of noise levels per item of a batch, by task or by generated modality; default 1. Keys and values
+            of its context are computed once, which is most of the work for texts.
+        lowest_timestep: lowest timestep to train, by task or by generated modality; default 0. High noise levels teach
+            the meaning of a context fastest; finish with all of them.
+        high_noise: share of items that draw their noise levels from the upper half only, by task or by generated
+            modality; default 0.
 
     Raises:
-        ValueError: a name is unknown, a number is out of range, or a flow would have nothing left to train.
+        ValueError: an unknown name, a number out of range, or a flow without trainable weights.
     """
 
     stage: str
@@ -102,9 +102,9 @@ class DiffuserSettings:
         if self.stage not in STAGES:
             raise ValueError(f"stage is {shown(self.stage)}; allowed: {', '.join(STAGES)}")
         if unknown := [name for name in self.flows or () if name not in TASKS]:
-            raise ValueError(f"there is no flow {', '.join(unknown)}; allowed: {', '.join(TASKS)}")
+            raise ValueError(f"unknown flow {', '.join(unknown)}; allowed: {', '.join(TASKS)}")
         if missing := [task.name for task in self.tasks if task.name not in self.mixture]:
-            raise ValueError(f"mixture has {dict(self.mixture)}, and nothing for {', '.join(missing)}")
+            raise ValueError(f"mixture has {dict(self.mixture)}, but no weight for {', '.join(missing)}")
         rates = self.dropout.values() if isinstance(self.dropout, Mapping) else [self.dropout]
         if not all(0 <= rate <= 1 for rate in rates):
             raise ValueError(f"dropout is {self.dropout}; it must be from 0 to 1")
@@ -117,9 +117,9 @@ class DiffuserSettings:
             used = {"global", f"data.{task.flow.data}", *(f"context.{c}" for c in task.flow.contexts)}
             if used.isdisjoint(learning):
                 raise ValueError(
-                    f"{task.name} has nothing left to train: of {', '.join(streams)} only {learning} learn"
+                    f"{task.name} has no trainable weights: of {', '.join(streams)}, only {learning} are trained"
                 )
-        most = self.denoising.levels  # (which checks itself)
+        most = self.denoising.levels  # (checks its own settings)
         check_by_flow("noises", self.noises, 1, most)
         check_by_flow("lowest_timestep", self.lowest_timestep, 0, most - 1)
         check_by_flow("high_noise", self.high_noise, 0, 1, whole=False)
@@ -130,12 +130,12 @@ class DiffuserSettings:
 
     @property
     def data(self) -> list[str]:
-        """Modalities that this stage generates."""
+        """Modalities that these settings generate."""
         return [m for m in self.data_streams if any(m == task.flow.data for task in self.tasks)]
 
     @property
     def contexts(self) -> list[str]:
-        """Modalities that guide in this stage."""
+        """Modalities that these settings use as contexts."""
         return [m for m in self.context_streams if any(m in task.flow.contexts for task in self.tasks)]
 
     @property
@@ -154,7 +154,7 @@ class DiffuserSettings:
 
     @property
     def freezes(self) -> bool:
-        """Whether some weights stay as they are."""
+        """Whether some weights are frozen."""
         return self.lora is not None or 0 in self.learning.of(["global", *self.streams]).values()
 
     @property
@@ -162,23 +162,23 @@ class DiffuserSettings:
         return Denoising(self.prediction, self.min_snr, self.zero_terminal_snr, self.noise_offset)
 
     def noises_of(self, task: Task) -> int:
-        """At how many noise levels a batch of the task has each item."""
+        """Number of noise levels per item of the task."""
         return by_flow(self.noises, task, 1)
 
     def lowest_of(self, task: Task) -> int:
-        """The lowest timestep that the task is trained at."""
+        """Lowest timestep of the task."""
         return by_flow(self.lowest_timestep, task, 0)
 
     def high_of(self, task: Task) -> float:
-        """The share of the task's items that have noise levels of the upper half alone."""
+        """Share of the task's items that draw from the upper half of noise levels only."""
         return by_flow(self.high_noise, task, 0.0)
 
     def dropped(self, context: str) -> float:
-        """The dropout of a context."""
+        """Dropout rate of a context."""
         return self.dropout.get(context, 0.0) if isinstance(self.dropout, Mapping) else self.dropout
 
     def build(self) -> MultiFlowUNet:
-        """A fresh diffuser with the streams of this stage."""
+        """Build a new diffuser with the streams that the flows need."""
         return MultiFlowUNet(
             data_streams={m: dict(self.data_streams[m]) for m in self.data},
             context_streams={m: dict(self.context_streams[m]) for m in self.contexts},
@@ -188,17 +188,17 @@ class DiffuserSettings:
 
 @dataclass
 class DiffuserObjective(Objective[MultiFlowUNet]):
-    """Mean squared error to the noise, of one flow per step or of all jointly; contexts dropped for guidance.
+    """Mean squared error of the predicted noise, of one flow per step or of all jointly; contexts are dropped for CFG.
 
     Args:
-        options: what is trained, and how.
-        train_pairs: the items to train on.
+        options: settings.
+        train_pairs: the training items.
         held_out: items for the validation loss.
-        bank: codecs and context encoders; they stay as they are.
-        looks: per modality, raw values that the sample sheets start from.
-        start: a diffuser of an earlier stage whose streams this one takes over.
-        model: what else the pipelines made of it get, such as `styles` and `defaults`.
-        seen: items that are trained on, to be measured beside the held-out ones; none if left out.
+        bank: codecs and context encoders; frozen.
+        looks: raw values by modality, the inputs of sample sheets.
+        start: diffuser of an earlier stage whose streams are copied.
+        model: further arguments of the exported pipeline, such as `styles` and `defaults`.
+        seen: training items whose loss is measured beside the held-out one; None: not measured.
     """
 
     options: DiffuserSettings
@@ -224,7 +224,7 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
     def settings(self) -> dict[str, Any]:
         settings = asdict(self.options)
         for name in ("loss_weights", "noises", "lowest_timestep", "high_noise"):
-            if not settings[name]:  # so that runs begun before there were such settings can go on
+            if not settings[name]:  # so that runs of earlier versions, which lack these settings, can be resumed
                 del settings[name]
         return settings
 
@@ -235,7 +235,7 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         if self.options.lora is not None:
             add_lora(unet, self.options.lora)
         self.options.learning.freeze(unet)
-        return unet.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
+        return unet.to(memory_format=torch.channels_last)  # 20 % faster on a CPU
 
     def optimizers(self, module: MultiFlowUNet) -> list[torch.optim.Optimizer]:
         options = self.options
@@ -273,14 +273,15 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
     def _of(
         self, task: Task, pairs: Pairs, items: Tensor, generator: torch.Generator, weight: float | None = None
     ) -> Batch:
-        """Items with the noise levels and dropout of the settings; without a weight, to be measured, one level each."""
+        """A batch with the noise levels and dropout of the settings; without a weight, one for evaluation: one noise
+        level per item, no dropout."""
         options, measured = self.options, weight is None
         noises, lowest, high = 1, 0, 0.0
         if not measured:
             noises, lowest, high = options.noises_of(task), options.lowest_of(task), options.high_of(task)
         latent = pairs.latents[task.flow.data].draw(items, generator).repeat_interleave(noises, 0)
         contexts = []
-        for stream in task.flow.contexts:  # each is dropped by itself, so that the model learns to do without it
+        for stream in task.flow.contexts:  # dropped independently, so that the model learns every combination
             tokens = pairs.tokens[stream].draw(items, generator)
             dropout = 0.0 if measured else options.dropped(stream)
             dropped = torch.rand(len(items), 1, 1, generator=generator, device=self.device) < dropout
@@ -293,7 +294,7 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         return self.mixture.items(step)
 
     def pieces(self, batch: Sequence[Batch]) -> list[Sequence[Batch]]:
-        """One flow after the other, so that a joint step needs no more memory than a step of one flow."""
+        """One flow after another, so that a joint step needs no more memory than a step of one flow."""
         return [[one] for one in batch]
 
     def blocks(self, module: MultiFlowUNet) -> Iterator[nn.Module]:
@@ -302,7 +303,7 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
                 yield from blocks
 
     def loss(self, module: MultiFlowUNet, batch: Sequence[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum over the flows of the step; each one's loss alone, and its errors by noise level."""
+        """The weighted sum over the flows of a step, and for each flow its loss and its errors by noise level."""
         total: list[Tensor] = []
         parts: dict[str, Tensor] = {}
         for one in batch:
@@ -315,15 +316,15 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
 
     def _loss(self, module: MultiFlowUNet, batch: Batch) -> tuple[Tensor, Tensor]:
         def predict(noisy: Tensor) -> Tensor:
-            # A group norm whose weights learn, and nothing before it, crashes torch 2.13 on a CPU in the backward pass.
+            # A trainable group norm with only frozen layers before it crashes the backward pass of torch 2.13 on CPUs.
             noisy.requires_grad_(self.options.freezes)
             return module(noisy, batch.timestep, batch.contexts, data=batch.task.flow.data)
 
         return self.denoising.loss(predict, batch.latent, batch.noise, batch.timestep)
 
     def evaluate(self, module: MultiFlowUNet) -> dict[str, float]:
-        """Loss of each flow on held-out items, as a whole and by noise level, always with the same noise and
-        timesteps; and on items that are trained on, if there are some to be measured. What was read of shards, too."""
+        """Loss of each flow on held-out items, in total and by noise level, with fixed noise and timesteps; likewise on
+        `seen` training items, if any; and counts of streamed samples."""
         losses = self._losses(module, self.held_out)
         if self.seen is not None:
             losses |= {f"seen/{name}": loss for name, loss in self._losses(module, self.seen).items()}
@@ -346,20 +347,19 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         return losses
 
     def _measured(self, task: Task, pairs: Pairs) -> list[Tensor]:
-        """The first items, by the shape of their latents; where there are few, each several times, with as many
-        noises."""
+        """The first items, grouped by latent shape; small sets are repeated, with new noise each time."""
         count = min(max(pairs.count, FEWEST_MEASURED), MOST_MEASURED)
         items = torch.arange(count) % pairs.count
         parts = [items[torch.isin(items, alike)] for alike in pairs.latents[task.flow.data].alike]
         return [part.to(self.device) for part in parts if len(part)]
 
     def pipeline(self, module: MultiFlowUNet) -> VersatileDiffusionPipeline:
-        """`module` with its codecs and encoders, ready to generate."""
+        """Pipeline of `module` with its codecs and encoders."""
         return VersatileDiffusionPipeline(unet=module, bank=self.bank, scheduler=self.scheduler, **self.model)
 
     def sample_sheet(self, module: MultiFlowUNet, path: Path) -> dict[str, float]:
-        """What each task makes of held-out items, below (or beside) what it was given. Measured is how far the two
-        agree: their mean cosine, where the encoders of both have one space."""
+        """Write sheets with the outputs of each task for held-out inputs. Return the mean cosine similarity of inputs
+        and outputs, where their encoders share an embedding space."""
         agreement: dict[str, float] = {}
         pipe = self.pipeline(module)
         pipe.set_progress_bar_config(disable=True)
@@ -380,7 +380,7 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         return {f"{task.name}/agreement": float(cosines.mean())}
 
     def export(self, module: MultiFlowUNet, folder: Path) -> None:
-        """The pipeline; adapters also by themselves, in `lora/`."""
+        """Save the pipeline, with adapters merged; adapters also separately in `lora/`."""
         if self.options.lora is not None:
             save_lora(module, folder / "lora", self.options.lora.name)
             module = merge_loras(copy.deepcopy(module))

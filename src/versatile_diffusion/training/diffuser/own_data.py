@@ -1,4 +1,4 @@
-"""Fine-tuning of a whole pipeline on pictures with captions of one's own."""
+"""Fine-tuning of a complete pipeline on your own images with captions."""
 
 from __future__ import annotations
 
@@ -36,34 +36,35 @@ from versatile_diffusion.training.engine.config_file import read_changes
 from versatile_diffusion.training.engine.loop import LoopSettings
 
 LOOP = LoopSettings(steps=400, warmup=20, ema=0.99, eval_minutes=2, sample_minutes=4)
-"""Short: for a few hundred to a few thousand pictures."""
+"""A short run, for a few hundred to a few thousand images."""
 
 SHARES = {"text-to-image": 3, "image-variation": 1, "image-to-text": 2, "text-variation": 1}
 HELD_OUT, MOST_HELD_OUT = 20, 256
 ENCODED = "encoded"
-"""Where in a run's folder its set is, if the run encoded it."""
+"""Subfolder of a run with its encoded set, if the run encoded it."""
 
 
 @dataclass(frozen=True)
 class OwnData:
-    """How a model is trained further.
+    """Options of a fine-tuning run.
 
     Args:
-        flows: tasks to train; all that the model can do if left out.
-        only: groups and streams to train, or to give adapters; the others stay. All if left out (adapters: contexts).
-        lora: train adapters of this rank in place of the weights.
+        flows: tasks to train; default: all that the model supports.
+        only: groups and streams to train, or to add adapters to; the others are frozen. Default: all (adapters:
+            contexts).
+        lora: train adapters of this rank instead of the weights.
         lr: learning rate.
-        aspect: pictures keep their proportions up to this many to one, in batches of one shape; all of them are given
-            the codec's own shape if left out.
+        aspect: keep aspect ratios up to this one (longer to shorter side), in batches of one shape; default: resize all
+            images to the codec's size.
         batch: items per step of each flow.
-        encoding: of the captions, where it cannot be told from them.
-        stream: sets that are read while training in place of `data`, each with its weight (`SET@WEIGHT`): shards or
-            folders of pictures with captions, or encoded sets, here or on other machines.
-        window: samples of a stream that wait to be drawn in any order, for each batch of a step.
+        encoding: of the captions; detected by default.
+        stream: sets that are streamed while training instead of `data`, each with its weight (`SET@WEIGHT`): shards or
+            folders of images with captions, or encoded sets, local or remote.
+        window: size of a stream's shuffle buffer, for each batch of a step.
         paper: a key of `PAPER`: one of the paper's trainings, at the size of the model.
-        phase: of it, 1 or 2: at half the codec's size and at all of it.
-        warm_start: a checkpoint of Stable Diffusion v1 that the diffuser begins as, in place of the model's.
-        config: fields of `DiffuserSettings`, see `read_changes`; other options override them (see `change_settings`).
+        phase: 1 or 2: at half the codec's image size, then at full size.
+        warm_start: Stable Diffusion v1 checkpoint to initialise the diffuser from, instead of the model's.
+        config: fields of `DiffuserSettings`, see `read_changes`; other options take precedence (see `change_settings`).
     """
 
     flows: Sequence[str] | None = None
@@ -84,7 +85,7 @@ class OwnData:
         if self.paper is not None and self.paper not in PAPER:
             raise ValueError(unknown("settings of the paper", self.paper, PAPER))
         if self.warm_start is not None and self.paper is None:
-            raise ValueError(f"a warm start goes with the paper's settings: {', '.join(PAPER)}")
+            raise ValueError(f"a warm start needs one of the paper's settings: {', '.join(PAPER)}")
 
     @property
     def streams(self) -> StreamSettings | None:
@@ -94,27 +95,26 @@ class OwnData:
 def own_data(
     model: str, data: Path | None, out: Path, device: torch.device, **options: Any
 ) -> tuple[DiffuserObjective, LoopSettings]:
-    """All flows of a model, trained further.
+    """Set up fine-tuning of all flows of a model.
 
     Args:
-        model: name of a shipped model, a folder, a checkpoint or a hub id; its codecs and context encoders stay.
-        data: pictures with captions (see `open_source`), which are encoded into `out/encoded`; or a folder that
-            `versatile data encode` wrote with this model. One item in twenty is held out, by its name. None with
-            `stream`.
+        model: name of a shipped model, a folder, a checkpoint or a hub id; its codecs and context encoders are frozen.
+        data: images with captions (see `open_source`), which are encoded into `out/encoded`; or a folder that
+            `versatile data encode` wrote with this model. One item in twenty is held out, by name. None with `stream`.
         out: folder of the run.
-        device: where to train.
+        device: to train on.
         options: fields of `OwnData`.
 
     Raises:
-        ValueError: no such model or data, fewer than two items, a set of another model, or settings that do not fit.
+        ValueError: no such model or data, fewer than two items, a set of another model, or incompatible settings.
     """
     given = OwnData(**options)
     if (data is None) == (not given.stream):
-        raise ValueError("give either data or sets to stream")
+        raise ValueError("pass either data or sets to stream")
     names = [str(data)] if given.streams is None else [name for name, _ in given.streams.sets]
     raw = [name for name in names if not is_encoded(name)]
     for name in raw:
-        open_source(name, given.encoding)  # refused before a model is loaded
+        open_source(name, given.encoding)  # fail before a model is loaded
     pipe = VersatileDiffusionPipeline.from_pretrained(model, on_use=False)
     settings, earlier, loop = _begin(pipe, given)
     bank = pipe.bank.to(device).eval()
@@ -146,7 +146,7 @@ def own_data(
 
 
 def _begin(pipe: VersatileDiffusionPipeline, given: OwnData) -> tuple[DiffuserSettings, MultiFlowUNet, LoopSettings]:
-    """The settings that a model trains with, the diffuser that it begins as, and how long."""
+    """The diffuser settings, the initial diffuser, and the loop settings."""
     base, earlier, loop = None, pipe.unet, LOOP
     if given.paper is not None:
         run = PAPER[given.paper]
@@ -163,14 +163,14 @@ def _begin(pipe: VersatileDiffusionPipeline, given: OwnData) -> tuple[DiffuserSe
 
 
 def _half(pipe: VersatileDiffusionPipeline) -> Shape:
-    """Half the size of the model's images: where it is the published one, 256 pixels."""
+    """Half the size of the model's images: 256 pixels for the published model."""
     codec = next(codec for name, codec in pipe.bank.codecs.items() if MODALITIES[name].size)
     side = codec.fit(Image.new("RGB", (1, 1))).width // 2
     return side, side
 
 
 def describe_counts(encoded: EncodedSet) -> str:
-    """How many items there are, and what was skipped and why."""
+    """Summary of a set: number of items, and what was skipped and why."""
     report = Report(**encoded.index["report"])
     outdated = f"; {encoded.outdated}" if encoded.outdated else ""
     return f"{len(encoded)} items ({report}{report.hint}){outdated}"
@@ -185,8 +185,8 @@ def change_settings(
     batch: int | None = None,
     config: Mapping[str, Any] = MappingProxyType({}),
 ) -> DiffuserSettings:
-    """The settings with the changes that `own_data` takes. What a file says and an option does not speak of stays:
-    `lora` leaves an adapter's targets, alpha and name, `only` the multipliers of what is trained."""
+    """Settings with the changes that `own_data` accepts. Options override only what they name: `lora` keeps targets,
+    alpha and name of an adapter from `config`; `only` keeps the multipliers of what is trained."""
     changes = read_changes(options, config) | ({} if lr is None else {"lr": lr})
     if flows is not None:
         if unknown := [name for name in flows if name not in options.mixture]:
@@ -209,17 +209,18 @@ def change_settings(
 
 
 def buckets_of(pipe: VersatileDiffusionPipeline, widest: float) -> Buckets:
-    """Shapes that the codec and the levels of the diffuser can make, around the model's own size.
+    """Buckets of shapes that codec and diffuser support, with about the area of the model's images.
 
     Args:
-        widest: the longer side over the shorter one, at most.
+        pipe: the model.
+        widest: maximum ratio of the longer side to the shorter one.
 
     Raises:
-        ValueError: the model makes no pictures.
+        ValueError: the model does not generate images.
     """
     sized = [codec for name, codec in pipe.bank.codecs.items() if MODALITIES[name].size]
     if not sized:
-        raise ValueError(f"{pipe.model_name} makes no pictures that could have shapes")
+        raise ValueError(f"{pipe.model_name} does not generate images, so it has no aspect ratios")
     side = sized[0].fit(Image.new("RGB", (1, 1))).width
     *_, cells = sized[0].latent_shape()
     return Buckets.of(side, side // cells * 2 ** sum(stage.kind == "down" for stage in pipe.unet.plan), widest)
@@ -228,15 +229,15 @@ def buckets_of(pipe: VersatileDiffusionPipeline, widest: float) -> Buckets:
 def encoded_set(
     data: Path, bank: ModalityBank, out: Path, buckets: Buckets | None = None, encoding: str | None = None
 ) -> EncodedSet:
-    """The set in `data` if it is encoded; else its pictures and captions, encoded into `out` (once).
+    """The set in `data` if it is encoded; else encode its images and captions into `out` (once).
 
     Raises:
-        ValueError: another model encoded it, or it is encoded and shapes are asked for.
+        ValueError: encoded by another model, or encoded already and `buckets` given.
     """
     if (data / INDEX).is_file():
         if buckets is not None:
             raise ValueError(
-                f"{data} is encoded, and its shapes are settled; `versatile data encode --aspect` keeps them"
+                f"{data} is already encoded with fixed shapes; `versatile data encode --aspect` keeps aspect ratios"
             )
         encoded = EncodedSet.open(data)
     else:
@@ -255,13 +256,13 @@ def encoded_set(
 
 
 def split(encoded: EncodedSet, bank: ModalityBank, device: torch.device) -> tuple[Pairs, Pairs]:
-    """Items to train on, and those held out.
+    """Split a set into training and held-out items.
 
     Raises:
-        ValueError: there are fewer than two.
+        ValueError: fewer than two items.
     """
     if len(encoded) < 2:
-        raise ValueError(f"{encoded.folder} has {len(encoded)} item; training needs two or more, one to be held out")
+        raise ValueError(f"{encoded.folder} has {len(encoded)} item; training needs at least two, one of them held out")
     pairs = Pairs(
         len(encoded),
         {m: encoded.rows(LATENTS, m, device) for m in bank.codecs},
@@ -272,21 +273,21 @@ def split(encoded: EncodedSet, bank: ModalityBank, device: torch.device) -> tupl
 
 
 def held_out_of(keys: Sequence[str]) -> set[int]:
-    """Numbers of the items that are not trained on: a twentieth (at least one, at most 256), by the items' names."""
+    """Indices of the held-out items: one in twenty (at least 1, at most 256), by name."""
     count = min(max(1, len(keys) // HELD_OUT), MOST_HELD_OUT)
     return set(sorted(range(len(keys)), key=lambda item: rank(keys[item]))[:count])
 
 
 def settings_of(pipe: VersatileDiffusionPipeline) -> DiffuserSettings:
-    """Settings that train all flows of a pipeline, with the objective that it was trained with.
+    """Settings to train all flows of a pipeline with the prediction target that it was trained with.
 
     Raises:
-        ValueError: it has none of the flows that are trained.
+        ValueError: it has no flow with a single context.
     """
     able = single_flows()
     flows = tuple(name for name, task in able.items() if pipe.can(task.flow))
     if not flows:
-        raise ValueError(f"{pipe.model_name} has none of the flows {', '.join(able)}")
+        raise ValueError(f"{pipe.model_name} supports none of the flows {', '.join(able)}")
     config = {name: value for name, value in pipe.unet.config.items() if not name.startswith("_")}
     scheduler = pipe.scheduler.config
     return DiffuserSettings(

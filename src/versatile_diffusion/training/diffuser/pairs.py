@@ -1,4 +1,4 @@
-"""What the diffuser is trained on: items that exist in several modalities, as latents and as context tokens."""
+"""Training items of the diffuser in several modalities, as latents and as context tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Values = Mapping[str, Sequence[Sequence[Any]]]
 
 @dataclass(frozen=True)
 class EncodedValues:
-    """One raw value per item, encoded once: (N, ...) latents or tokens, kept in half precision."""
+    """One raw value per item, encoded once: latents or tokens (N, ...) in half precision."""
 
     rows: Tensor
 
@@ -40,7 +40,7 @@ class EncodedValues:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Several raw values per item: one is drawn each time, and encoded then."""
+    """Several raw values per item: one is drawn and encoded each time."""
 
     values: Sequence[Sequence[Any]]
     encode: Any
@@ -62,9 +62,9 @@ class Choices:
     """Several raw values per item, all encoded once: one is drawn each time.
 
     Args:
-        rows: (V, ...), of the different values, in half precision.
-        which: (N, most), numbers of the rows of each item; what is beyond its count says nothing.
-        counts: (N,), how many rows each item has.
+        rows: (V, ...), one for each distinct value, in half precision.
+        which: (N, most), row indices of each item, padded.
+        counts: (N,), number of rows of each item.
     """
 
     rows: Tensor
@@ -82,7 +82,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Picked:
-    """Several rows per item, at hand: one is drawn each time."""
+    """Several encoded rows per item, in memory: one is drawn each time."""
 
     rows: Sequence[Sequence[Tensor]]
     device: torch.device
@@ -104,15 +104,15 @@ class Side(Protocol):
 
     @property
     def alike(self) -> list[Tensor]:
-        """The numbers of the items that may be drawn together, since what they give has one shape; shape by shape."""
+        """Item indices grouped by shape; items of a group can be drawn together."""
 
     def draw(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, ...) for item numbers (B,), all of one shape."""
+        """Draw (B, ...) for item indices (B,) of one shape."""
 
 
 @dataclass(frozen=True)
 class Only:
-    """Some of the items of another side, numbered anew."""
+    """A subset of another side's items, renumbered."""
 
     side: Side
     items: Tensor
@@ -128,14 +128,14 @@ class Only:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Items in several modalities. `latents[m]` and `tokens[m]` give (B, ...) for item numbers (B,)."""
+    """Items in several modalities. `latents[m]` and `tokens[m]` give (B, ...) for item indices (B,)."""
 
     count: int
     latents: Mapping[str, Side]
     tokens: Mapping[str, Side]
 
     def only(self, items: Sequence[int]) -> Pairs:
-        """Some of the items, in the order given."""
+        """A subset of the items, in the given order."""
         numbers = torch.tensor(items)
         latents, tokens = ({m: Only(s, numbers) for m, s in sides.items()} for sides in (self.latents, self.tokens))
         return Pairs(len(items), latents, tokens)
@@ -148,15 +148,15 @@ class Pairs:
         count: int,
         generator: torch.Generator,
     ) -> Iterator[tuple[Pairs, Tensor]]:
-        """For each task of a step what its batch is drawn from, and the numbers of its items there: drawn at random,
-        all of one shape; a shape is drawn as often as there are items of it.
+        """Yield the items and random indices of the batch for each task of a step. A batch has one shape, which is
+        drawn with the probability of its share of items.
 
         Args:
-            wanted: the tasks of a step and the sizes of their batches.
-            step: which one.
-            number: of its batches, which one.
-            count: how many those are.
-            generator: of all chance.
+            wanted: the tasks and batch sizes of a step.
+            step: index of the step.
+            number: index of the batch in the step.
+            count: number of batches in the step.
+            generator: source of randomness.
         """
         for task, size in wanted(step):
             alike, which = self.latents[task.flow.data].alike, 0
@@ -170,25 +170,24 @@ class Pairs:
     def encode(
         cls, guiding: Values, generated: Values, bank: ModalityBank, cache: Path | None = None, ahead: bool = False
     ) -> Pairs:
-        """Items from raw values.
+        """Encode items from raw values.
 
-        A modality with one value per item is encoded here, once, and the result kept in the folder `cache` under a
-        name that depends on the values and the weights; one with several is encoded as it is drawn.
+        A modality with one value per item is encoded once, and cached in the folder `cache` under a name that depends
+        on the values and the weights; a modality with several values per item is encoded when drawn.
 
         Args:
-            guiding: per modality, for each item the raw values that say the same of it; they become context tokens.
-            generated: likewise; they become latents.
-            bank: what encodes.
-            cache: a folder.
-            ahead: whether several values of an item are encoded here, too, each once. That pays in runs which draw
-                them more often than there are of them.
+            guiding: by modality, the alternative raw values of each item that become context tokens.
+            generated: likewise, the values that become latents.
+            bank: codecs and encoders.
+            cache: folder for encoded values.
+            ahead: encode several values per item once as well, which pays if each is drawn more than once.
 
         Raises:
             ValueError: the modalities have different numbers of items.
         """
         counts = {len(items) for values in (guiding, generated) for items in values.values()}
         if len(counts) != 1:
-            raise ValueError(f"every modality needs the same number of items; given are {sorted(counts)}")
+            raise ValueError(f"every modality needs the same number of items; got {sorted(counts)}")
         latents = {m: _side(items, bank.codecs[m], f"latents-{m}", cache, ahead) for m, items in generated.items()}
         tokens = {m: _side(items, bank.encoders[m], f"tokens-{m}", cache, ahead) for m, items in guiding.items()}
         return cls(counts.pop(), latents, tokens)
@@ -233,7 +232,7 @@ def _digest(values: Sequence[Any], part: Any) -> str:
 
 
 def null_tokens(task: Task, bank: ModalityBank, stream: str | None = None) -> Tensor:
-    """The null context (1, L, D) of a context of a task (of its only one); zeros are broadcast over the tokens."""
+    """The null context (1, L, D) of a task's context (default: its only one); zeros are broadcast over the tokens."""
     if stream is None:
         (stream,) = task.flow.contexts
     kind = task.null.get(stream, ZEROS)

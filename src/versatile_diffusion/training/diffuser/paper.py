@@ -1,4 +1,4 @@
-"""The paper's three trainings at full size (section 4.1): basic, dual-context, official, each from the one before."""
+"""The paper's three trainings at full size (section 4.1): basic, dual-context, official, each from the previous one."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from versatile_diffusion.training.diffuser.objective import DiffuserSettings
 from versatile_diffusion.training.engine.config import LoopSettings
 
 WIDTHS = ("channels", "width")
-"""Options of a data stream that say how wide its latents are."""
+"""Options of a data stream that set the number of latent channels."""
 INHERITED = 0.1
-"""How fast a layer with trained weights learns beside a fresh one; the paper publishes no value. It is the choice of
-the fine-tuning settings of this project, too."""
+"""Learning-rate multiplier of pretrained layers relative to new ones. The paper publishes no value; the fine-tuning
+settings of this project use the same."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training at one size.
+    """A phase of a training at one image size.
 
     Args:
         side: of the images in pixels.
-        samples: how many are seen, over all flows.
+        samples: number of samples over all flows.
     """
 
     side: int
@@ -46,12 +46,12 @@ class PaperRun:
 
     Args:
         stage: a key of `STAGES`.
-        batch: samples per update, shared out evenly among the flows.
+        batch: samples per update, divided evenly among the flows.
         lr: learning rate.
-        start: what it begins with.
-        inherited: groups and streams that begin with trained weights.
+        start: the initial checkpoint.
+        inherited: groups and streams that start from pretrained weights.
         phases: in order.
-        size: the diffuser, in the words of the published configuration; the full one by default.
+        size: overrides of the published configuration; default: full size.
     """
 
     stage: str
@@ -68,11 +68,11 @@ class PaperRun:
 
     @property
     def steps(self) -> int:
-        """Updates of all phases."""
+        """Number of updates over all phases."""
         return sum(-(-phase.samples // self.batch) for phase in self.phases)
 
     def settings(self) -> DiffuserSettings:
-        """What the training engine is given: every update sums the losses of all flows (section 3.4)."""
+        """Settings of the training engine: every update sums the losses of all flows (section 3.4)."""
         options = diffuser_config({**FULL_SIZE, **dict(self.size)})
         data, contexts = options.pop("data_streams"), options.pop("context_streams")
         each = max(1, self.batch // len(self.flows))
@@ -91,11 +91,10 @@ class PaperRun:
 
 
 def settings_for(run: PaperRun, earlier: MultiFlowUNet, bank: ModalityBank) -> DiffuserSettings:
-    """The settings of a training at the size of the diffuser that it begins as; streams that this one lacks fit the
-    codecs and encoders.
+    """Settings of a training at the size of its initial diffuser; streams that it lacks match the codecs and encoders.
 
     Raises:
-        ValueError: there is none of a modality that is trained.
+        ValueError: the bank has no codec or encoder for a modality to train.
     """
     options = run.settings()
     for kind, needed, there in (("codec", options.data, bank.codecs), ("encoder", options.contexts, bank.encoders)):
@@ -126,7 +125,7 @@ def _token_width(bank: ModalityBank, name: str) -> int:
 
 
 def loop_of(run: PaperRun, phase: int) -> LoopSettings:
-    """How long a phase (1 or 2) is. The paper names neither warm-up nor averaging; these are ours."""
+    """Loop settings of a phase (1 or 2). The paper does not specify warm-up or EMA; these values are ours."""
     steps = -(-run.phases[phase - 1].samples // run.batch)
     return LoopSettings(
         steps=steps,
@@ -140,15 +139,14 @@ def loop_of(run: PaperRun, phase: int) -> LoopSettings:
 
 
 def multipliers(run: PaperRun, mode: str = "update") -> dict[str, float]:
-    """How fast each group and stream learns, "based on the number of gradient accumulations and the model
-    initialisations" (paper, section 3.2, which gives no numbers). docs/guides/scale.md derives it.
+    """Learning-rate multipliers of each group and stream, "based on the number of gradient accumulations and the model
+    initialisations" (paper section 3.2, which gives no numbers). docs/guides/scale.md derives them.
 
     Args:
         run: the training.
-        mode: `"gradient"`: a layer that k of the flows pass adds up k gradients, so each is divided by k, which makes
-            the sum as large as that of a layer of one flow. `"update"`: the optimizer's update does not depend on the
-            size of the gradient, so k does not matter. In both, what begins with trained weights learns `INHERITED`
-            times as fast as what is fresh.
+        mode: `"gradient"`: a layer that k flows use sums k gradients, so its multiplier is divided by k, which gives
+            the magnitude of a layer of one flow. `"update"`: the optimizer's update does not depend on the gradient's
+            magnitude, so k does not matter. In both, pretrained layers learn at `INHERITED` times the rate of new ones.
     """
     return {
         stream: (INHERITED if stream in run.inherited else 1.0) / (count if mode == "gradient" else 1)
@@ -157,7 +155,7 @@ def multipliers(run: PaperRun, mode: str = "update") -> dict[str, float]:
 
 
 def accumulations(flows: tuple[str, ...]) -> Mapping[str, int]:
-    """How many flows pass each group and stream."""
+    """Number of flows that use each group and stream."""
     counts = {"global": len(flows)}
     for flow in (TASKS[name].flow for name in flows):
         for stream in (f"data.{flow.data}", *(f"context.{context}" for context in flow.contexts)):
@@ -172,4 +170,4 @@ PAPER: Mapping[str, PaperRun] = {
         "official", 512, 5e-5, "dual-context", ("global", "data.image", "context.image", "context.text")
     ),
 }
-"""Learning rates, batches and samples are second-hand, from a public review of the paper."""
+"""Learning rates, batch sizes and sample counts are second-hand, from a public review of the paper."""

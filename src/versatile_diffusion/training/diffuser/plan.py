@@ -1,6 +1,6 @@
-"""What a training takes, before anything is built: parameters, memory, operations, days, bytes of data.
+"""Resource estimates of a training, before anything is built: parameters, memory, FLOPs, days, bytes of data.
 
-Everything is counted on the meta device, on the network that would be trained; only the constants below are assumed.
+Everything is counted on the meta device with the network to be trained; only the constants below are assumptions.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ STATE_BYTES = {"weights": 4, "gradients": 4, "AdamW": 8, "averaged model": 4}
 """Bytes per parameter, in float32."""
 
 BACKWARD = 2.0
-"""Operations of the backward pass, as a multiple of those of the forward pass."""
+"""FLOPs of the backward pass, as a multiple of the forward pass."""
 
 TOKENS = {"text": 77, "image": 257}
 FACTOR = 8
-"""Pixels of an image along one cell of its latent."""
+"""Downscaling factor of the image codec."""
 
 TRANSFORMERS = {
     "text tokens": (123_700_000, 77),
     "image tokens": (304_000_000, 257),
     "text latent": (109_500_000, 79),
 }
-"""Parameters and positions of the frozen transformers: CLIP's two halves, and BERT. Each position takes two operations
+"""Parameters and sequence length of the frozen transformers: CLIP's two encoders, and BERT. A position takes two FLOPs
 per parameter."""
 
 AUTOENCODER = {
@@ -48,20 +48,20 @@ AUTOENCODER = {
 """diffusers' arguments of the image autoencoder."""
 
 IMAGE_BYTES = {256: 25_000, 512: 75_000}
-"""A JPEG file resized to that side, about."""
+"""Approximate size of a JPEG file by image size."""
 
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Machine:
-    """GPUs, as many as there are.
+    """The GPUs to train on.
 
     Args:
-        gpus: in all.
-        per_node: on one machine.
-        tflops: peak of dense bfloat16 products, in 10^12 operations per second; 989 is an H100's.
-        mfu: share of it that the training reaches.
+        gpus: total number.
+        per_node: number per machine.
+        tflops: peak dense bfloat16 TFLOP/s; 989 for an H100.
+        mfu: model FLOPs utilisation, the share of the peak that training reaches.
     """
 
     gpus: int = 8
@@ -78,25 +78,25 @@ class Machine:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What one of the paper's trainings takes on some GPUs."""
+    """Resources that one of the paper's trainings needs on given GPUs."""
 
     run: PaperRun
     machine: Machine
 
     @cached_property
     def unet(self) -> MultiFlowUNet:
-        """The network, without numbers."""
+        """The network on the meta device."""
         with torch.device("meta"):
             return self.run.settings().build()
 
     @cached_property
     def parameters(self) -> dict[str, int]:
-        """By group and stream."""
+        """Number of parameters by group and stream."""
         return parameter_counts(self.unet)
 
     @cached_property
     def forward_flops(self) -> dict[str, dict[int, float]]:
-        """Operations of the forward pass for one sample, by flow and side."""
+        """FLOPs of the forward pass for one sample, by flow and image size."""
         return {
             name: {side: _flops(self.unet, name, side) for side in (phase.side for phase in self.run.phases)}
             for name in self.run.flows
@@ -104,13 +104,13 @@ class TrainingPlan:
 
     @cached_property
     def activations(self) -> int:
-        """Bytes that the backward pass needs of one sample, at the largest side and for the flow that needs most: in
-        bfloat16, half of what is kept in float32."""
+        """Bytes of activations for one sample at the largest image size, for the flow that needs most: in bfloat16,
+        half of those kept in float32."""
         side = max(phase.side for phase in self.run.phases)
         return max(_kept_bytes(self.unet, name, side) for name in self.run.flows) // 2
 
     def memory(self) -> dict[str, int]:
-        """Bytes on each GPU by the way of spreading the model, with one sample at a time."""
+        """Bytes on each GPU by sharding strategy, with one sample at a time."""
         state = sum(STATE_BYTES.values()) * sum(self.parameters.values())
         groups = parameter_groups(self.unet).values()
         gathered = 4 * max(parameter.numel() for members in groups for _, parameter in members) * 8
@@ -120,12 +120,12 @@ class TrainingPlan:
         }
 
     def flops(self, phase: Phase) -> float:
-        """Operations of a phase, all flows alike often, on samples that are encoded ahead."""
+        """FLOPs of a phase with equal shares of the flows, on precomputed latents and tokens."""
         mean = sum(by_side[phase.side] for by_side in self.forward_flops.values()) / len(self.run.flows)
         return (1 + BACKWARD) * mean * phase.samples
 
     def encoding_flops(self, phase: Phase) -> float:
-        """Operations of the frozen codecs and encoders for a phase whose samples are not encoded ahead."""
+        """FLOPs of the frozen codecs and encoders in a phase without precomputed latents and tokens."""
         each = {name: 2.0 * size * positions for name, (size, positions) in TRANSFORMERS.items()}
         each["image latent"] = _encoder_flops(phase.side)
         total = 0.0
@@ -134,15 +134,15 @@ class TrainingPlan:
         return total / len(self.run.flows) * phase.samples
 
     def gpu_hours(self, flops: float) -> float:
-        """Hours of one GPU."""
+        """GPU hours."""
         return flops / (self.machine.tflops * 1e12 * self.machine.mfu) / 3600
 
     def days(self, flops: float) -> float:
-        """Days of all GPUs together."""
+        """Days on all GPUs."""
         return self.gpu_hours(flops) / 24 / self.machine.gpus
 
     def cached_bytes(self, phase: Phase) -> dict[str, int]:
-        """Bytes of one sample: as a file, and encoded ahead (half precision)."""
+        """Bytes of one sample: as a file, and encoded in half precision."""
         return {
             "image file": IMAGE_BYTES.get(phase.side, phase.side**2 // 3),
             "image latent": 2 * 4 * (phase.side // FACTOR) ** 2,
@@ -190,9 +190,9 @@ class TrainingPlan:
             yield f"  {stream:14} {count:>14,} parameters, multiplier {factors[stream]:g}"
         yield f"  {'all':14} {sum(self.parameters.values()):>14,} parameters"
         for flow, by_side in self.forward_flops.items():
-            told = ", ".join(f"{flops / 1e12:.3f} TFLOP at {side}" for side, flops in by_side.items())
-            yield f"  {flow:16} {told} (forward, one sample)"
-        state = "one sample at a time, weights, gradients, AdamW and averaged model in float32"
+            costs = ", ".join(f"{flops / 1e12:.3f} TFLOP at {side}" for side, flops in by_side.items())
+            yield f"  {flow:16} {costs} (forward, one sample)"
+        state = "batch size 1; weights, gradients, AdamW and EMA in float32"
         yield f"  memory per GPU ({state}):"
         for way, size in self.memory().items():
             yield f"    {way:5} {size / GIB:7.1f} GiB"
@@ -201,18 +201,18 @@ class TrainingPlan:
             trained, encoded, sizes = self.flops(phase), self.encoding_flops(phase), self.cached_bytes(phase)
             cache = sum(size for name, size in sizes.items() if name != "image file")
             yield (
-                f"    {phase.samples / 1e6:g} M samples at {phase.side}: {trained:.2e} operations, "
-                f"{self.gpu_hours(trained):,.0f} GPU hours, {self.days(trained):.2g} days; encoding on the way adds "
+                f"    {phase.samples / 1e6:g} M samples at {phase.side}: {trained:.2e} FLOP, "
+                f"{self.gpu_hours(trained):,.0f} GPU hours, {self.days(trained):.2g} days; encoding online adds "
                 f"{self.gpu_hours(encoded):,.0f} GPU hours"
             )
             yield (
                 f"      {phase.samples * sizes['image file'] / 1e12:.1f} TB of files, "
-                f"{phase.samples * cache / 1e12:.1f} TB if all is encoded ahead"
+                f"{phase.samples * cache / 1e12:.1f} TB of precomputed latents and tokens"
             )
 
 
 def _one(name: str, side: int, unet: MultiFlowUNet) -> tuple[torch.Tensor, torch.Tensor, list[Context], str]:
-    """A latent, a timestep and the contexts of one sample, without numbers."""
+    """A latent, a timestep and the contexts of one sample, on the meta device."""
     flow = TASKS[name].flow
     shapes = {"image": (4, side // FACTOR, side // FACTOR), "text": (768,)}
     latent = torch.empty(1, *shapes[flow.data], device="meta")
@@ -231,7 +231,7 @@ def _flops(unet: MultiFlowUNet, name: str, side: int) -> float:
 
 
 def _encoder_flops(side: int) -> float:
-    """Of the image autoencoder's encoder for one image."""
+    """FLOPs of the image encoder for one image."""
     with torch.device("meta"), torch.no_grad():
         encoder, image = AutoencoderKL(**AUTOENCODER).encoder, torch.empty(1, 3, side, side)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -240,7 +240,7 @@ def _encoder_flops(side: int) -> float:
 
 
 def _kept_bytes(unet: MultiFlowUNet, name: str, side: int) -> int:
-    """Bytes of the tensors that autograd keeps for the backward pass, weights left out, each storage once."""
+    """Bytes of the tensors that autograd keeps for the backward pass, without weights, each storage once."""
     weights = {parameter.untyped_storage()._cdata for parameter in unet.parameters()}
     kept: dict[int, torch.Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""A later diffuser that begins as an earlier one: the next of the paper's settings (section 4.1), or a deeper one."""
+"""Initialise a diffuser from an earlier one: the next of the paper's settings (section 4.1), or a deeper one."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ NEW_CONTEXTS = ("fresh", "copied")
 
 
 def promote(unet: MultiFlowUNet, earlier: MultiFlowUNet, new_contexts: str = "copied") -> list[str]:
-    """Makes `unet` begin as `earlier`: the flows that both have give the same outputs, bit for bit.
+    """Initialise `unet` from `earlier`: the flows that both have produce the same outputs, bit for bit.
 
     Args:
         unet: of the later stage.
-        earlier: of the stage before; or of none, such as one warm-started from Stable Diffusion.
-        new_contexts: context streams that `earlier` lacks begin as `copied` from one that it has, where all shapes
-            agree (contexts share their form: paper section 3.2), or stay `fresh`. New data streams stay fresh.
+        earlier: of the previous stage, or one warm-started from Stable Diffusion.
+        new_contexts: context streams that `earlier` lacks are `copied` from one with the same shapes, if any (context
+            streams share their structure: paper section 3.2), or stay `fresh`. New data streams stay fresh.
 
     Returns:
-        The new streams, and what each began as.
+        The new streams, and how each was initialised.
 
     Raises:
-        ValueError: the earlier one has weights or settings that this one has not; nothing has been changed then.
+        ValueError: `earlier` has weights or settings that `unet` lacks; nothing has been changed.
     """
     if new_contexts not in NEW_CONTEXTS:
         raise ValueError(f"new_contexts is {shown(new_contexts)}; allowed: {', '.join(NEW_CONTEXTS)}")
@@ -55,8 +55,8 @@ def deepen(earlier: MultiFlowUNet, depth: int | Sequence[int], data: Sequence[st
 
     Args:
         earlier: the diffuser that it begins as.
-        depth: residual blocks per level, a number or one per level; none may be fewer than `earlier` has.
-        data: which of its data streams to keep.
+        depth: residual blocks per level, one number or one per level; at least as many as in `earlier`.
+        data: data streams to keep.
 
     Raises:
         ValueError: a level would have fewer blocks than before.
@@ -67,7 +67,7 @@ def deepen(earlier: MultiFlowUNet, depth: int | Sequence[int], data: Sequence[st
     levels = len(config["multipliers"])
     before, after = (_depths(one.config["depth"], levels) for one in (earlier, unet))
     if any(new < old for new, old in zip(after, before, strict=True)):
-        raise ValueError(f"depth is {depth}; each level must have at least the {before} residual blocks of the earlier")
+        raise ValueError(f"depth is {depth}; each level needs at least as many residual blocks as before: {before}")
     unet.time_embed.load_state_dict(earlier.time_embed.state_dict())
     olds = {place: number for number, place in enumerate(_places(before, before))}
     for number, place in enumerate(_places(after, before)):
@@ -75,7 +75,7 @@ def deepen(earlier: MultiFlowUNet, depth: int | Sequence[int], data: Sequence[st
         for name in data:
             if old is not None:
                 unet.data[name][number].load_state_dict(earlier.data[name][old].state_dict())
-            elif stage.pops:  # past the skip that it joins
+            elif stage.pops:  # identity that ignores the skip connection
                 weight = unet.data[name][number].skip.weight
                 weight.copy_(torch.eye(*weight.shape[:2]).view_as(weight))
                 unet.data[name][number].skip.bias.zero_()
@@ -86,7 +86,7 @@ def deepen(earlier: MultiFlowUNet, depth: int | Sequence[int], data: Sequence[st
 
 
 def with_streams(earlier: MultiFlowUNet, data: Sequence[str], contexts: Sequence[str]) -> MultiFlowUNet:
-    """A diffuser with only these of its streams; itself if it has no others."""
+    """A diffuser with these streams only; the same object if it has no others."""
     if not (set(earlier.data) - set(data) or set(earlier.context) - set(contexts)):
         return earlier
     config = {name: value for name, value in earlier.config.items() if not name.startswith("_")}
@@ -103,9 +103,9 @@ def _depths(depth: int | Sequence[int], levels: int) -> list[int]:
 
 
 def _places(depths: Sequence[int], before: Sequence[int]) -> list[tuple[Any, ...]]:
-    """Where each stage of a plan with these depths stands; the same place in the plan of depths `before` is the same
-    stage. On the way down new blocks come last of their level; on the way up after the first, which takes what comes
-    from below: so each old one joins the skip that it joined before."""
+    """Position of each stage in a plan with these depths; equal positions in the plan of depths `before` are the same
+    stage. On the way down, new blocks come last in their level; on the way up, after the first one, which takes the
+    lower level's output. So each old block keeps its skip connection."""
     levels = list(enumerate(zip(depths, before, strict=True)))
     places: list[tuple[Any, ...]] = [("stem",)]
     for level, (depth, _) in levels:
@@ -125,19 +125,21 @@ def _check(unet: MultiFlowUNet, earlier: MultiFlowUNet) -> None:
     ours, theirs = unet.state_dict(), earlier.state_dict()
     if unexpected := [name for name in theirs if name not in ours]:
         raise ValueError(
-            f"the earlier stage has {len(unexpected)} weights that this one lacks, such as {unexpected[0]}"
+            f"the earlier diffuser has {len(unexpected)} weights that this one lacks, such as {unexpected[0]}"
         )
     if other := [name for name, value in theirs.items() if value.shape != ours[name].shape]:
         shapes = f"{tuple(theirs[other[0]].shape)} there and {tuple(ours[other[0]].shape)} here"
-        raise ValueError(f"{len(other)} weights of the earlier stage have other shapes, such as {other[0]}: {shapes}")
+        raise ValueError(f"{len(other)} weights of the earlier diffuser differ in shape, such as {other[0]}: {shapes}")
     mine, its = _options(unet), _options(earlier)
-    if different := [name for name, value in its.items() if mine[name] != value]:  # such as heads, which no shape shows
+    if different := [
+        name for name, value in its.items() if mine[name] != value
+    ]:  # such as heads, which do not change shapes
         told = ", ".join(f"{name} {its[name]} there and {mine[name]} here" for name in different)
-        raise ValueError(f"the earlier stage was built otherwise: {told}")
+        raise ValueError(f"the earlier diffuser has other settings: {told}")
 
 
 def _options(unet: MultiFlowUNet) -> dict[str, Any]:
-    """How it was built, each stream's options (with those left out) by its name, as plain JSON."""
+    """Its configuration as plain JSON, with the options of each stream, including defaults, by name."""
     config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
     for group in STREAMED:
         for name, options in config.pop(f"{group}_streams").items():

@@ -1,4 +1,4 @@
-"""Sheets of samples, for people who watch a run."""
+"""Sample sheets for monitoring a run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from versatile_diffusion.sheets import in_rows
 
 
 def write_sheet(rows: Sequence[tuple[str, Sequence[Any]]], path: Path) -> None:
-    """What was given above what was made: a grid of what can be drawn, and numbered lines of the rest beside it.
+    """Write inputs above outputs: a grid of values that can be drawn, and numbered lines of the others.
 
     Args:
         rows: the modality of each row, and its values.
-        path: of the new files, without an ending.
+        path: of the new files, without extension.
     """
     known = [(MODALITIES[name], values) for name, values in rows]
     drawn = [[modality.draw(value) for value in values] for modality, values in known if modality.draw is not None]

@@ -1,4 +1,4 @@
-"""Training on sets of any size: samples that are read, and encoded unless they are already, as they are trained on."""
+"""Training on streamed sets of any size: samples are read, and encoded unless precomputed, while training."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from versatile_diffusion.tasks import Task
 from versatile_diffusion.training.diffuser.pairs import Drawn, Pairs, Picked, Side
 
 HELD_OUT, MOST_HELD_OUT, MOST_LOOKS = 20, 256, 12
-"""Of the first shard, one sample in so many is not trained on; at most so many; and so many are shown."""
+"""One in `HELD_OUT` samples of the first shard is held out, at most `MOST_HELD_OUT`; `MOST_LOOKS` are shown."""
 Opened = tuple[Any, Hashable]
 """A sample, and the shape of its batch."""
 
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """Which sets are read while training, and how.
+    """Settings of streamed sets.
 
     Args:
-        sets: folders, patterns or URLs, raw or encoded alike, each with its weight.
-        window: samples of each lane that wait to be drawn in any order.
+        sets: folders, patterns or URLs, all raw or all encoded, each with its weight.
+        window: size of each lane's shuffle buffer.
         allowed: share of samples, and of shards, that may be bad.
-        long: what becomes of captions that are too long, one of `LONG`.
+        long: policy for captions that are too long, one of `LONG`.
     """
 
     sets: tuple[tuple[str, float], ...]
@@ -52,34 +52,34 @@ class StreamSettings:
 
     def __post_init__(self) -> None:
         if not self.sets or any(not weight > 0 for _, weight in self.sets):
-            raise ValueError(f"sets are {dict(self.sets)}; at least one is needed, and weights must be above 0")
+            raise ValueError(f"sets are {dict(self.sets)}; at least one is required, with weights above 0")
         if self.window < 1:
             raise ValueError(f"window is {self.window}; it must be 1 or more")
 
     @classmethod
     def parsed(cls, words: Sequence[str], **options: Any) -> StreamSettings:
-        """From `SET` or `SET@WEIGHT`."""
+        """Parse `SET` or `SET@WEIGHT`."""
         return cls(tuple(parse_weight(word) for word in words), **options)
 
 
 def parse_weight(word: str) -> tuple[str, float]:
-    """A set and its weight, from `SET` or `SET@WEIGHT`."""
+    """Split `SET` or `SET@WEIGHT` into a set and its weight."""
     name, sign, weight = word.rpartition("@")
     try:
         return (name, float(weight)) if sign and name else (word, 1.0)
-    except ValueError:  # the sign belongs to the name
+    except ValueError:  # the @ is part of the name
         return word, 1.0
 
 
 @dataclass(frozen=True)
 class RawReader:
-    """Images with captions, encoded when they are trained on.
+    """Images with captions, encoded while training.
 
     Args:
-        bank: whose encoders must be able to read the captions.
-        long: one of `LONG`.
-        buckets: shapes to cut images to; the codec's own size where left out.
-        held_out: keys of samples that are not trained on.
+        bank: codecs and encoders.
+        long: policy for captions that are too long, one of `LONG`.
+        buckets: shapes to crop images to; default: the codec's own size.
+        held_out: keys of held-out samples.
     """
 
     bank: ModalityBank
@@ -103,7 +103,7 @@ class RawReader:
         return item and ItemEncoder(self.bank, 1, self.long, report).fitted(item)
 
     def pairs(self, items: Sequence[Item], shape: Any) -> Pairs:
-        """The items of a batch, encoded as they are drawn."""
+        """The items of a batch, encoded when drawn."""
 
         def side(kind: str, modality: str, part: Any) -> Drawn:
             encode = part.encode
@@ -115,7 +115,7 @@ class RawReader:
 
 
 def _pairs(bank: ModalityBank, count: int, side: Callable[[str, str, Any], Side]) -> Pairs:
-    """Items of a batch. `side` gives the values of a kind and modality, and is given the part that encodes them."""
+    """Items of a batch. `side(kind, modality, part)` returns their values; `part` encodes them."""
     sides: dict[str, dict[str, Side]] = {LATENTS: {}, TOKENS: {}}
     for name, part in encoders_of(bank).items():
         kind, modality = name.split(".")
@@ -133,8 +133,8 @@ class EncodedReader:
 
     Args:
         bank: that encoded them.
-        device: where they are trained on.
-        held_out: keys of items that are not trained on.
+        device: to train on.
+        held_out: keys of held-out items.
     """
 
     bank: ModalityBank
@@ -160,14 +160,14 @@ class EncodedReader:
 
 @dataclass
 class Streamed:
-    """What the diffuser is trained on, read as it is needed; held-out samples and those that are shown besides.
+    """Streamed training items, with held-out items and original items for sample sheets.
 
     Args:
         stream: of samples.
-        reader: what makes a batch of them.
-        held_out: samples that are not trained on.
-        looks: some of them, as they were.
-        remark: what there is to say of the sets.
+        reader: turns samples into batches.
+        held_out: held-out items.
+        looks: some of them in their original form.
+        remark: a summary of the sets.
     """
 
     stream: Stream[Any]
@@ -184,13 +184,13 @@ class Streamed:
         count: int,
         generator: torch.Generator,
     ) -> Iterator[tuple[Pairs, Tensor]]:
-        """As of `Pairs`; lane `number` of `count` gives them."""
+        """Like `Pairs.batches`; read from lane `number` of `count`."""
         sizes = partial(_sizes, wanted)
         for shape, items in self.stream.batches(step, number, count, sizes):
             yield self.reader.pairs(items, shape), torch.arange(len(items))
 
     def counts(self) -> dict[str, float]:
-        """Samples that this process has read since it began, the good and the bad ones, and shards that broke off."""
+        """Numbers of good and bad samples and of bad shards that this process has read since its start."""
         reports = self.stream.reports()
         return {
             "read/good": float(sum(report.good for report in reports)),
@@ -206,19 +206,19 @@ def _sizes(wanted: Callable[[int], Sequence[tuple[Task, int]]], step: int) -> li
 def open_sets(
     settings: StreamSettings, bank: ModalityBank, device: torch.device, buckets: Buckets | None, encoding: str | None
 ) -> Streamed:
-    """The sets, opened.
+    """Open the sets.
 
     Raises:
-        ValueError: there is nothing of that kind, some are encoded and others not, another model encoded them, or the
-            first shard has no two samples.
+        ValueError: nothing found, a mix of raw and encoded sets, sets encoded by another model, or fewer than two
+            samples in the first shard.
     """
     names = [name for name, _ in settings.sets]
     encoded = [name for name in names if is_encoded(name)]
     if encoded and len(encoded) < len(names):
-        raise ValueError(f"{', '.join(encoded)} are encoded and the other sets are not; give sets of one kind")
+        raise ValueError(f"{', '.join(encoded)} are encoded and the other sets are raw; use sets of one kind")
     if encoded and buckets is not None:
         raise ValueError(
-            f"{encoded[0]} is encoded, and its shapes are settled; `versatile data encode --aspect` keeps them"
+            f"{encoded[0]} is already encoded with fixed shapes; `versatile data encode --aspect` keeps aspect ratios"
         )
     reader: RawReader | EncodedReader
     if encoded:
@@ -243,13 +243,15 @@ def _check_sets(name: str, bank: ModalityBank) -> Source:
 def _held_out(
     source: Source, reader: RawReader | EncodedReader, settings: StreamSettings
 ) -> tuple[Pairs, list[Item], list[str]]:
-    """Samples of the first shard, by their names: as pairs, some as they were, and all their keys."""
+    """Held-out samples of the first shard, chosen by name: as pairs, some as original items, and all their keys."""
     report = Report(settings.allowed)
     first = replace(source, shards=source.shards[:1])
     keys = sorted((key for key, _ in first.walk(_key, report=report)), key=rank)
     wanted = keys[: min(max(1, len(keys) // HELD_OUT), MOST_HELD_OUT)]
     if len(keys) < 2:
-        raise ValueError(f"{first.shards[0].path} has {len(keys)} samples; one must be held out, so two are needed")
+        raise ValueError(
+            f"{first.shards[0].path} has {len(keys)} samples; at least two are needed, one of them held out"
+        )
     opened: list[Any] = []
     look: Any = reader
 
@@ -260,7 +262,7 @@ def _held_out(
 
     list(first.walk(take))
     if not opened:
-        raise ValueError(f"none of the samples of {first.shards[0].path} that were to be held out is good: {report}")
+        raise ValueError(f"all held-out samples of {first.shards[0].path} are bad: {report}")
     shape = opened[0][0][1]
     same = [found for kept, found in opened if kept[1] == shape]
     looks = same[:MOST_LOOKS] if isinstance(reader, RawReader) else _kept_looks(source, wanted)
@@ -272,10 +274,10 @@ def _key(raw: Raw) -> str:
 
 
 def _kept_looks(source: Source, keys: Sequence[str]) -> list[Item]:
-    """Items that were kept as they were beside the encoded ones."""
+    """Original items that are kept with an encoded set."""
     shard = source.shards[0]
     assert isinstance(shard, EncodedShard)
     folder = shard.folder
     if not (folder / FOLDER).is_dir():
-        raise ValueError(f"{folder} has no {FOLDER}/, the items that are shown; encode it anew")
+        raise ValueError(f"{folder} has no original items in {FOLDER}/; encode it again")
     return EncodedSet.open(folder).looks(keys)[:MOST_LOOKS]

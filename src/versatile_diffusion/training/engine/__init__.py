@@ -1,1 +1,1 @@
-"""Training without a model: the loop, its state on disk, processes, optimizers and tracking."""
+"""The training engine, independent of the model: loop, checkpoints, processes, optimizers and tracking."""

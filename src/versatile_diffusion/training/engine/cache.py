@@ -1,4 +1,4 @@
-"""Tensors that take long to compute, kept in a file for the next run."""
+"""File cache for expensive tensors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from versatile_diffusion.files import write_whole
 
 
 def load_cached(path: Path, name: str, compute: Callable[[], Tensor]) -> Tensor:
-    """The tensor `name` of the file, which is written first where there is none, and anew where it is damaged."""
+    """Load the tensor `name` from a file; compute and write it if the file is missing or damaged."""
     if path.exists():
         try:
             return load_file(path)[name]
         except (SafetensorError, KeyError) as error:
-            tqdm.write(f"{path} is damaged ({error}): computed anew", file=sys.stderr)
+            tqdm.write(f"{path} is damaged ({error}); computing it again", file=sys.stderr)
     tensor = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, partial(save_file, {name: tensor.contiguous().cpu()}))

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: written whole or not at all, verified when read, the last few kept."""
+"""Checkpoints of a run: written atomically, verified when read, the last few kept."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ from versatile_diffusion.files import write_whole
 from versatile_diffusion.printable import printable
 
 SEAL = b"SHA-256 "
-"""Begins the last bytes of a checkpoint; the hash, in hexadecimal digits, of all bytes before it follows."""
+"""Marker near the end of a checkpoint, followed by the hexadecimal hash of all bytes before it."""
 SEAL_LENGTH = len(SEAL) + 64
 CHUNK = 2**20
 
 
 class Checkpoints:
-    """`checkpoints/STEP.pt` below the run's folder; `checkpoint.pt` points at the newest.
+    """`checkpoints/STEP.pt` in the run's folder; `checkpoint.pt` links to the newest.
 
-    A checkpoint ends with the hash of what it holds, behind the archive that `torch.save` writes (`torch.load` reads
-    the archive alone). So one rename brings both, and no moment has a file without its hash or with another's. The
-    hash of the whole file also stands beside it in `STEP.pt.sha256`, for `sha256sum --check`; it decides only where
-    there is no other, in checkpoints of earlier versions. The first of these had a plain file `checkpoint.pt` alone,
-    without a hash; it is read all the same.
+    A checkpoint ends with the hash of its content, after the archive that `torch.save` writes (`torch.load` ignores
+    it). So one rename publishes both, and a file never exists without its own hash. The hash of the whole file is also
+    written to `STEP.pt.sha256`, for `sha256sum --check`; it is used only for checkpoints of earlier versions, which
+    have no other. The first version had a single file `checkpoint.pt` without a hash; it can still be read.
 
     Args:
         out: the run's folder.
-        keep: how many whole ones stay.
-        background: write in a thread, from a copy; `wait` (or the next call) raises what went wrong there.
+        keep: number of intact checkpoints to keep.
+        background: write in a thread, from a copy; `wait` (or the next call) raises its errors.
     """
 
     def __init__(self, out: Path, keep: int = 2, background: bool = False):
@@ -47,10 +46,10 @@ class Checkpoints:
         self.verified: dict[Path, tuple[int, ...]] = {}
 
     def save(self, content: dict[str, Any], step: int) -> None:
-        """Writes what `torch.save` can write; an interrupted write leaves those before.
+        """Write a checkpoint with `torch.save`; an interrupted write does not affect earlier ones.
 
         Raises:
-            OSError: it could not be written, for one because the disk is full.
+            OSError: it could not be written, for example because the disk is full.
         """
         self.wait()
         if self.thread is None:
@@ -60,16 +59,16 @@ class Checkpoints:
         self.pending = self.thread.submit(self._write, copy, step)
 
     def wait(self) -> None:
-        """Until everything is written."""
+        """Wait until everything is written."""
         if self.pending is not None:
             pending, self.pending = self.pending, None
             pending.result()
 
     def newest(self) -> Path | None:
-        """The newest checkpoint that is whole; None if there has been none. What is passed over is named on stderr.
+        """The newest intact checkpoint; None if there is none. Skipped files are reported on stderr.
 
         Raises:
-            ValueError: there are some, and all are damaged.
+            ValueError: every checkpoint is damaged.
         """
         found = _checkpoints(self.folder)
         for path in sorted(set(self.folder.glob("*.pt")) - set(found)):
@@ -82,7 +81,7 @@ class Checkpoints:
             _pass_over(path, fault)
         if found:
             names = ", ".join(path.name for path in found)
-            raise ValueError(f"every checkpoint of {self.link.parent} is damaged ({names}); to begin anew remove them")
+            raise ValueError(f"every checkpoint of {self.link.parent} is damaged ({names}); remove them to start over")
         return None
 
     def _write(self, content: dict[str, Any], step: int) -> None:
@@ -93,31 +92,31 @@ class Checkpoints:
         try:
             with _SealedFile(temporary) as file:
                 torch.save(content, file)  # type: ignore[arg-type]
-            with suppress(OSError):  # nothing that a run needs
+            with suppress(OSError):  # optional
                 write_whole(_beside(path), lambda new: new.write_text(f"{file.hash.hexdigest()}  {path.name}\n"))
-            if path.is_dir():  # nothing of ours
+            if path.is_dir():  # not a checkpoint
                 path.rename(path.with_suffix(".folder"))
             os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:  # torch has its own error for a write that failed
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError for failed writes
             temporary.unlink(missing_ok=True)
             raise OSError(
                 f"the checkpoint of step {step} could not be written to {self.folder} ({error}); "
-                f"{still_there(self.folder.parent)}; make room and start the same command again"
+                f"{still_there(self.folder.parent)}; free some space and run the same command again"
             ) from error
         self.verified[path] = _version(path)
         self._point_at(path)
         self._prune(step)
 
     def _sweep(self) -> None:
-        """Removes what killed runs left half-done, which makes room."""
+        """Remove incomplete files of killed runs to free space."""
         orphans = [path for path in self.folder.glob("*.pt.sha256") if not path.with_suffix("").exists()]
         for left in [*self.folder.glob("*.tmp"), *orphans]:
             with suppress(OSError):
                 left.unlink()
 
     def _prune(self, step: int) -> None:
-        """Leaves the newest whole ones up to `step`, and what lies between them. Those of later steps could not be gone
-        on from: they stay, and take nobody's place."""
+        """Keep the newest intact checkpoints up to `step`, and damaged ones between them. Later steps, from which the
+        run could not resume, are kept and not counted."""
         whole = 0
         for path in reversed([path for path in _checkpoints(self.folder) if int(path.stem) <= step]):
             if whole < self.keep:
@@ -128,18 +127,18 @@ class Checkpoints:
                 _beside(path).unlink(missing_ok=True)
 
     def _fault(self, path: Path) -> str | None:
-        """What keeps a run from going on from a file; None if nothing does. A file is read again only if it changed."""
+        """Why a run cannot resume from a file; None if it can. Files are read again only if they have changed."""
         try:
             version = _version(path)
             if self.verified.get(path) == version:
                 return None
             if not path.is_file():
-                return "is no file"
+                return "is not a file"
             found, told = _hashes(path)
             if found != told and (told or path != self.link):
                 return f"is damaged (its SHA-256 is {found[:8]}..., not {told[:8]}...)" if told else "has no SHA-256"
             step = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"]
-        except Exception as error:  # whatever a damaged file makes of its reader
+        except Exception as error:  # damaged files may raise anything
             return f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         if path != self.link and step != int(path.stem):
             return f"holds step {step}"
@@ -148,14 +147,14 @@ class Checkpoints:
 
     def _point_at(self, path: Path) -> None:
         temporary = self.link.with_suffix(".link")
-        with suppress(OSError):  # a disk without links does without
+        with suppress(OSError):  # file systems without links
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(path.relative_to(self.link.parent))
             os.replace(temporary, self.link)
 
 
 class _SealedFile:
-    """A new file whose bytes are hashed on their way; it ends with their hash, and is on the disk when it is closed."""
+    """A new file that hashes what is written; on closing it appends the hash and syncs to disk."""
 
     def __init__(self, path: Path):
         self.file, self.hash = path.open("wb"), hashlib.sha256()
@@ -181,22 +180,22 @@ class _SealedFile:
 
 
 def still_there(out: Path) -> str:
-    """Which checkpoints a run has, for people."""
-    return f"still there: {', '.join(path.name for path in _checkpoints(out / 'checkpoints')) or 'no checkpoint'}"
+    """The checkpoints of a run as a message."""
+    return f"available checkpoints: {', '.join(path.name for path in _checkpoints(out / 'checkpoints')) or 'none'}"
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """What is named like a checkpoint, by step."""
+    """Files with the name of a checkpoint, by step."""
     found = [path for path in folder.glob("*.pt") if re.fullmatch("[0-9]{7,}", path.stem)]
     return sorted((path for path in found if path.stem == f"{int(path.stem):07d}"), key=lambda path: int(path.stem))
 
 
 def _pass_over(path: Path, why: str) -> None:
-    tqdm.write(printable(f"{path} {why}: passed over"), file=sys.stderr)
+    tqdm.write(printable(f"{path} {why}: skipped"), file=sys.stderr)
 
 
 def _version(path: Path) -> tuple[int, ...]:
-    """Another one whenever a file was written again."""
+    """Version of a file, which changes when it is written again."""
     told = path.stat()
     return told.st_ino, told.st_size, told.st_mtime_ns
 
@@ -206,7 +205,7 @@ def _beside(path: Path) -> Path:
 
 
 def _hashes(path: Path) -> tuple[str, str | None]:
-    """The hash of what a file holds, and the one that it should have: from its end, or else from beside it."""
+    """The actual and the expected hash of a file; the latter from its end, else from `STEP.pt.sha256`."""
     with path.open("rb") as file:
         length = max(0, os.fstat(file.fileno()).st_size - SEAL_LENGTH)
         file.seek(length)

@@ -1,4 +1,4 @@
-"""How long a run trains, and how."""
+"""Settings of the training loop."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
     "trapezoid": lambda progress: min(1.0, (1.0 - progress) / DECAY),
 }
 DECAY = 0.2
-"""The share of a run in which the learning rate of the trapezoid falls to zero. Until then it is constant, so the end
-can be chosen while the run goes on (warm-up, stable, decay: Hu et al. 2024)."""
+"""Share of a run in which the trapezoid's learning rate decays to zero. Until then it is constant, so the end can be
+chosen during the run (warm-up, stable, decay: Hu et al. 2024)."""
 PARALLEL = ("ddp", "fsdp", "hsdp")
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long and how a run trains. The fields from `minutes` on may change between the parts of one run.
+    """Settings of the training loop. The fields from `minutes` on may change when a run is resumed.
 
     Args:
-        steps: length of the whole run; the learning rate reaches its end there.
+        steps: total training steps, the length of the schedule.
         seed: of the weights and of every batch.
         warmup: steps of linear warm-up.
-        schedule: a key of `SCHEDULES`, the factor on every learning rate.
-        ema: decay of the averaged model (lower in the first steps: (1 + t) / (10 + t)).
-        clip: largest norm of all gradients together; None never clips.
-        minutes: wall-clock limit of this call; the run stops cleanly and can go on.
-        log_every: steps per line of the log.
-        checkpoint_minutes, eval_minutes, sample_minutes: wall-clock spacing; None for only at the end.
-        accumulate: batches that each process adds up per step. The batches of a step over all processes are settled
-            when the run begins: with fewer processes each takes more of them.
-        keep: how many of the last checkpoints stay.
-        background: write checkpoints while training goes on, from a copy in main memory; None does so on a GPU.
-        parallel: several processes hold the whole model each (`ddp`), a shard each (`fsdp`), or a shard each of their
-            node's whole one (`hsdp`: between nodes only gradients travel).
-        bf16: autocast to bfloat16, and shards gathered in bfloat16; None does so on a GPU.
-        compile: backend of `torch.compile` for the trained module, such as `inductor`; None does not compile.
-        activation_checkpointing: compute activations again in the backward pass, for less memory.
-        posthoc: relative widths of averages for `posthoc_ema`; only from the first step on.
-        snapshots: how many times over the run those are written.
-        end: the step at which the run ends, in place of `steps`, where the schedule is a trapezoid: choose it when the
-            run has done four fifths of it or less, and give the same one to whatever goes on with the run.
-        by_clock: minutes of training, over all calls, after which the run ends in place of `steps`. The schedule
-            follows the clock: the learning rates reach their end then, at any speed. Such a run does not repeat bit for
+        schedule: learning-rate schedule, a key of `SCHEDULES`.
+        ema: decay of the EMA (lower in the first steps: (1 + t) / (10 + t)).
+        clip: maximum gradient norm; None: no clipping.
+        minutes: wall-clock limit of this call; the run stops cleanly and can be resumed.
+        log_every: steps between log entries.
+        checkpoint_minutes, eval_minutes, sample_minutes: wall-clock intervals; None: only at the end.
+        accumulate: batches per process and step (gradient accumulation). The number of batches per step over all
+            processes is fixed when the run starts: with fewer processes each takes more of them.
+        keep: number of checkpoints to keep.
+        background: write checkpoints in the background, from a copy in main memory; None: on a GPU.
+        parallel: each process holds the whole model (`ddp`), a shard (`fsdp`), or a shard within its node (`hsdp`: only
+            gradients are exchanged between nodes).
+        bf16: bfloat16 autocast and all-gather; None: on a GPU.
+        compile: backend of `torch.compile`, such as `inductor`; None: not compiled.
+        activation_checkpointing: recompute activations in the backward pass to save memory.
+        posthoc: relative widths of the averages for `posthoc_ema`; only from the first step on.
+        snapshots: number of times that these are stored during the run.
+        end: final step instead of `steps`, for the trapezoid schedule: choose it when at most 80 % of it are done, and
+            pass the same value when resuming.
+        by_clock: minutes of training, over all calls, after which the run ends instead of after `steps`. The schedule
+            follows the clock, so learning rates reach their end at any speed. Such a run is not reproducible bit for
             bit.
-        export_minutes: wall-clock spacing of exports of the averaged model into `export-newest`; None for none.
-        checkpoints: a folder or a URL where each process writes its own part of every checkpoint while training goes on
-            (`torch.distributed.checkpoint`), in place of one file in the run's folder.
-        wandb: log to Weights & Biases too, offline unless WANDB_MODE says otherwise.
+        export_minutes: wall-clock interval of exports of the EMA into `export-newest`; None: no exports.
+        checkpoints: a folder or URL where each process writes its part of every checkpoint in the background
+            (`torch.distributed.checkpoint`), instead of one file in the run's folder.
+        wandb: also log to Weights & Biases, offline unless WANDB_MODE is set.
 
     Raises:
         ValueError: a value is not allowed.
@@ -96,11 +96,11 @@ class LoopSettings:
             if (given := getattr(self, name)) < lowest:
                 raise ValueError(f"{name} is {given}; it must be {lowest} or more")
         if self.end is not None and (self.end < 1 or self.schedule != "trapezoid"):
-            raise ValueError(f"end is {self.end}; it must be 1 or more, and goes with the schedule 'trapezoid' alone")
+            raise ValueError(f"end is {self.end}; it must be 1 or more, and needs the schedule 'trapezoid'")
         if self.by_clock is not None and (self.by_clock <= 0 or self.end is not None):
-            raise ValueError(f"by_clock is {self.by_clock}; it must be above 0, and goes without end")
+            raise ValueError(f"by_clock is {self.by_clock}; it must be above 0, and cannot be combined with end")
         for width in self.posthoc:
-            gamma_of(width)  # raises where there is no such average
+            gamma_of(width)  # raises if the width is invalid
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}; it must be at least 0 and below 1")
         if self.clip is not None and not self.clip > 0:
@@ -108,11 +108,11 @@ class LoopSettings:
 
     @property
     def last(self) -> int:
-        """How many steps the run has."""
+        """Number of steps of the run."""
         return self.steps if self.end is None else self.end
 
     def factor(self, step: int, seconds: float = 0.0) -> float:
-        """What the learning rates are multiplied by in `step` (counted from 0), `seconds` after the run began."""
+        """Learning-rate factor in `step` (from 0), `seconds` after the start of the run."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         done = (step - self.warmup) / max(1, self.last - self.warmup)
         if self.by_clock is not None:
@@ -121,6 +121,6 @@ class LoopSettings:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the numbers of a run; a checkpoint is only continued with the same."""
+        """The fields that affect the results of a run; they must match to resume it."""
         names = [f.name for f in fields(self)]
         return {k: v for k, v in asdict(self).items() if k in names[: names.index("minutes")]}

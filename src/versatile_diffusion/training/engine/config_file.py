@@ -1,14 +1,15 @@
-"""Settings of a run on own data from a file (`versatile train --from MODEL --config FILE`): one flat JSON object."""
+"""Settings of a run on your own data from a file (`versatile train --from MODEL --config FILE`): a flat JSON object."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import groupby
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import torch
 
@@ -19,22 +20,25 @@ from versatile_diffusion.training.diffuser.objective import DiffuserSettings
 from versatile_diffusion.training.engine.config import LoopSettings
 from versatile_diffusion.training.engine.optimizer import ParameterGroups
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
 OF_THE_MODEL = ("stage", "unet", "data_streams", "context_streams", "new_contexts", "flows")
-"""Fields of `DiffuserSettings` that the model decides; `--flows` trains some of its flows alone."""
+"""Fields of `DiffuserSettings` that the model determines; `--flows` selects some of its flows."""
 LOOP = get_type_hints(LoopSettings)
 DIFFUSER = {name: hint for name, hint in get_type_hints(DiffuserSettings).items() if name not in OF_THE_MODEL}
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
 ABOVE_0 = ("lr", "muon_lr", "minutes", "checkpoint_minutes", "eval_minutes", "sample_minutes")
+FROM_0 = ("weight_decay",)
 MOST_ITEMS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a file says.
+    """The settings in a file.
 
     Args:
         loop: fields of `LoopSettings`.
-        diffuser: fields of `DiffuserSettings`, plain JSON; see `read_changes`.
+        diffuser: fields of `DiffuserSettings` as plain JSON; see `read_changes`.
     """
 
     loop: Mapping[str, Any]
@@ -42,43 +46,43 @@ class Config:
 
 
 def read_config(file: Path) -> Config:
-    """The settings in a file, checked as far as no model is needed.
+    """Read the settings in a file and check everything that does not depend on the model.
 
     Raises:
-        ValueError: there is no such file, it is no JSON object, or it has an unknown key, or a value of another type or
-            out of range. The message names the file, the key and what is allowed.
+        ValueError: no such file, not a JSON object, an unknown key, or a value of a wrong type or out of range. The
+            message names the file, the key and what is allowed.
     """
     if not file.is_file():
-        raise ValueError(f"--config is {file}, and there is no such file")
+        raise ValueError(f"--config is {file}, but there is no such file")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is no JSON: {error}") from error
+        raise ValueError(f"{file} is not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f'{file} holds {_kind(type(found))}; it must be one JSON object, such as {{"lr": 1e-4}}')
+        raise ValueError(f'{file} is not a JSON object; it must be one, such as {{"lr": 1e-4}}')
     try:
         _check(found)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-    loop = {name: _convert(value, LOOP[name]) for name, value in found.items() if name in LOOP}
+    loop = _typed({name: value for name, value in found.items() if name in LOOP})
     return Config(loop, {name: value for name, value in found.items() if name in DIFFUSER})
 
 
 def read_changes(options: DiffuserSettings, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file changes of settings.
+    """The changes of a file to the settings of a model.
 
     Args:
-        options: those of the model.
-        values: fields by name, plain JSON. Flows that `mixture` leaves out are not trained; what `batch` leaves out
-            stays as it is.
+        options: settings of the model.
+        values: fields by name, as plain JSON. Flows that `mixture` omits are not trained; sizes that `batch` omits are
+            unchanged.
 
     Returns:
         Fields by name, for `replace`.
 
     Raises:
-        ValueError: a value is not allowed, or names what the model has not.
+        ValueError: an invalid value, or a name that the model lacks.
     """
-    changes = {name: _convert(value, DIFFUSER[name]) for name, value in values.items()}
+    changes = _typed(values)
     streams = dict.fromkeys(name for stream in ("global", *options.streams) for name in (stream.split(".")[0], stream))
     known = {"mixture": options.mixture, "dropout": options.context_streams, "multipliers": streams}
     for name, allowed in known.items():
@@ -94,28 +98,23 @@ def read_changes(options: DiffuserSettings, values: Mapping[str, Any]) -> dict[s
 
 
 def _check(found: Mapping[str, Any]) -> None:
-    """Raises ValueError where a value is wrong whatever the model."""
+    """Raise ValueError for values that are invalid for every model."""
     hints = DIFFUSER | LOOP
-    for name, value in found.items():
+    for name in found:
         if name not in hints:
-            raise ValueError(unknown("setting", name, hints, "; --flows, --only and --aspect are options alone"))
-        if not _fits(value, hints[name]):
-            raise ValueError(f"{name} is {json.dumps(value)}; it must be {_kind(hints[name])}")
-        if name in ABOVE_0 and value is not None and value <= 0:
-            raise ValueError(f"{name} is {value}; it must be above 0")
-    if found.get("weight_decay", 0) < 0:
-        raise ValueError(f"weight_decay is {found['weight_decay']}; it must be 0 or more")
+            raise ValueError(unknown("setting", name, hints, "; --flows, --only and --aspect are options only"))
+    _typed(found)
     LoopSettings(**{"steps": 1} | {name: value for name, value in found.items() if name in LOOP})
     model = _any_model()
     changes = read_changes(model, {name: value for name, value in found.items() if name in DIFFUSER})
     changes["multipliers"] = {name: factor or 1.0 for name, factor in changes.get("multipliers", {}).items()}
-    replace(model, **changes | {"lora": None})  # whether all flows learn is up to the model and --flows
-    if "optimizer" in found:  # tried on one number: the name, and what it needs
+    replace(model, **changes | {"lora": None})  # whether all flows are trainable depends on the model
+    if "optimizer" in found:  # try it on one parameter: checks the name, and that its package is installed
         ParameterGroups([], [torch.nn.Parameter(torch.zeros(1))]).optimizers(1e-3, 0.0, kind=found["optimizer"])
 
 
 def _any_model() -> DiffuserSettings:
-    """Settings of a model that can do all that is trained, and whose prediction goes with everything."""
+    """Settings of a model with all flows, whose prediction target is compatible with every other setting."""
     flows = {name: task.flow for name, task in single_flows().items()}
     return DiffuserSettings(
         stage="official",
@@ -129,40 +128,53 @@ def _any_model() -> DiffuserSettings:
     )
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a JSON value is of a field's type."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in inner)
-    if origin is tuple:
-        return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
-    if origin is Mapping:
-        return isinstance(value, dict) and all(_fits(one, inner[1]) for one in value.values())
-    if is_dataclass(hint):
-        hints = get_type_hints(hint)
-        return isinstance(value, dict) and all(name in hints and _fits(one, hints[name]) for name, one in value.items())
-    if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is hint
+@cache
+def _model() -> type[BaseModel]:
+    """The fields of both settings with their types and ranges, all optional."""
+    from pydantic import ConfigDict, Field, create_model, with_config
+
+    strict = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    with_config(strict)(LoraSettings)
+    ranges = {name: {"gt": 0} for name in ABOVE_0} | {name: {"ge": 0} for name in FROM_0}
+    fields: dict[str, Any] = {
+        name: (hint, Field(default=None, **ranges.get(name, {}))) for name, hint in (DIFFUSER | LOOP).items()
+    }
+    return create_model("Settings", __config__=strict, **fields)
 
 
-def _convert(value: Any, hint: Any) -> Any:
-    """What a field holds, of a JSON value that fits."""
-    if isinstance(value, dict) and LoraSettings in get_args(hint):
-        hints = get_type_hints(LoraSettings)
-        return LoraSettings(**{name: _convert(one, hints[name]) for name, one in value.items()})
-    return tuple(value) if isinstance(value, list) else value
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of fields from plain JSON: tuples and adapters in place of lists and objects, numbers as written.
+
+    Raises:
+        ValueError: a value of a wrong type or out of range.
+    """
+    from pydantic import ValidationError
+
+    try:
+        checked = _model().model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise ValueError("; ".join(_messages(error))) from error
+    typed = {name: getattr(checked, name) for name in values}
+    return {
+        name: typed[name] if isinstance(typed[name], tuple | LoraSettings) else value for name, value in values.items()
+    }
 
 
-def _kind(hint: Any) -> str:
-    """A type in words."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return " or ".join(_kind(one) for one in inner)
-    if origin is tuple or hint is list:
-        return f"a list, each {_kind(inner[0])}" if inner else "a list"
-    if origin is Mapping:
-        return f"an object of names, each with {_kind(inner[1])}"
-    if is_dataclass(hint):
-        return f"an object of {', '.join(get_type_hints(hint))}"
-    return KINDS[hint]
+def _messages(error: ValidationError) -> Iterator[str]:
+    """One message for each invalid field; a field of several types has an error for each of them."""
+    for field, errors in groupby(error.errors(include_url=False), key=lambda one: str(one["loc"][0])):
+        found = list(errors)
+        last = found[-1]
+        if last["type"] == "unexpected_keyword_argument":
+            yield f"{field} has {last['loc'][-1]}; allowed: {', '.join(get_type_hints(LoraSettings))}"
+            continue
+        reasons = [_reason(one["msg"]) for one in found]
+        if NoneType in get_args((DIFFUSER | LOOP)[field]) and last["type"] != "value_error":
+            reasons.append("null")
+        name = field if len(found) > 1 else ".".join(map(str, last["loc"]))
+        yield f"{name} is {json.dumps(found[0]['input'])}; {' or '.join(dict.fromkeys(reasons))}"
+
+
+def _reason(message: str) -> str:
+    """Turn pydantic's "Input should be a valid number" into "it must be a valid number"."""
+    return message.removeprefix("Value error, ").replace("Input should be", "it must be")

@@ -1,4 +1,4 @@
-"""What the training loop asks of whatever is trained."""
+"""The interface between the training loop and what is trained."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Trained = TypeVar("Trained", bound=nn.Module)
 
 
 class Objective(ABC, Generic[Trained]):
-    """What is trained, on what, and how well it does.
+    """A training objective: module, data, loss and evaluation.
 
     Attributes:
         name: as on the command line.
-        batch_size: items per batch, where all have as many; see `items`.
-        device: where the module and the batches live.
-        remark: a line on its data for people, if there is something to say.
+        batch_size: items per batch, if constant; see `items`.
+        device: of the module and the batches.
+        remark: a summary of its data for the log, if any.
     """
 
     name: str
@@ -31,62 +31,62 @@ class Objective(ABC, Generic[Trained]):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Plain JSON values that tell this objective from another; compared when a run goes on."""
+        """Plain JSON values that identify this objective; they must match to resume a run."""
 
     @abstractmethod
     def build(self) -> Trained:
-        """A fresh module of all that is trained (from torch's random state); its state dict is the checkpoint and its
-        parameters and buffers are averaged."""
+        """Build a module with everything to train, initialised from torch's random state. Its state dict is saved in
+        checkpoints, and its parameters and buffers are averaged (EMA)."""
 
     @abstractmethod
     def optimizers(self, module: Trained) -> list[torch.optim.Optimizer]:
-        """Optimizers over the parameters of `module`, with the learning rates that the schedule multiplies."""
+        """Optimizers over the parameters of `module`, with the base learning rates of the schedule."""
 
     @abstractmethod
     def batch(self, step: int, generator: torch.Generator) -> Any:
-        """A batch of `step`, noise included; all chance comes from `generator` (on `device`), which is another one for
-        each of the step's batches."""
+        """A batch of `step`, including noise. All randomness comes from `generator` (on `device`), which differs
+        between the batches of a step."""
 
     def numbered_batch(self, step: int, number: int, count: int, generator: torch.Generator) -> Any:
-        """Batch `number` of the `count` of `step`; for objectives that read their data in an order."""
+        """Batch `number` of `count` in `step`; for objectives that read their data in order."""
         return self.batch(step, generator)
 
     def start_reading(self, seed: int, bookmarks: Mapping[int, Any]) -> None:
-        """Before the first batch of a call; for objectives that read their data in an order.
+        """Called before the first batch; for objectives that read their data in order.
 
         Args:
             seed: of the run.
-            bookmarks: what `bookmarks` of all processes gave at the checkpoint that the run goes on from. They only
-                save reading again: a batch is the same without them.
+            bookmarks: the `bookmarks` of all processes in the checkpoint to resume from. They only save reading data
+                again: batches are the same without them.
         """
 
     def bookmarks(self) -> dict[int, Any]:
-        """Where the reading stands, by the number of the batches that this process takes; plain numbers and lists."""
+        """Reading positions by batch number, for the batches of this process; plain numbers and lists."""
         return {}
 
     def items(self, step: int) -> int:
-        """Items per batch of `step`, for the throughput."""
+        """Items per batch of `step`, to compute throughput."""
         return self.batch_size
 
     def pieces(self, batch: Any) -> Sequence[Any]:
-        """Parts of a batch that pass one after the other, their gradients added up; all processes have the same kind of
-        parts in the same order."""
+        """Micro-batches of a batch, whose gradients are accumulated; all processes have the same kinds in the same
+        order."""
         return [batch]
 
     @abstractmethod
     def loss(self, module: Trained, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss (a scalar) of a piece of a batch, and its named parts for the log."""
+        """The scalar loss of a micro-batch, and its named parts for the log."""
 
     def blocks(self, module: Trained) -> Iterable[nn.Module]:
-        """Modules that FSDP gathers one at a time; each is called by its `forward` alone."""
+        """Modules that FSDP gathers one at a time; they must be called through `forward` only."""
         return ()
 
     def evaluate(self, module: Trained) -> dict[str, float]:
-        """Measures on held-out data; `module` is the averaged one, in eval mode, gradients are off."""
+        """Metrics on held-out data; `module` is the EMA in eval mode, without gradients."""
         return {}
 
     def sample_sheet(self, module: Trained, path: Path) -> dict[str, float] | None:
-        """Writes a picture or text to look at; `path` has no suffix yet. Returns what was measured of it, if at all."""
+        """Write a sample image or text to `path` plus a suffix; return metrics of it, if any."""
 
     def export(self, module: Trained, folder: Path) -> None:
-        """Writes what users load, with `save_pretrained`, below `folder`."""
+        """Save the result in `folder` with `save_pretrained`."""

@@ -1,8 +1,8 @@
-"""Several processes, one run: joining them, deciding together, and the model replicated (DDP) or sharded (FSDP2).
+"""Distributed training: process group, joint decisions, and the model replicated (DDP) or sharded (FSDP2).
 
-The processes are started by `torchrun`, by `versatile train --nproc N`, or by a cluster's scheduler; all of them set
-RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. Gradients travel over nccl between GPUs and over gloo between
-CPUs; decisions (stop, write a checkpoint, ...) always travel over gloo, so that they do not wait for the GPU.
+Processes are started by `torchrun`, by `versatile train --nproc N`, or by a cluster's scheduler, which set RANK,
+LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. Gradients are exchanged over NCCL between GPUs and over gloo
+between CPUs; decisions (stop, write a checkpoint, ...) always use gloo, so they do not wait for the GPU.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, and which of them this one is.
+    """The processes of a run, and the rank of this one.
 
     Args:
-        rank: from 0; the first one writes and speaks.
-        size: how many there are.
-        control: the group over which they decide; None where there is one process.
-        pulse: seconds between two signs of life of the first process while the others wait for it alone.
+        rank: of this process; the first, 0, writes files and messages.
+        size: number of processes.
+        control: group for decisions; None for a single process.
+        pulse: seconds between heartbeats of the first process while the others wait for it.
     """
 
     rank: int = 0
@@ -58,16 +58,16 @@ class World:
 
     @classmethod
     def alone(cls) -> World:
-        """One process.
+        """A single process.
 
         Raises:
-            ValueError: the environment says that there are more, each of which would train by itself.
+            ValueError: WORLD_SIZE in the environment is larger; each process would train alone.
         """
         _compare(1)
         return cls()
 
     def gather(self, value: Any) -> list[Any]:
-        """Everybody's value, by rank."""
+        """The values of all processes, by rank."""
         if self.size == 1:
             return [value]
         values = [None] * self.size
@@ -75,15 +75,15 @@ class World:
         return values
 
     def on_first(self, action: Callable[[], Result]) -> Result:
-        """What `action` returns; only the first process runs it, and the others wait for it."""
+        """Run `action` in the first process only, and return its result in all of them."""
         result = [self.first_alone(action)]
         if self.size > 1:
             dist.broadcast_object_list(result, src=0, group=self.control)
         return result[0]  # type: ignore[return-value]
 
     def first_alone(self, action: Callable[[], Result]) -> Result | None:
-        """What `action` returns in the first process; None in the others, which wait for it: as long as it is at work,
-        however long that is, since it gives a sign of life now and then."""
+        """Run `action` in the first process and return its result there; None in the others, which wait for it. The
+        first process sends heartbeats, so there is no limit on its time."""
         if self.size == 1:
             return action()
         if not self.first:
@@ -94,14 +94,14 @@ class World:
             return action()
 
     def _at_work(self, told: bool = False) -> bool:
-        """What the first process tells the others; they wait for it no longer than for any answer."""
+        """Broadcast the heartbeat flag of the first process; the usual time-out applies."""
         flag = torch.tensor([told], dtype=torch.uint8)
         dist.broadcast(flag, src=0, group=self.control)
         return bool(flag)
 
     @contextmanager
     def _pulsing(self) -> Iterator[None]:
-        """Tells the others that this process is at work while the block runs, and that it is done with it after."""
+        """Send heartbeats to the other processes while the block runs, and a final signal after it."""
         ended = threading.Event()
         problems: list[RuntimeError] = []
 
@@ -109,7 +109,7 @@ class World:
             try:
                 while not ended.wait(self.pulse):
                     self._at_work(True)
-            except RuntimeError as error:  # another process is lost
+            except RuntimeError as error:  # another process died
                 problems.append(error)
 
         thread = threading.Thread(target=pulse, daemon=True)
@@ -124,7 +124,7 @@ class World:
         self._at_work(False)
 
     def any(self, wishes: Sequence[bool]) -> list[bool]:
-        """Which of the wishes at least one process has."""
+        """Logical OR of each flag over all processes."""
         if self.size == 1:
             return list(wishes)
         flags = torch.tensor(wishes, dtype=torch.uint8)
@@ -134,22 +134,22 @@ class World:
 
 @contextmanager
 def joined(device: torch.device, timeout: timedelta = timedelta(minutes=TIMEOUT_MINUTES)) -> Iterator[World]:
-    """Joins the processes that the environment tells of (or stays alone), and leaves them at the end.
+    """Join the process group that the environment describes (a single process without one), and leave it at the end.
 
     Args:
-        device: where the model will be; on CUDA the one of `place`.
-        timeout: after this long without an answer another process counts as dead; one that works alone answers.
+        device: of the model; on CUDA the one from `place`.
+        timeout: time without an answer after which a process counts as dead; heartbeats count as answers.
 
     Raises:
-        ValueError: the environment is incomplete, or the group has another size than it says.
-        ConnectionError: another process died or did not come.
+        ValueError: the environment is incomplete, or its WORLD_SIZE is not the size of the group.
+        ConnectionError: another process died or did not join.
     """
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     mine = wanted > 1 and not dist.is_initialized()
     if mine:
         if missing := [name for name in VARIABLES if name not in os.environ]:
             raise ValueError(
-                f"WORLD_SIZE is {wanted}, {', '.join(missing)} not set: start with torchrun or versatile train --nproc"
+                f"WORLD_SIZE is {wanted}, but {', '.join(missing)} is not set; use torchrun or versatile train --nproc"
             )
         end_with_launcher()
     if not mine and not dist.is_initialized():
@@ -161,23 +161,23 @@ def joined(device: torch.device, timeout: timedelta = timedelta(minutes=TIMEOUT_
         _compare(dist.get_world_size())
         control = dist.new_group(backend="gloo", timeout=timeout)
         world = World(dist.get_rank(), dist.get_world_size(), control, min(PULSE, timeout.total_seconds() / 4))
-        world.gather(world.rank)  # they do hear each other
+        world.gather(world.rank)  # test the connection
     except RuntimeError as error:
         rank, address, port = (os.environ.get(name, "?") for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"))
         raise ConnectionError(
-            f"process {rank} of {wanted} did not find all others at {address}:{port} "
-            f"({str(error).strip().partition(chr(10))[0]}); if one of them died, its message says why; start all again"
+            f"process {rank} of {wanted} could not reach all others at {address}:{port} "
+            f"({str(error).strip().partition(chr(10))[0]}); if one of them died, see its message; then restart all"
         ) from error
     yield world
-    if mine:  # not after an error: a group that lost a process may wait for it
+    if mine:  # not after an error: a group that lost a process may wait for it forever
         dist.destroy_process_group()
 
 
 def place(device: str | None) -> torch.device:
-    """The device by name (the GPU where there is one); of several GPUs the one of this process.
+    """The device by name (default: the GPU if available); with several GPUs, the one of this process.
 
     Raises:
-        ValueError: more processes than GPUs, or a device that there is none of.
+        ValueError: more processes than GPUs, or an unsupported device.
     """
     found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if found.type not in BACKENDS:
@@ -186,7 +186,7 @@ def place(device: str | None) -> torch.device:
         count, mine = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
         index = mine if found.index is None else found.index
         if index >= count:
-            raise ValueError(f"process {mine} of this machine would take GPU {index}, and there are {count}")
+            raise ValueError(f"process {mine} of this machine needs GPU {index}, but there are {count} GPUs")
         found = torch.device("cuda", index)
         torch.cuda.set_device(found)
     return found
@@ -196,14 +196,14 @@ def _compare(size: int) -> None:
     told = os.environ.get("WORLD_SIZE", "1")
     if told != str(size):
         raise ValueError(
-            f"WORLD_SIZE in the environment is {told}, but the group of processes has {size}: each part would train by "
-            "itself; start with torchrun or versatile train --nproc, or unset WORLD_SIZE"
+            f"WORLD_SIZE in the environment is {told}, but the process group has {size} members, which would train "
+            "separately; use torchrun or versatile train --nproc, or unset WORLD_SIZE"
         )
 
 
 @contextmanager
 def losses_told(world: World, out: Path) -> Iterator[None]:
-    """Turns the network's errors into one that says what to do.
+    """Convert errors of the process group into a message that says what to do.
 
     Raises:
         ConnectionError: another process died or did not answer in time.
@@ -215,13 +215,13 @@ def losses_told(world: World, out: Path) -> Iterator[None]:
         if world.size == 1 or not (isinstance(error, dist.DistError) or any(word in str(error) for word in words)):
             raise
         raise ConnectionError(
-            f"process {world.rank} of {world.size} lost another one, which died (see its message) or gave no answer in "
-            f"time; the last good checkpoint is kept in {out}: start the same command again"
+            f"process {world.rank} of {world.size} lost another one, which died (see its message) or did not answer in "
+            f"time; the last good checkpoint is kept in {out}: run the same command again"
         ) from error
 
 
 class ObjectivePass(nn.Module):
-    """A pass of an objective as a module: what is replicated or sharded, whichever methods the objective calls."""
+    """The loss computation of an objective as a module, so that it can be replicated or sharded."""
 
     def __init__(self, objective: Any, module: nn.Module):
         super().__init__()
@@ -233,15 +233,16 @@ class ObjectivePass(nn.Module):
 
 
 def replicate(whole: nn.Module) -> DistributedDataParallel:
-    """The whole model in every process; parameters that a flow leaves alone get no gradient, as in one process."""
+    """DDP; parameters that a flow does not use get no gradient, as in a single process."""
     return DistributedDataParallel(whole, find_unused_parameters=True)
 
 
 def mesh_of(device: torch.device, within_nodes: bool = False) -> DeviceMesh:
-    """All processes in a row; or `within_nodes` those of each node in a row, whose shards are a whole model (HSDP).
+    """A 1-D mesh of all processes; with `within_nodes`, a 2-D mesh that shards within nodes and replicates across
+    (HSDP).
 
     Raises:
-        ValueError: the nodes do not have as many processes each.
+        ValueError: the nodes have different numbers of processes.
     """
     size = dist.get_world_size()
     if not within_nodes:
@@ -250,21 +251,22 @@ def mesh_of(device: torch.device, within_nodes: bool = False) -> DeviceMesh:
     sizes: list[Any] = [None] * size
     dist.all_gather_object(sizes, local)
     if set(sizes) != {local} or size % local:
-        raise ValueError(f"hsdp needs as many processes on each node; they have {sorted(set(sizes))} of {size}")
+        raise ValueError(f"hsdp needs the same number of processes on each node; got {sorted(set(sizes))} of {size}")
     return init_device_mesh(device.type, (size // local, local), mesh_dim_names=("replicate", "shard"))
 
 
 def shard(whole: nn.Module, blocks: Iterable[nn.Module], mesh: DeviceMesh, bf16: bool) -> None:
-    """Leaves each process a part of every parameter of `whole`, in place (FSDP2).
+    """Shard every parameter of `whole` over the processes, in place (FSDP2).
 
     Args:
-        whole: on its device in every process, the same weights everywhere.
-        blocks: modules inside, called by their `forward`, that are gathered one at a time; the rest at once.
-        mesh: of `mesh_of`.
-        bf16: gather parameters in bfloat16; gradients are added up in float32.
+        whole: on its device, with the same weights in every process.
+        blocks: submodules to gather one at a time, which must be called through `forward`; the rest is gathered at
+            once.
+        mesh: from `mesh_of`.
+        bf16: gather parameters in bfloat16; gradients are reduced in float32.
     """
     for p in whole.parameters():
-        p.data = p.data.contiguous()  # FSDP takes no other memory format
+        p.data = p.data.contiguous()  # FSDP requires contiguous parameters
     half: dict[str, Any] = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if bf16 else {}
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=MixedPrecisionPolicy(**half))
@@ -272,12 +274,12 @@ def shard(whole: nn.Module, blocks: Iterable[nn.Module], mesh: DeviceMesh, bf16:
 
 
 def adding_up(module: nn.Module) -> AbstractContextManager[Any]:
-    """While it lasts, gradients are only added up here; DDP then sends them once a step. (Shards are sent at once.)"""
+    """Accumulate gradients locally while the block runs; DDP then reduces them once per step. (FSDP always reduces.)"""
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
 def gather_tree(tree: Any, keep: bool = True) -> Any:
-    """`tree` with whole tensors, in main memory, in place of shards. All processes call it; None for those not kept."""
+    """Gather the shards in `tree` into whole tensors in main memory. All processes must call it; None unless `keep`."""
 
     def whole(shard: DTensor) -> Tensor | None:
         tensor = shard.full_tensor()
@@ -287,7 +289,7 @@ def gather_tree(tree: Any, keep: bool = True) -> Any:
 
 
 def scatter(tensor: Tensor, like: Tensor) -> Tensor:
-    """This process's part of a whole tensor, where `like` is a shard of one of the same shape; else itself."""
+    """This process's shard of a whole tensor, sharded like `like`; the tensor itself if `like` is not sharded."""
     if not isinstance(like, DTensor) or tensor.shape != like.shape:
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -1,4 +1,4 @@
-"""The folder of a run: one run at a time has it, from before the first file is written until after the last one."""
+"""The folder of a run, locked for one run at a time, from before the first file is written until after the last one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ LOCK = ".lock"
 
 @contextmanager
 def owned(out: Path, world: World) -> Iterator[None]:
-    """What all work of a run happens in: the folder is there and held, and errors of the disk and of the other
-    processes say what to do.
+    """Context of a run: the folder exists and is locked, and errors of the disk and of other processes say what to do.
 
     Raises:
-        ValueError: another run has the folder; nothing was written.
-        OSError: the disk is full; ConnectionError: another process of this run died. What was saved stays.
+        ValueError: another run uses the folder; nothing was written.
+        OSError: the disk is full; ConnectionError: another process of this run died. Saved files are kept.
     """
     with (
         losses_told(world, out),
@@ -40,11 +39,11 @@ def owned(out: Path, world: World) -> Iterator[None]:
 
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Makes the folder where there is none (and takes it away again if nothing came of it), and keeps a second run out;
-    the hold ends with the process, however that ends.
+    """Create the folder if needed (and remove it again if the run fails at once), and lock it. The lock ends with the
+    process, for whatever reason.
 
     Raises:
-        ValueError: a run is training there.
+        ValueError: another run is training there.
     """
     fresh = not out.exists()
     with _lock(out) as lock:
@@ -63,7 +62,7 @@ def held(out: Path) -> Iterator[None]:
 
 
 def _lock(out: Path) -> TextIO:
-    """The lock file of a folder, open, empty and held."""
+    """Open, empty and lock the lock file of a folder."""
     for _ in range(5):
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / LOCK).open("a+", errors="replace")
@@ -71,9 +70,9 @@ def _lock(out: Path) -> TextIO:
         holder = " ".join(lock.read(200).split())
         _hold(lock, out, holder)
         if os.fstat(lock.fileno()).st_nlink:
-            break  # else whoever held it took it away with the folder in between
+            break  # otherwise its previous owner has just removed it with the folder
     if holder and not holder.endswith(f" on {socket.gethostname()}"):
-        _warn(f"{out} was left without a word by {holder}, which this lock may not reach: see that it trains no more")
+        _warn(f"{out} is marked as used by {holder}, which this lock may not cover; make sure that it has stopped")
     lock.truncate(0)
     return lock
 
@@ -86,13 +85,13 @@ def _hold(lock: TextIO, out: Path, holder: str) -> None:
     except BlockingIOError:
         lock.close()
         told = f" ({holder})" if holder else ""
-        raise ValueError(f"another process is training in {out}{told}; stop it first, or give another folder") from None
-    except (ImportError, OSError) as error:  # of this system, or of this disk
-        _warn(f"{out} cannot be locked ({error}): see that nothing else trains there")
+        raise ValueError(f"another process is training in {out}{told}; stop it first, or use another folder") from None
+    except (ImportError, OSError) as error:  # not supported by this system or file system
+        _warn(f"{out} cannot be locked ({error}); make sure that nothing else trains there")
 
 
 def _sweep(out: Path) -> None:
-    """Removes files that a killed run had begun to write."""
+    """Remove incomplete files of a killed run."""
     for left in [*out.glob("*.tmp"), *out.glob("*/*.tmp")]:
         if left.is_file():
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Several processes on this machine: what `torchrun` does for one machine, with plain exit codes and messages."""
+"""Start several processes on this machine, like `torchrun` for one machine, with plain exit codes and messages."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from contextlib import suppress
 from versatile_diffusion.data.workers import end_with
 
 GRACE = 20.0
-"""Seconds that the others get to end by themselves after one failed."""
+"""Seconds that the other processes have to end after one failed."""
 LAUNCHER = "VERSATILE_LAUNCHER"
-"""Environment variable with the number of the process that `launch` runs in."""
+"""Environment variable with the process ID of the launcher."""
 
 
 def launch(command: Sequence[str], count: int) -> int:
-    """Runs `command` in `count` processes that can join each other, and waits for them.
+    """Run `command` in `count` processes that can form a process group, and wait for them.
 
-    SIGTERM and SIGINT are passed on. When one process fails the others get a while to say so, and are then ended.
+    SIGTERM and SIGINT are forwarded. When one process fails, the others have some time to report it, then they are
+    killed.
 
     Returns:
-        0, or the exit code of the first that failed (128 + its number where a signal ended it).
+        0, or the exit code of the first process that failed (128 + n if signal n ended it).
 
     Raises:
-        ValueError: this process is one of several already.
+        ValueError: this process is already one of several.
     """
     if "WORLD_SIZE" in os.environ:
-        raise ValueError("WORLD_SIZE is set: this is one of several processes already; leave out --nproc")
+        raise ValueError("WORLD_SIZE is set: this is already one of several processes; omit --nproc")
     environment = {
         **os.environ,
         "WORLD_SIZE": str(count),
@@ -49,7 +50,7 @@ def launch(command: Sequence[str], count: int) -> int:
     def pass_on(number: int, _: object) -> None:
         for process in processes:
             if process.poll() is None:
-                with suppress(ValueError):  # Windows sends no SIGINT; its Ctrl-C reaches every process of the console
+                with suppress(ValueError):  # Windows cannot send SIGINT, but Ctrl-C reaches all processes
                     process.send_signal(number)
 
     before = {s: signal.signal(s, pass_on) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -63,19 +64,19 @@ def launch(command: Sequence[str], count: int) -> int:
 
 
 def end_with_launcher() -> None:
-    """Ends this process at once when what launched it (`launch` or torchrun) ends, however that happens: a process that
-    nobody watches would train on unseen. The next start goes on from the last checkpoint, as after any kill."""
+    """End this process when its launcher (`launch` or torchrun) ends for whatever reason, so that no unsupervised
+    process keeps training. The next start resumes from the last checkpoint, as after any kill."""
     if LAUNCHER in os.environ:
         end_with(int(os.environ[LAUNCHER]))
     elif "TORCHELASTIC_RUN_ID" in os.environ:
-        end_with()  # a scheduler's process is left alone: what started it may well have ended
+        end_with()  # not for processes of a scheduler, whose parent may end early
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
     failed, deadline = 0, float("inf")
     while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
         if not failed and (bad := [(p.returncode, rank) for rank, p in enumerate(processes) if p.returncode]):
-            code, rank = min(bad)  # killed ones first: those that lost one fail too
+            code, rank = min(bad)  # killed processes first: the others fail as a consequence
             print(f"process {rank} of {len(processes)} ended with code {code}", file=sys.stderr)
             failed, deadline = code, time.monotonic() + GRACE
         time.sleep(0.1)

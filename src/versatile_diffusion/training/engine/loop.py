@@ -1,10 +1,10 @@
-"""One training loop for everything that is trained here; what is trained is an `Objective`.
+"""The training loop for every `Objective`.
 
-An objective's batch is a pure function of (seed, step, which of the step's batches), so model, averaged models,
-optimizers, random states and step are all that a run needs to go on, and a resumed run on the CPU equals an unbroken
-one bit for bit. (Objectives that read shards leave bookmarks too, which only save them from reading again.) The batches
-of a step are numbered over all processes; process r of n takes r, r + n, ...: a run goes on with another number of
-processes and still sees the same batches.
+A batch is a pure function of (seed, step, number of the batch in the step), so model, EMA, optimizers, random states
+and step are all that a checkpoint needs, and a resumed run on the CPU equals an uninterrupted one bit for bit.
+(Objectives that read shards also save bookmarks, which only avoid reading data again.) The batches of a step are
+numbered over all processes; process r of n takes r, r + n, ..., so a run resumed with another number of processes sees
+the same batches.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ from versatile_diffusion.training.engine.tracking import Tracker, memory
 __all__ = ["SCHEDULES", "LoopSettings", "Objective", "Outcome", "Settings", "train"]
 
 Settings = Callable[[Any, Path, torch.device], tuple[Objective[Any], LoopSettings]]
-"""Data, folder of the run and device to what is trained and how."""
+"""A recipe: from data, folder of the run and device to the objective and the loop settings."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a call of `train` stopped: after `step` steps, and whether the run is complete."""
+    """Result of a call of `train`: the step where it stopped, whether the run is complete, and its metrics."""
 
     step: int
     finished: bool
@@ -62,7 +62,7 @@ class Outcome:
 
 
 def train(objective: Objective[Any], settings: LoopSettings, out: Path, world: World | None = None) -> Outcome:
-    """Trains `objective`, or goes on where the checkpoint in `out` stands.
+    """Train `objective`, or resume from the checkpoint in `out`.
 
     `out` receives `checkpoints/`, `log.jsonl`, `tensorboard/`, `samples/`; at the end `metrics.json` and `export/`.
 
@@ -70,13 +70,13 @@ def train(objective: Objective[Any], settings: LoopSettings, out: Path, world: W
         objective: the same in every process.
         settings: likewise.
         out: a folder that every process can read.
-        world: from `distributed.joined` where there are several processes.
+        world: from `distributed.joined` if there are several processes.
 
     Raises:
         ValueError: the checkpoint in `out` belongs to another objective or other settings, another run trains there, or
             WORLD_SIZE in the environment is not the size of `world`.
-        FloatingPointError: a loss or gradient is not finite; the last good checkpoint stays.
-        OSError: the disk is full; ConnectionError: another process died. The last good checkpoint stays.
+        FloatingPointError: a loss or gradient is not finite; the last good checkpoint is kept.
+        OSError: the disk is full; ConnectionError: another process died. The last good checkpoint is kept.
     """
     world = World.alone() if world is None else world
     with owned(out, world):
@@ -90,8 +90,8 @@ def go_on(
     world: World,
     settled: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """`train` in a folder that is `owned`. The first process calls `settled` when it is certain that the run may go on
-    there; nothing was written until then."""
+    """`train` in a folder that is `owned`. The first process calls `settled` once the checkpoint is accepted; nothing
+    is written before."""
     devices = [objective.device] if objective.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _stop_signals() as stopped:
         run = _Run(objective, settings, out, world)
@@ -127,7 +127,7 @@ class _Run:
                 self.state.load(newest, self.identity, world)
         objective.start_reading(settings.seed, self.state.reading)
         if world.first and self.state.batches != world.size * settings.accumulate:
-            told = f"a step of this run has {self.state.batches} batches, as it began; processes now: {world.size}"
+            told = f"this run was started with {self.state.batches} batches per step; processes now: {world.size}"
             tqdm.write(told, file=sys.stderr)
         self.start, self.elapsed_before = time.monotonic(), self.state.elapsed
         self.minutes = {
@@ -142,7 +142,7 @@ class _Run:
         self.clock = self.elapsed_before
 
     def _begin(self) -> tuple[RunState, nn.Module]:
-        """The state before the first step, and the pass through the module, spread over the processes."""
+        """The initial state, and the module that computes the loss, replicated or sharded."""
         objective, settings, world = self.objective, self.settings, self.world
         torch.manual_seed(settings.seed)
         module = objective.build().to(objective.device)
@@ -160,7 +160,7 @@ class _Run:
             shard(ObjectivePass(objective, average), (), mesh, bf16=False)
         batches = world.size * settings.accumulate
         state = RunState.fresh(module, objective.optimizers, average, settings.posthoc, batches)
-        if not world.first:  # the same weights, but chance of its own
+        if not world.first:  # the same weights, but its own random state
             torch.manual_seed(_seed(settings.seed, -1, world.rank))
         return state, passing
 
@@ -172,7 +172,7 @@ class _Run:
             "sample": self._sample,
             "export": self._export_newest,
         }
-        silent = None if world.first else True  # None: where nobody looks
+        silent = None if world.first else True  # None: disabled without a terminal
         total = settings.last if settings.by_clock is None else None
         with tqdm(total=total, initial=state.step, desc=self.objective.name, disable=silent) as bar:
             while not self._over() and "stop" not in (due := self._due(stopped)):
@@ -197,14 +197,14 @@ class _Run:
         return Outcome(state.step, True, metrics)
 
     def _over(self) -> bool:
-        """Whether the run is complete; by the clock of the first process where that decides."""
+        """Whether the run is complete; with `by_clock`, the clock of the first process decides."""
         if self.settings.by_clock is None:
             return self.state.step >= self.settings.last
         self.clock = self.world.on_first(lambda: self.elapsed_before + time.monotonic() - self.start)
         return self.clock >= 60 * self.settings.by_clock
 
     def _due(self, stopped: threading.Event) -> list[str]:
-        """What is to be done before the next step. The first process has the clock; any of them can be told to stop."""
+        """Actions due before the next step, by the clock of the first process; any process can get a stop signal."""
         now, clock = time.monotonic(), self.world.first
         late = {what: clock and m is not None and now - self.last[what] >= 60 * m for what, m in self.minutes.items()}
         late["stop"] |= stopped.is_set()
@@ -212,7 +212,7 @@ class _Run:
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
-        """What is done here trains nothing; its time does not count in the throughput."""
+        """Exclude the time of the block from the throughput."""
         began = time.monotonic()
         yield
         self.aside += time.monotonic() - began
@@ -236,7 +236,8 @@ class _Run:
         state.advance(settings.ema)
 
     def _backward(self, number: int, share: int, last: bool) -> None:
-        """Adds the gradients of one of the step's batches, of which this process has `share`."""
+        """Accumulate the gradients of one batch of the step, divided by `share`, the number of this process's
+        batches."""
         objective, state = self.objective, self.state
         device = objective.device
         generator = torch.Generator(device).manual_seed(_seed(self.settings.seed, state.step, number))
@@ -251,12 +252,12 @@ class _Run:
         state.measure(measured)
 
     def _means(self) -> dict[str, float]:
-        """What was measured since the last line of the log; raises when anything was not finite."""
+        """Means of the measurements since the last log entry; raises if one is not finite."""
         means = self.state.means(self.world)
         if bad := [name for name, mean in means.items() if not math.isfinite(mean)]:
             raise FloatingPointError(
                 f"{', '.join(bad)} of {self.objective.name} not finite at or shortly before step {self.state.step}; "
-                f"the last good checkpoint is kept in {self.out}: lower the learning rate or look at the data"
+                f"the last good checkpoint is kept in {self.out}: lower the learning rate or check the data"
             )
         return means
 
@@ -313,7 +314,7 @@ class _Run:
             self.world.on_first(lambda: self._write_export(average, "export-newest"))
 
     def _whole_average(self) -> nn.Module:
-        """The averaged model; where it is sharded, put together in the first process."""
+        """The EMA; if sharded, gathered in the first process."""
         average = self.state.average.eval()
         if not any(isinstance(p, DTensor) for p in average.parameters()):
             return average
@@ -335,7 +336,7 @@ class _Run:
 
 
 def _seed(seed: int, step: int, number: int) -> int:
-    """Of a step's batch. A generator on the CPU heeds the low 32 bits alone, so these must differ from seed to seed."""
+    """Seed of a batch. CPU generators use the low 32 bits only, so these must differ."""
     if seed == 0 and number == 0:
         return step
     return int.from_bytes(hashlib.sha256(f"{seed} {step} {number}".encode()).digest()[:8], "big")
@@ -343,13 +344,13 @@ def _seed(seed: int, step: int, number: int) -> int:
 
 def _checkpoint_activations(module: nn.Module) -> None:
     if not hasattr(module, "enable_gradient_checkpointing"):
-        raise ValueError(f"activation_checkpointing: {type(module).__name__} cannot; leave it out")
+        raise ValueError(f"activation_checkpointing is not supported by {type(module).__name__}; omit it")
     module.enable_gradient_checkpointing()  # type: ignore[operator]
 
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """SIGTERM and SIGINT set the event instead of ending the process (signals reach only the main thread)."""
+    """Make SIGTERM and SIGINT set the event instead of ending the process (only possible in the main thread)."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped

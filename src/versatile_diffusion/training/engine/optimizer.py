@@ -1,4 +1,4 @@
-"""Muon, which parameter goes to which optimizer, and multipliers on groups and streams."""
+"""Muon, the assignment of parameters to optimizers, and learning-rate multipliers of groups and streams."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.printable import shown
 from versatile_diffusion.training.engine.distributed import scatter
 
-_QUINTIC = (3.4445, -4.7750, 2.0315)  # pushes every singular value in (0, 1] to about 0.7 .. 1.2
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # maps every singular value in (0, 1] to about 0.7 .. 1.2
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The nearest (semi-)orthogonal matrix to `matrix` (m, n), roughly: all singular values end in about 0.7 .. 1.2.
+    """Approximate the nearest (semi-)orthogonal matrix to `matrix` (m, n); singular values end at about 0.7 .. 1.2.
 
-    Newton-Schulz iteration with a quintic polynomial; only matrix products, on the smaller of the two sides.
+    Newton-Schulz iteration with a quintic polynomial: only matrix products, on the smaller side.
     """
     wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if wide else matrix.T
@@ -36,13 +36,13 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (Jordan et al. 2024): for weights that act as matrices.
+    """Orthogonalised momentum (Jordan et al. 2024), for weights that act as matrices.
 
     Convolution filters are flattened to (out, in * kernel). The update is scaled by sqrt(max(1, rows / columns)).
 
     Args:
         params: parameters of two dimensions or more.
-        lr: step length, about the norm of the change per singular direction.
+        lr: learning rate, about the size of the update per singular direction.
         momentum: of the (Nesterov) average of the gradients.
         weight_decay: decoupled, as in AdamW.
         newton_schulz_steps: iterations of `orthogonalise`.
@@ -87,7 +87,7 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(grad)
         state["momentum"].lerp_(grad, 1 - group["momentum"])
         direction = grad.lerp(state["momentum"], group["momentum"])
-        if isinstance(direction, DTensor):  # put together once, not for every product
+        if isinstance(direction, DTensor):  # gather once, not for every product
             direction = direction.full_tensor()
         direction = direction.flatten(1)
         rows, columns = direction.shape
@@ -97,7 +97,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _adamw(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    """Fused on a GPU."""
+    """AdamW, fused on a GPU."""
     on_gpu = all(p.is_cuda for group in groups for p in group["params"])
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=on_gpu or None)
 
@@ -107,7 +107,7 @@ def _adam(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -
 
 
 def _sgd(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    """Without momentum."""
+    """SGD without momentum."""
     return torch.optim.SGD(groups, lr=lr)
 
 
@@ -117,7 +117,7 @@ def _adamw_8bit(groups: list[dict[str, Any]], lr: float, betas: tuple[float, flo
     except ImportError as error:
         raise ValueError(
             "optimizer 'adamw-8bit' needs bitsandbytes, which is not installed: pip install bitsandbytes; "
-            "'adamw' does without"
+            "or use 'adamw'"
         ) from error
     optimizer: torch.optim.Optimizer = AdamW8bit(groups, lr=lr, betas=betas)
     return optimizer
@@ -129,12 +129,12 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": _sgd,
     "adamw-8bit": _adamw_8bit,
 }
-"""What updates the parameters that Muon does not."""
+"""Optimizers of the parameters that Muon does not update."""
 
 
 @dataclass
 class ParameterGroups:
-    """Parameters by optimizer: Muon, another with weight decay, that other without."""
+    """Parameters by optimizer: Muon, and another one with and without weight decay."""
 
     muon: list[nn.Parameter] = field(default_factory=list)
     decay: list[nn.Parameter] = field(default_factory=list)
@@ -150,10 +150,10 @@ class ParameterGroups:
         muon_steps: int = 5,
         kind: str = "adamw",
     ) -> list[torch.optim.Optimizer]:
-        """One of `OPTIMIZERS`, and Muon where there is something for it.
+        """One of `OPTIMIZERS`, and Muon if it has parameters.
 
         Raises:
-            ValueError: the kind is unknown, or what it needs is not installed.
+            ValueError: an unknown kind, or a missing package.
         """
         if kind not in OPTIMIZERS:
             raise ValueError(f"optimizer is {shown(kind)}; allowed: {', '.join(OPTIMIZERS)}")
@@ -165,7 +165,7 @@ class ParameterGroups:
 
 
 class Rates(Protocol):
-    """The settings of an objective that say how fast it learns."""
+    """Learning rates and weight decay of an objective."""
 
     @property
     def lr(self) -> float: ...
@@ -178,11 +178,12 @@ class Rates(Protocol):
 
 
 def adamw_and_muon(module: nn.Module, rates: Rates, not_muon: tuple[str, ...]) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of an encoder, AdamW for all else and for first and last layers.
+    """Muon for the matrices of an encoder, AdamW for first and last layers and all other parameters.
 
     Args:
-        rates: AdamW's `lr` and `weight_decay`, Muon's with `muon_` before.
-        not_muon: parts of the names of first and last layers.
+        module: the encoder.
+        rates: AdamW's `lr` and `weight_decay`, and Muon's with the prefix `muon_`.
+        not_muon: substrings of the names of first and last layers.
     """
     groups = split_parameters(module, not_muon=not_muon)
     return groups.optimizers(
@@ -191,14 +192,15 @@ def adamw_and_muon(module: nn.Module, rates: Rates, not_muon: tuple[str, ...]) -
 
 
 def multiply(optimizers: Sequence[torch.optim.Optimizer], unet: MultiFlowUNet, multipliers: Multipliers) -> None:
-    """Gives each group and stream its multiplier (paper section 3.4), by parting the optimizers' parameter groups.
+    """Apply learning-rate multipliers to groups and streams (paper section 3.4) by splitting the optimizers' parameter
+    groups.
 
     Call it before the first step, and after `multipliers.freeze`.
 
     Args:
         optimizers: over parameters of `unet`.
         unet: the diffuser.
-        multipliers: see there; where all are 1 nothing changes.
+        multipliers: see there; nothing changes if all are 1.
     """
     groups = parameter_groups(unet)
     factors = {id(p): factor for name, factor in multipliers.of(groups).items() for _, p in groups[name]}
@@ -224,15 +226,16 @@ def _scale_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
 def split_parameters(
     module: nn.Module, muon: bool = True, not_muon: tuple[str, ...] = (), no_decay: tuple[str, ...] = ()
 ) -> ParameterGroups:
-    """Sorts the trainable parameters of `module`.
+    """Assign the trainable parameters of `module` to optimizers.
 
-    Weights of `nn.Linear` and convolutions go to Muon, or to AdamW with decay where `muon` is False; biases, norms,
-    embeddings and other parameters go to AdamW without decay.
+    Weights of `nn.Linear` and convolutions go to Muon, or to AdamW with weight decay if `muon` is False; biases, norms,
+    embeddings and other parameters go to AdamW without weight decay.
 
     Args:
+        module: whose parameters.
         muon: whether to use Muon at all.
-        not_muon: parts of names of matrices that AdamW takes all the same (first and last layers).
-        no_decay: parts of names that must not decay.
+        not_muon: substrings of the names of matrices that AdamW updates all the same (first and last layers).
+        no_decay: substrings of the names of parameters without weight decay.
     """
     groups, matrices = ParameterGroups(), _matrices(module)
     for name, p in module.named_parameters():
@@ -248,7 +251,7 @@ def split_parameters(
 
 
 def _matrices(module: nn.Module) -> set[int]:
-    """Identities of the weights that multiply features; a table tied to an embedding is not among them."""
+    """IDs of the weights of linear and convolution layers, except those tied to an embedding."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     return {id(m.weight) for m in module.modules() if isinstance(m, kinds)} - tables

@@ -1,8 +1,9 @@
-"""Averages of the weights whose width is chosen after training (Karras et al. 2024, arXiv 2312.02696, section 3).
+"""Post-hoc EMA: the width of the average is chosen after training (Karras et al. 2024, arXiv 2312.02696, section 3).
 
-A power-function average has the profile p(tau) ~ tau^gamma over the steps up to t: it widens with the run, and forgets
-the random start. Its relative width is the profile's standard deviation over t. Averages of two widths are stored a few
-times over the run; that of any other width is nearly a sum of them, with weights from least squares between profiles.
+A power-function average has the profile p(tau) ~ tau^gamma over the steps up to t: it grows with the run and forgets
+the random initialisation. Its relative width is the profile's standard deviation divided by t. Averages of two widths
+are stored several times during the run; any other width is approximated by a linear combination of them, whose
+coefficients are a least-squares fit of the profiles.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from tqdm import tqdm
 from versatile_diffusion.files import write_whole
 
 LARGEST = 0.28
-"""Relative widths go up to 12^-1/2 = 0.289, that of a plain mean."""
+"""Maximum relative width; the limit is 12^-1/2 = 0.289, the width of a uniform average."""
 
 
 def gamma_of(width: float) -> float:
-    """The exponent whose profile has the relative `width`: sqrt(gamma + 1) / ((gamma + 2) sqrt(gamma + 3)).
+    """The exponent gamma of a relative `width`: sqrt(gamma + 1) / ((gamma + 2) sqrt(gamma + 3)).
 
     Raises:
-        ValueError: no average is as wide, or the width is not above 0.
+        ValueError: the width is out of range.
     """
     if not 0 < width <= LARGEST:
         raise ValueError(f"width is {width}; it must be above 0 and at most {LARGEST}")
@@ -49,7 +50,7 @@ class PowerAverages:
 
     Args:
         module: whose state dict is averaged; sharded or not.
-        widths: relative, one for each average.
+        widths: relative width of each average.
     """
 
     def __init__(self, module: nn.Module, widths: Sequence[float] = (0.05, 0.10)):
@@ -59,7 +60,7 @@ class PowerAverages:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """Takes the weights after `step` steps in (from 1 on)."""
+        """Add the weights after `step` steps (from 1)."""
         new = module.state_dict() if self.averages else {}
         for gamma, average in zip(self.gammas, self.averages, strict=True):
             kept = (1 - 1 / step) ** (gamma + 1)
@@ -69,14 +70,14 @@ class PowerAverages:
                 average[name].copy_(new[name])
 
     def load(self, saved: Sequence[dict[str, Tensor]], spread: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """Goes on from `averages` of a checkpoint; `spread` cuts this process's part out of a tensor.
+        """Load the `averages` of a checkpoint; `spread` takes this process's shard of a tensor.
 
         Raises:
-            ValueError: the run began with other averages, which cannot be had any more.
+            ValueError: the run was started with other averages; an average must see every step.
         """
         if len(saved) != len(self.averages):
             raise ValueError(
-                f"posthoc has {len(self.averages)} widths and the run began with {len(saved)}: such an average must "
+                f"posthoc has {len(self.averages)} widths, but the run was started with {len(saved)}: an average must "
                 "see every step"
             )
         for average, values in zip(self.averages, saved, strict=True):
@@ -85,7 +86,7 @@ class PowerAverages:
 
 
 def write_snapshot(folder: Path, step: int, widths: Sequence[float], averages: Sequence[dict[str, Tensor]]) -> None:
-    """One file with all averages after `step` steps."""
+    """Write a file with all averages after `step` steps."""
     folder.mkdir(exist_ok=True)
     by_width = zip(widths, averages, strict=True)
     tensors = {f"{width}/{name}": v.cpu().contiguous().clone() for width, a in by_width for name, v in a.items()}
@@ -94,17 +95,17 @@ def write_snapshot(folder: Path, step: int, widths: Sequence[float], averages: S
 
 
 def reconstruct(folder: Path, width: float, step: int | None = None) -> dict[str, Tensor]:
-    """The average of relative `width` after `step` steps (the last that was stored), as a state dict in float32.
+    """The average of relative `width` after `step` steps (default: the last stored step), as a float32 state dict.
 
     Raises:
-        ValueError: nothing is stored, or not of that step.
+        ValueError: no snapshots, or none of that step.
     """
     named = (path for path in folder.glob("*.safetensors") if re.fullmatch("[0-9]+", path.stem))
     files = {int(path.stem): path for path in named if _whole(path)}
     wanted = max(files, default=0) if step is None else step
     if wanted not in files:
         there = ", ".join(map(str, sorted(files))) or "none"
-        raise ValueError(f"{folder} has no snapshot of step {wanted}; there are: {there}")
+        raise ValueError(f"{folder} has no snapshot of step {wanted}; available: {there}")
     stored: list[tuple[int, str]] = []
     for at, path in sorted(files.items()):
         with safe_open(path, "pt") as file:
@@ -120,24 +121,24 @@ def reconstruct(folder: Path, width: float, step: int | None = None) -> dict[str
 
 
 def _whole(path: Path) -> bool:
-    """Whether a snapshot can be read; one that is damaged is named."""
+    """Whether a snapshot can be read; a damaged one is reported."""
     try:
         with safe_open(path, "pt"):
             return True
     except (SafetensorError, OSError) as error:
-        tqdm.write(f"{path} cannot be read ({error}): passed over", file=sys.stderr)
+        tqdm.write(f"{path} cannot be read ({error}): skipped", file=sys.stderr)
         return False
 
 
 def _add(result: dict[str, Tensor], name: str, value: Tensor, weight: float) -> None:
     if not value.is_floating_point():
-        result[name] = value  # counters: the last one
+        result[name] = value  # counters: keep the last
     else:
         result[name] = result.get(name, 0) + weight * value.double()
 
 
 def solve(stored: Sequence[tuple[int, float]], wanted: tuple[int, float]) -> Any:
-    """The weights of stored profiles, each (step, gamma), whose sum comes nearest to the wanted profile."""
+    """Coefficients of the stored profiles, each (step, gamma), whose combination best fits the wanted profile."""
     products = np.array([[_product(a, b) for b in stored] for a in stored])
     return np.linalg.lstsq(products, np.array([_product(a, wanted) for a in stored]), rcond=1e-13)[0]
 

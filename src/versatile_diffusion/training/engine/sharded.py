@@ -1,7 +1,7 @@
-"""Checkpoints of which every process writes its own part, to a folder or a URL (`s3://`, ...), while training goes on.
+"""Sharded checkpoints: every process writes its own part to a folder or URL (`s3://`, ...) in the background.
 
-They are those of `torch.distributed.checkpoint`: no process ever holds the whole model, and any number of processes
-reads them. A folder without its `.metadata`, which is written last, was not finished and does not count.
+They use `torch.distributed.checkpoint`: no process ever holds the whole model, and any number of processes can load
+them. A folder without `.metadata`, which is written last, is incomplete and ignored.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Result = TypeVar("Result")
 
 
 class ShardedCheckpoints:
-    """`PLACE/STEP/`, of the newest steps.
+    """Checkpoints `PLACE/STEP/` of the newest steps.
 
     Args:
-        place: a folder or a URL that every process can reach.
-        keep: how many stay.
-        world: the processes, all of which make one at the same time.
+        place: a folder or URL that every process can reach.
+        keep: number of checkpoints to keep.
+        world: the processes; all must create it at the same time.
     """
 
     def __init__(self, place: str, keep: int, world: World):
@@ -51,10 +51,10 @@ class ShardedCheckpoints:
         self.pending: Future[Any] | None = None
 
     def save(self, state: RunState, identity: Mapping[str, Any]) -> None:
-        """Begins to write a state, from a copy; all processes call it.
+        """Start to write a state from a copy; all processes must call it.
 
         Raises:
-            OSError: the one before could not be written.
+            OSError: the previous checkpoint could not be written.
         """
         self.wait()
         told = {"identity": dict(identity), "step": state.step, "elapsed": state.elapsed, "batches": state.batches}
@@ -72,21 +72,21 @@ class ShardedCheckpoints:
         self.pending = saved
 
     def wait(self) -> None:
-        """Until everything is written."""
+        """Wait until everything is written."""
         if self.pending is None:
             return
         pending, self.pending = self.pending, None
         try:
             pending.result()
-        except (Exception, CheckpointException) as error:  # which is no Exception
-            raise OSError(f"a checkpoint could not be written to {self.place} ({error}); those before stay") from error
+        except (Exception, CheckpointException) as error:  # the latter is not an Exception
+            raise OSError(f"a checkpoint could not be written to {self.place} ({error}); earlier ones stay") from error
         self.world.on_first(self._prune)
 
     def load(self, state: RunState, identity: Mapping[str, Any]) -> None:
-        """Goes on from the newest one that can be read, if there is one.
+        """Load the newest readable checkpoint, if any.
 
         Raises:
-            ValueError: it is of other settings, or all are damaged.
+            ValueError: it belongs to other settings, or all are damaged.
         """
         steps = self.world.on_first(lambda: steps_at(self.place))
         problems: list[str] = []
@@ -106,28 +106,28 @@ class ShardedCheckpoints:
             raise ValueError(f"every checkpoint at {self.place} is damaged ({'; '.join(problems)}); remove them")
 
     def _whole(self, read: Callable[[str], Result], folder: str, problems: list[str]) -> Result | None:
-        """What is read of a checkpoint; None, said once, where one of the processes cannot."""
+        """Read from a checkpoint; None, and reported once, if any process fails."""
         found, problem = None, ""
         try:
             found = read(folder)
-        except (Exception, CheckpointException) as error:  # whatever a damaged file makes of its reader
+        except (Exception, CheckpointException) as error:  # damaged files may raise anything
             problem = f"{folder} cannot be read ({' '.join(str(error).split())[:200]})"
         if any(self.world.any([bool(problem)])):
             problems.append(problem or folder)
             if self.world.first:
-                tqdm.write(f"{problems[-1]}: passed over", file=sys.stderr)
+                tqdm.write(f"{problems[-1]}: skipped", file=sys.stderr)
             return None
         return found
 
     def _told(self, folder: str) -> dict[str, Any]:
-        """What a checkpoint says of itself."""
+        """Metadata of a checkpoint."""
         told: dict[str, Any] = {"told": io.BytesIO()}
         load(told, storage_reader=_storage(folder), **self.how)
         found: dict[str, Any] = json.loads(told["told"].getvalue())
         return found
 
     def _read(self, state: RunState, folder: str) -> list[dict[str, Any]]:
-        """All tensors into the state; and what each process had for itself."""
+        """Load all tensors into the state; return the separate state of each process."""
         metadata: Metadata = _storage(folder).read_metadata()
         names = list(metadata.state_dict_metadata)
         optimizers = [_template(one, number, metadata) for number, one in enumerate(state.optimizers)]
@@ -156,7 +156,7 @@ class ShardedCheckpoints:
 
 
 def steps_at(place: str) -> list[int]:
-    """The steps of which there are whole checkpoints."""
+    """The steps with complete checkpoints."""
     from fsspec.core import url_to_fs
 
     system, root = url_to_fs(place)
@@ -165,13 +165,13 @@ def steps_at(place: str) -> list[int]:
 
 
 def average_at(place: str) -> tuple[dict[str, Tensor], int]:
-    """The averaged model of the newest checkpoint, whole, and its step.
+    """The unsharded EMA of the newest checkpoint, and its step.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no checkpoint.
     """
     if not (steps := steps_at(place)):
-        raise ValueError(f"{place} has no whole checkpoint")
+        raise ValueError(f"{place} has no complete checkpoint")
     folder = f"{place.rstrip('/')}/{steps[-1]:07d}"
     stored = _storage(folder).read_metadata().state_dict_metadata
     tensors = {
@@ -184,7 +184,7 @@ def average_at(place: str) -> tuple[dict[str, Tensor], int]:
 
 
 def _storage(folder: str, write: bool = False) -> Any:
-    """What reads or writes a checkpoint."""
+    """Reader or writer of a checkpoint."""
     if "://" in folder:
         from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
 
@@ -200,14 +200,14 @@ def _pack(value: dict[str, Any]) -> io.BytesIO:
 
 
 def _plain(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimizer's state, under names without numbers; its groups as JSON."""
+    """An optimizer's state with strings as keys, and its groups as JSON."""
     told = optimizer.state_dict()
     state = {str(number): dict(values) for number, values in told["state"].items()}
     return {"state": state, "groups": io.BytesIO(json.dumps(told["param_groups"]).encode())}
 
 
 def _template(optimizer: torch.optim.Optimizer, number: int, metadata: Metadata) -> dict[str, Any]:
-    """Empty tensors like those that were stored, cut as the parameters are."""
+    """Empty tensors with the shapes of the stored ones, sharded like the parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[str, dict[str, Any]] = {}
     before = f"optimizers.{number}.state."
@@ -227,7 +227,7 @@ def _template(optimizer: torch.optim.Optimizer, number: int, metadata: Metadata)
 
 
 def _tuples(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Lists of numbers were tuples, but for those of parameters."""
+    """Convert lists back to tuples, except lists of parameters."""
     return [
         {name: tuple(value) if isinstance(value, list) and name != "params" else value for name, value in one.items()}
         for one in groups

@@ -1,4 +1,4 @@
-"""The state of a run, and what of it a checkpoint holds."""
+"""The state of a run, and its part that checkpoints store."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from versatile_diffusion.training.engine.posthoc_ema import PowerAverages
 
 @dataclass
 class RunState:
-    """All that a run needs to go on. `window` sums what was measured since the last line of the log; `counts` has how
-    often it was measured, since not every step measures the same. `batches` is how many batches make a step, over all
-    processes; `reading` has the bookmarks of the data, by the number of the batch."""
+    """Everything that a run needs to resume. `window` sums the measurements since the last log entry; `counts` is their
+    number, since not every step measures the same. `batches` is the number of batches per step over all processes;
+    `reading` holds the bookmarks of the data by batch number."""
 
     module: nn.Module
     average: nn.Module
@@ -42,7 +42,7 @@ class RunState:
         posthoc: tuple[float, ...] = (),
         batches: int = 1,
     ) -> RunState:
-        """The state before the first step; the learning rates given are remembered as `initial_lr`."""
+        """The initial state; the base learning rates are stored as `initial_lr`."""
         average = copy.deepcopy(module) if average is None else average
         averages = PowerAverages(module, posthoc)
         state = cls(module, average.requires_grad_(False), optimizers(module), averages, batches)
@@ -52,7 +52,7 @@ class RunState:
         return state
 
     def measure(self, measured: dict[str, Tensor], times: int = 1) -> None:
-        """Sums what was measured, of one batch or of some at a time."""
+        """Add measurements of one batch, or `times` means over several."""
         for name, value in measured.items():
             self._add(name, value.detach().float() * times, times)
 
@@ -61,13 +61,13 @@ class RunState:
         self.counts[name] = self.counts.get(name, 0) + times
 
     def advance(self, decay: float) -> None:
-        """Ends a step: moves the averaged models, counts."""
+        """End a step: update the averages and the step counter."""
         self._average(min(decay, (1 + self.step) / (10 + self.step)))
         self.step += 1
         self.posthoc.update(self.module, self.step)
 
     def means(self, world: World) -> dict[str, float]:
-        """Means since the last `clear` over all processes, each over the times that it was measured."""
+        """Means since the last `clear` over all processes and measurements."""
         mine = {name: (float(total), self.counts[name]) for name, total in self.window.items()}
         everybody = world.gather(mine)
         names = list(dict.fromkeys(name for theirs in everybody for name in theirs))
@@ -75,7 +75,7 @@ class RunState:
         return {name: sum(t for t, _ in found) / sum(n for _, n in found) for name, found in parts.items()}
 
     def clear(self) -> None:
-        """Begins the next line of the log."""
+        """Start the next log entry."""
         self.window, self.counts = {}, {}
 
     @torch.no_grad()
@@ -87,13 +87,13 @@ class RunState:
             ours[name].copy_(theirs[name])
 
     def own(self) -> dict[str, Any]:
-        """What a process has for itself."""
+        """The separate state of this process."""
         window = {name: value.cpu() for name, value in self.window.items()}
         return {"window": window, "counts": self.counts, "reading": self.reading, **_random()}
 
     def content(self, identity: dict[str, Any], world: World) -> dict[str, Any]:
-        """What a checkpoint holds: whole tensors, however many processes there are. All of them call it; the first one
-        gets it. What each process has for itself stands in `others`, that of the first one beside the rest."""
+        """Content of a checkpoint, with unsharded tensors. All processes must call it; the first one gets it. The
+        separate state of the other processes is in `others`, that of the first one at the top level."""
         first, *others = world.gather(self.own())
         shared = {
             "module": self.module.state_dict(),
@@ -112,8 +112,8 @@ class RunState:
         }
 
     def load(self, path: Path, identity: dict[str, Any], world: World) -> None:
-        """Goes on from the checkpoint at `path`, by however many processes it was written. A finished run may be given
-        more steps.
+        """Resume from the checkpoint at `path`, whatever the number of processes that wrote it. A finished run may be
+        extended by more steps.
 
         Raises:
             ValueError: the checkpoint belongs to another objective or other settings, or its batches cannot be divided
@@ -130,34 +130,34 @@ class RunState:
         self.take_over([content, *content.get("others", [])], world)
 
     def check(self, told: Mapping[str, Any], identity: Mapping[str, Any], world: World, where: object) -> None:
-        """Whether this run may go on from a checkpoint.
+        """Check that this run may resume from a checkpoint.
 
         Raises:
-            ValueError: as `load`.
+            ValueError: as in `load`.
         """
         found, wanted = told["identity"], json.loads(json.dumps(identity, sort_keys=True))
         if found != wanted and not _longer(found, wanted, told["step"]):
             raise ValueError(
-                f"the run of {where} has {_difference(found, wanted)}, asked for {_difference(wanted, found)}: "
-                "give the settings of the run, or another folder"
+                f"the run of {where} has {_difference(found, wanted)}, but {_difference(wanted, found)} was requested: "
+                "use the settings of the run, or another folder"
             )
         if (batches := told.get("batches", 1)) % world.size:
             raise ValueError(
-                f"a step of the run of {where} has {batches} batches, which {world.size} processes cannot share "
-                "equally; start as many processes as divide it"
+                f"the run of {where} has {batches} batches per step, which cannot be divided among {world.size} "
+                "processes; use a divisor of it"
             )
 
     def accept(self, told: Mapping[str, Any], identity: Mapping[str, Any], world: World, where: object) -> None:
-        """Stands where a checkpoint does, if `check` has nothing against it."""
+        """Take over step and time of a checkpoint after `check`."""
         self.check(told, identity, world, where)
         self.step, self.elapsed, self.batches = told["step"], told["elapsed"], told.get("batches", 1)
 
     def take_over(self, processes: Sequence[Mapping[str, Any]], world: World) -> None:
-        """Goes on with what each process had for itself; where there are fewer now, each takes over from several."""
+        """Restore the separate state of the processes; with fewer processes, each takes over from several."""
         self.clear()
         self.reading = {number: mark for own in processes for number, mark in own.get("reading", {}).items()}
         device = next(self.module.parameters()).device
-        for own in processes[world.rank :: world.size]:  # whose batches this process takes over
+        for own in processes[world.rank :: world.size]:  # the processes whose batches this one takes over
             for name, value in own["window"].items():
                 self._add(name, value.to(device), own["counts"][name])
         for own in processes[world.rank : world.rank + 1]:
@@ -186,12 +186,12 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
 
 
 def _longer(found: dict[str, Any], wanted: dict[str, Any], step: int) -> bool:
-    """Whether the run of identity `found` is finished after `step` steps, and `wanted` is the same run with more."""
+    """Whether the run with identity `found` is finished after `step` steps, and `wanted` only has more steps."""
     before, after = (identity.get("loop", {}).get("steps", 0) for identity in (found, wanted))
     given = {**found, "loop": {**found.get("loop", {}), "steps": after}}
     return step == before < after and given == wanted
 
 
 def _difference(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-    """The entries of `left` that `right` has not, or otherwise."""
+    """The entries of `left` that are missing or different in `right`."""
     return {k: v for k, v in left.items() if k not in right or right[k] != v}

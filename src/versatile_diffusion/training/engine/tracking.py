@@ -1,4 +1,4 @@
-"""What a run writes down: a line of JSON per entry, and the same for TensorBoard and Weights & Biases."""
+"""The log of a run: one line of JSON per entry, also sent to TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LOG = "log.jsonl"
 
 
 class Tracker:
-    """Log of the run in `out`. Lines after `step` (of a run that was killed) are taken back first.
+    """The log of the run in `out`. Entries after `step`, from a killed run, are removed first.
 
-    TensorBoard gets the same where it is installed; Weights & Biases if asked for with `wandb`.
+    The same is logged to TensorBoard if installed, and to Weights & Biases with `wandb`.
 
     Raises:
-        ValueError: wandb is asked for, and not installed.
+        ValueError: `wandb` without the package installed.
     """
 
     def __init__(self, out: Path, step: int, wandb: bool = False):
@@ -47,8 +47,8 @@ class Tracker:
             self.wandb.finish()
 
     def log(self, step: int, values: dict[str, float], **extra: float) -> None:
-        """One entry; `extra` are numbers that differ between equal runs, such as seconds. What a finished run that is
-        started again measures once more is not written twice."""
+        """Write an entry; `extra` are numbers that differ between equal runs, such as seconds. Entries that a finished
+        run measures again when restarted are not repeated."""
         if {"step": step, **values} in self.known:
             return
         rounded = {name: round(value, 3) for name, value in extra.items()}
@@ -61,26 +61,26 @@ class Tracker:
             self.wandb.log({**values, **extra}, step=step)
 
     def summary(self, metrics: dict[str, float], step: int, elapsed: float) -> None:
-        """`metrics.json`: what the finished run reached."""
+        """Write `metrics.json`, the results of a finished run."""
         content = {"steps": step, "seconds": round(elapsed, 1), "metrics": metrics}
         write_whole(self.out / "metrics.json", lambda new: new.write_text(json.dumps(content, indent=2) + "\n"))
 
 
 def memory(device: torch.device) -> float:
-    """The most memory taken so far in GiB: of the GPU, or of this process."""
+    """Peak memory so far in GiB: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     try:
         import resource
-    except ImportError:  # not on this system
+    except ImportError:  # not available on this system
         return 0.0
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a log. Lines that cannot be read are left out, and all but a last one, which may have been cut
-    short by a kill, are told of on stderr."""
+    """The entries of a log. Invalid lines are skipped and reported on stderr, except a last one, which a kill may have
+    truncated."""
     entries, bad = [], []
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     for number, line in enumerate(lines, start=1):
@@ -90,7 +90,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError, KeyError):
             bad.append(number)
     if told := [str(number) for number in bad if number != len(lines)]:
-        tqdm.write(f"{path} cannot be read in line {', '.join(told[:5])}: passed over", file=sys.stderr)
+        tqdm.write(f"{path}: invalid line {', '.join(told[:5])}: skipped", file=sys.stderr)
     return entries
 
 
@@ -106,6 +106,6 @@ def _wandb(out: Path) -> Any:
     try:
         import wandb
     except ImportError as error:
-        raise ValueError("wandb is asked for and not installed: pip install wandb, or leave it out") from error
+        raise ValueError("wandb is not installed: pip install wandb, or omit the option") from error
     mode: Any = os.environ.get("WANDB_MODE", "offline")
     return wandb.init(project="versatile-diffusion", name=out.name, dir=out, mode=mode)

@@ -1,1 +1,1 @@
-"""Training of what stands around the diffuser: codecs and context encoders."""
+"""Training of codecs and context encoders."""

@@ -23,15 +23,16 @@ from versatile_diffusion.training.engine.optimizer import split_parameters
 
 @dataclass(frozen=True)
 class ImageCodecSettings:
-    """What the image codec is and how it is trained.
+    """Architecture and training settings of the image codec.
 
     Args:
         widths: of `LiteVAE`.
-        batch_size: pictures per step.
+        batch_size: images per step.
         lr: of AdamW.
-        gradient_weight, kl_weight: of the loss on pixel differences, and of the divergence from a normal distribution.
-        shift: largest move of a picture in pixels; white comes in.
-        muon_lr: of Muon for the filters; None trains them with AdamW.
+        weight_decay: of AdamW.
+        gradient_weight, kl_weight: weights of the loss on image gradients and of the KL divergence.
+        shift: maximum random translation in pixels, padded with white.
+        muon_lr: learning rate of Muon for convolution filters; None: AdamW.
     """
 
     widths: tuple[int, int] = (64, 128)
@@ -45,23 +46,23 @@ class ImageCodecSettings:
 
 
 def pictures_to_pixels(pictures: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
-    """Stored pictures to pixels in [0, 1]."""
+    """Convert stored images to pixels in [0, 1]."""
     return rearrange(pictures, "b h w c -> b c h w").float() / 255
 
 
 def psnr(left: Float[Tensor, "b c h w"], right: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
-    """Peak signal to noise ratio of each picture in decibels, for pixels in [0, 1]."""
+    """PSNR of each image in dB, for pixels in [0, 1]."""
     return -10 * reduce((left - right) ** 2, "b c h w -> b", "mean").clamp_min(1e-10).log10()
 
 
 class ImageCodecObjective(Objective[LiteVAE]):
-    """Pixels, their gradients and a little Kullback-Leibler divergence; measured by PSNR on held-out images.
+    """L1 loss on pixels and image gradients plus a small KL term; evaluated by PSNR on held-out images.
 
     Args:
         pictures: training images.
-        held_out: images to measure on, by split; the first split's are on the sample sheet.
+        held_out: evaluation images by split; sample sheets show the first split.
         settings: of the codec and its training.
-        device: where to train.
+        device: to train on.
     """
 
     name = "image-codec"
@@ -90,7 +91,7 @@ class ImageCodecObjective(Objective[LiteVAE]):
         return groups.optimizers(recipe.lr, recipe.weight_decay, (0.9, 0.98), recipe.muon_lr or 0.0, 0.0, muon_steps=4)
 
     def batch(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pixels (B, 3, H, W), flipped and shifted by chance, and noise for the posterior (B, C, H / 4, W / 4)."""
+        """Pixels (B, 3, H, W), randomly flipped and shifted, and noise for the posterior (B, C, H / 4, W / 4)."""
         size, side, device = self.batch_size, self.pictures.shape[1], self.device
         rows = torch.randint(len(self.pictures), (size,), generator=generator, device=device)
         pixels = pictures_to_pixels(self.pictures[rows])
@@ -126,7 +127,7 @@ class ImageCodecObjective(Objective[LiteVAE]):
         return result
 
     def sample_sheet(self, module: LiteVAE, path: Path) -> None:
-        """Held-out pictures, each above its reconstruction."""
+        """Write held-out images, each above its reconstruction."""
         pictures = next(iter(self.held_out.values()))
         rows = torch.linspace(0, len(pictures) - 1, 32).long()
         pixels = pictures_to_pixels(pictures[rows.to(self.device)])
@@ -138,7 +139,7 @@ class ImageCodecObjective(Objective[LiteVAE]):
         in_rows(above, below, columns=16).save(path.with_suffix(".png"))
 
     def export(self, module: LiteVAE, folder: Path) -> None:
-        """Measures the latents on the training set and writes the codec."""
+        """Compute the latent statistics on the training set and save the codec."""
         with torch.no_grad():
             chosen = self.pictures[:: max(1, len(self.pictures) // 4096)]
             latents = torch.cat([module.posterior(pictures_to_pixels(part))[0] for part in torch.split(chosen, 64)])

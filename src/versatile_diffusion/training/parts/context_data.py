@@ -1,4 +1,4 @@
-"""What the context encoders train and are measured on, all on the device."""
+"""Training and evaluation data of the context encoders, all on the device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from versatile_diffusion.training.parts.teacher import teach
 
 @dataclass(frozen=True)
 class RetrievalSplit:
-    """One split to measure on; concepts index `names`, the labels that pictures are matched with."""
+    """An evaluation split; `concepts` are indices into `names`, the labels to match images with."""
 
     pictures: UInt8[Tensor, "n h w 3"]
     concepts: Int[Tensor, " n"]
@@ -31,9 +31,9 @@ class RetrievalSplit:
 
 @dataclass(frozen=True)
 class ContextData:
-    """Training pictures, texts as token ids (padded with 0), and what the teacher says about them.
+    """Training images, texts as token ids (padded with 0), and embeddings from the teacher.
 
-    Concepts are numbered among the training concepts only; `rows` starts their table.
+    Concepts are numbered among the training concepts only; `rows` initialises their table.
     """
 
     tokenizer: Tokenizer
@@ -57,19 +57,19 @@ class ContextData:
 
     @property
     def no_style(self) -> int:
-        """The style of a text that names none."""
+        """Style index of texts without a style."""
         return len(self.style_names)
 
     def captions_of(self, rows: Int[Tensor, " b"], generator: torch.Generator) -> Int[Tensor, " b"]:
-        """One caption by chance for each picture."""
+        """A random caption for each image."""
         start, end = self.caption_starts[rows], self.caption_starts[rows + 1]
         chance = torch.rand(len(rows), generator=generator, device=rows.device)
         return start + (chance * (end - start)).long()
 
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> Int[Tensor, "n limit"]:
-    """Ids of lower-cased texts as small integers, cut at `limit` and padded with 0."""
-    padding = Tokenizer.from_str(tokenizer.to_str())  # a copy: the encoder's own stays without padding
+    """Token ids of lower-cased texts as int16, truncated at `limit` and padded with 0."""
+    padding = Tokenizer.from_str(tokenizer.to_str())  # a copy: the encoder's tokenizer must not pad
     padding.enable_truncation(limit)
     padding.enable_padding(length=limit, pad_id=0)
     parts = [texts[start : start + 10000] for start in range(0, len(texts), 10000)]
@@ -79,10 +79,10 @@ def token_ids(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> Int[Ten
 
 
 def first_rows(names: Sequence[str], keywords: Sequence[Sequence[str]], cache: Path) -> Float[Tensor, "k c"]:
-    """Rows that start the table of concepts: what the teacher says of "label" and "label: keywords", in the directions
-    in which that varies most."""
-    told = [f"{name}: {', '.join(words)}" for name, words in zip(names, keywords, strict=True)]
-    known = (teach(names, cache / "labels") + teach(told, cache / "keywords")) / 2
+    """Initial rows of the concept table: the teacher's embeddings of "label" and "label: keywords", projected onto
+    their principal directions."""
+    described = [f"{name}: {', '.join(words)}" for name, words in zip(names, keywords, strict=True)]
+    known = (teach(names, cache / "labels") + teach(described, cache / "keywords")) / 2
     centred = known - known.mean(dim=0)
     directions = torch.linalg.svd(centred, full_matrices=False).Vh[:CONCEPT]
     rows = unit(centred @ directions.T, dim=1)

@@ -1,8 +1,8 @@
-"""Training of the two context encoders of pictures and texts.
+"""Joint training of the context encoders of images and texts.
 
-Both towers learn to name the concept (a softmax over one table of concepts that they share, started from a sentence
-encoder) and the style; contrast between the pairs of a batch comes on top. Texts are also pulled onto the row of their
-concept: cross-entropy alone is content before the vectors coincide.
+Both towers learn to classify the concept (a softmax over a shared table of concepts, initialised from a sentence
+encoder) and the style, with a contrastive loss between the pairs of a batch. Texts are also pulled towards the row of
+their concept: cross-entropy alone is low before the vectors coincide.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from versatile_diffusion.training.parts.context_metrics import measure, search_s
 
 @dataclass(frozen=True)
 class ContextEncodersSettings:
-    """What the encoders are and how they are trained.
+    """Architecture and training settings of the encoders.
 
     Args:
         image, text: options of `DualImageEncoder` and `DualTextEncoder`.
-        pictures, captions, labels, words, phrases: items per step; captions belong to the first pictures.
-        row_pull: weight of the cosine between a text and its concept's row.
-        style, contrast, subgroup, teacher, local: weights of the other losses, the concept's being one.
-        lr, weight_decay: of AdamW; `muon_lr`, `muon_weight_decay`: of Muon for the matrices between.
-        augment: largest shift, change of scale and shear, as a share of the picture.
+        pictures, captions, labels, words, phrases: images and texts per step; captions belong to the first images.
+        row_pull: weight of the cosine distance between a text and its concept's row.
+        style, contrast, subgroup, teacher, local: weights of the other losses; the concept loss has weight 1.
+        lr, weight_decay: of AdamW; `muon_lr`, `muon_weight_decay`: of Muon for the hidden matrices.
+        augment: maximum translation, scaling and shear, as a share of the image.
     """
 
     image: dict[str, Any]
@@ -67,9 +67,9 @@ class ContextEncodersSettings:
 
 
 class ContextTraining(nn.Module):
-    """The two encoders with what only training needs: tables of concepts and styles, heads, scales of the logits.
+    """The two encoders with the modules that only training needs: tables of concepts and styles, heads, logit scales.
 
-    Styles have one row more, for texts that name none.
+    Styles have an additional row for texts without a style.
     """
 
     def __init__(self, image: DualImageEncoder, text: DualTextEncoder, rows: Tensor, styles: int, subgroups: int):
@@ -85,18 +85,18 @@ class ContextTraining(nn.Module):
         self.contrast_scale = nn.Parameter(torch.tensor(2.3))
 
     def concept_logits(self, vectors: Float[Tensor, "b c"]) -> Float[Tensor, "b n"]:
-        """Scaled cosines to every row of the table of concepts."""
+        """Scaled cosine similarities to every row of the concept table."""
         return self.concept_scale.exp().clamp_max(40) * vectors @ unit(self.concepts, dim=1).T
 
     def style_logits(self, vectors: Float[Tensor, "b c"], none: bool) -> Float[Tensor, "b n"]:
-        """Scaled cosines to every style; with `none`, to "no style" as well (the last)."""
+        """Scaled cosine similarities to every style; with `none`, also to "no style" (the last)."""
         rows = unit(self.styles if none else self.styles[:-1], dim=1)
         return self.style_scale.exp().clamp_max(20) * vectors @ rows.T
 
 
 @dataclass(frozen=True)
 class ContextBatch:
-    """One step. Texts are captions, then bare labels, then style phrases (concept -100), then single words."""
+    """A training batch. Texts are captions, then labels, then style phrases (concept -100), then single words."""
 
     pixels: Float[Tensor, "b 3 h w"]
     concepts: Int[Tensor, " b"]
@@ -110,7 +110,7 @@ class ContextBatch:
 
 
 class ContextEncodersObjective(Objective[ContextTraining]):
-    """Naming concepts and styles with one table for both towers; measured by retrieval between pictures and labels."""
+    """Classification of concepts and styles with shared tables; evaluated by retrieval between images and labels."""
 
     name = "context-encoders"
 
@@ -187,13 +187,13 @@ class ContextEncodersObjective(Objective[ContextTraining]):
         return sum((weights.get(name, 1.0) * part for name, part in parts.items()), torch.zeros(())), parts
 
     def _row_pull(self, module: ContextTraining, concept: Tensor, target: Tensor) -> Tensor:
-        """One minus the cosine between texts and the row of their concept; rows get no gradient from it."""
+        """Cosine distance between texts and the row of their concept, without gradients for the rows."""
         has = target >= 0
         rows = module.concepts.detach()[target[has]]
         return 1 - F.cosine_similarity(concept[has], rows).mean()
 
     def _contrast(self, module: ContextTraining, image: Features, text: Features, batch: ContextBatch) -> Tensor:
-        """InfoNCE both ways on the sum of both cosines; every caption that fits a picture counts as its own."""
+        """Symmetric InfoNCE on the sum of both cosines; every caption that matches an image is a positive."""
         count = len(batch.caption_ids)
         concepts, styles = batch.concepts[:count], batch.styles[:count]
         named = batch.text_styles[:count]
@@ -206,11 +206,11 @@ class ContextEncodersObjective(Objective[ContextTraining]):
         return measure(module.image, module.text, unit(module.concepts, dim=1), self.data)
 
     def sample_sheet(self, module: ContextTraining, path: Path) -> None:
-        """For some words the nearest pictures of pair-test."""
+        """Write a sheet of the closest images of pair-test for some queries."""
         search_sheet(module.image, module.text, self.data).save(path.with_suffix(".png"))
 
     def export(self, module: ContextTraining, folder: Path) -> None:
-        """Writes the two encoders, each alone, without what only training needs."""
+        """Save the two encoders separately, without the modules that only training needs."""
         module.text.tokenizer = self.data.tokenizer
         module.image.save_pretrained(folder / "image")
         module.text.save_pretrained(folder / "text")
@@ -218,7 +218,7 @@ class ContextEncodersObjective(Objective[ContextTraining]):
 
 @dataclass(frozen=True)
 class PictureBatch:
-    """One step of training on pictures alone: what they show and how they are drawn."""
+    """A training batch of images only, with their concepts and styles."""
 
     pixels: Float[Tensor, "b 3 h w"]
     concepts: Int[Tensor, " b"]
@@ -234,18 +234,18 @@ class PictureBatch:
         amount: float,
         generator: torch.Generator,
     ) -> PictureBatch:
-        """`size` of the pictures by chance, augmented by `amount`."""
+        """Sample `size` images, augmented by `amount`."""
         rows = torch.randint(len(pictures), (size,), generator=generator, device=pictures.device)
         return cls(augment(pictures_to_pixels(pictures[rows]), amount, generator), concepts[rows], styles[rows])
 
 
 def trim(ids: Int[Tensor, "b n"]) -> Int[Tensor, "b m"]:
-    """Ids as integers of 64 bits without the columns that are padding in every row."""
+    """Token ids as int64, without the columns that are padding in every row."""
     return ids[:, : int((ids > 0).sum(dim=1).max())].long()
 
 
 def augment(pixels: Float[Tensor, "b 3 h w"], amount: float, generator: torch.Generator) -> Float[Tensor, "b 3 h w"]:
-    """Shifts, scales and shears each picture by chance; white comes in."""
+    """Randomly translate, scale and shear each image, padded with white."""
     size, device = len(pixels), pixels.device
     change = amount * (2 * torch.rand(size, 2, 3, generator=generator, device=device) - 1)
     affine = change + torch.eye(2, 3, device=device)
@@ -258,6 +258,6 @@ def _similarity(left: DualEmbedding, right: DualEmbedding, count: int) -> Tensor
 
 
 def _multi_positive(logits: Float[Tensor, "a b"], fits: Tensor) -> Tensor:
-    """Cross-entropy against all that fit: minus the logarithm of their share of the softmax."""
+    """Cross-entropy with several positives: the negative logarithm of their sum in the softmax."""
     positive = logits.masked_fill(~fits, -math.inf)
     return (logits.logsumexp(dim=1) - positive.logsumexp(dim=1)).mean()

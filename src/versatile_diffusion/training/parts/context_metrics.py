@@ -1,4 +1,4 @@
-"""How well the context encoders match pictures with texts."""
+"""Retrieval metrics of the context encoders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUERIES = (
 
 
 def recall(scores: Float[Tensor, "q n"], relevant: Tensor, k: int) -> float:
-    """Percentage of the queries that have something relevant among their first `k`."""
+    """Recall@k in per cent: share of queries with a relevant item among the first `k`."""
     first = scores.topk(min(k, scores.shape[1]), dim=1).indices
     return 100 * float(relevant.gather(1, first).any(dim=1).float().mean())
 
@@ -31,7 +31,8 @@ def recall(scores: Float[Tensor, "q n"], relevant: Tensor, k: int) -> float:
 def measure(
     image: DualImageEncoder, text: DualTextEncoder, rows: Float[Tensor, "k c"], data: ContextData
 ) -> dict[str, float]:
-    """Recall in per cent, both ways, with the bare labels; the style from the phrases; the table in place of labels."""
+    """Recall in per cent, both ways, with labels; style accuracy with phrases; recall with the table instead of
+    labels."""
     result: dict[str, float] = {}
     phrases = torch.stack([text.embed(list(phrases)).style.mean(dim=0) for phrases in data.style_phrases])
     for split, held in data.held_out.items():
@@ -53,7 +54,7 @@ def measure(
 
 
 def _both_ways(pictures: Tensor, labels: Tensor, held: RetrievalSplit, name: str) -> dict[str, float]:
-    """Pictures to labels (all names), and the labels that occur to pictures."""
+    """Recall of images to all labels, and of the labels that occur to images."""
     scores = (pictures @ labels.T).cpu()
     fits = F.one_hot(held.concepts, len(held.names)).bool()
     occur = fits.any(dim=0)
@@ -75,7 +76,7 @@ def _embed_texts(text: DualTextEncoder, texts: Sequence[str]) -> Float[Tensor, "
 
 
 def search_sheet(image: DualImageEncoder, text: DualTextEncoder, data: ContextData, columns: int = 12) -> Image.Image:
-    """One row per query of `QUERIES`, in their order: the nearest pictures of pair-test."""
+    """A sheet with one row per query of `QUERIES`, in order: the closest images of pair-test."""
     pictures = data.held_out["pair-test"].pictures
     scores = _embed_texts(text, QUERIES) @ _embed(image, pictures).concept.T
     nearest: Int[Tensor, "q k"] = scores.topk(min(columns, len(pictures)), dim=1).indices.cpu()

@@ -1,8 +1,8 @@
-"""Training of the picture encoder alone, against a text encoder that stays as it is.
+"""Training of the image encoder alone, with a frozen text encoder.
 
-The texts' tower is learnt in minutes, the pictures' takes an hour. With the texts at rest the labels themselves are the
-classifier: a picture shall point at the vector of its label among all labels, and at the phrases of its style. So
-what pictures and texts say of one thing coincides, and whatever was trained on the texts' tokens stays valid.
+The text tower is learnt in minutes, the image tower takes an hour. With the text encoder frozen, the labels form the
+classifier: an image's vector should match that of its label among all labels, and the phrases of its style. So image
+and text embeddings of one concept coincide, and models trained on the text tokens stay valid.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from versatile_diffusion.training.parts.context_metrics import measure, search_s
 
 @dataclass(frozen=True)
 class ImageContextSettings:
-    """How the picture encoder is trained.
+    """Training settings of the image encoder.
 
     Args:
-        pictures: items per step.
+        pictures: images per step.
         local: weight of the same losses on the mean of the local tokens.
         smoothing: label smoothing of the concepts.
-        lr, weight_decay: of AdamW; `muon_lr`, `muon_weight_decay`: of Muon for the matrices between.
-        augment: largest shift, change of scale and shear, as a share of the picture.
+        lr, weight_decay: of AdamW; `muon_lr`, `muon_weight_decay`: of Muon for the hidden matrices.
+        augment: maximum translation, scaling and shear, as a share of the image.
     """
 
     pictures: int = 96
@@ -48,7 +48,7 @@ class ImageContextSettings:
 
 
 class ImageContextTraining(nn.Module):
-    """The picture encoder and the scales of its logits; `labels` (K, 160) and `styles` (S, 32) have unit norm."""
+    """The image encoder and its logit scales; `labels` (K, 160) and `styles` (S, 32) have unit norm."""
 
     labels: Tensor
     styles: Tensor
@@ -62,17 +62,20 @@ class ImageContextTraining(nn.Module):
         self.style_scale = nn.Parameter(torch.tensor(2.3))
 
     def logits(self, vectors: DualEmbedding) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b s"]]:
-        """Scaled cosines to every label and to every style."""
+        """Scaled cosine similarities to every label and to every style."""
         concept = self.concept_scale.exp().clamp_max(40) * vectors.concept @ self.labels.T
         return concept, self.style_scale.exp().clamp_max(20) * vectors.style @ self.styles.T
 
 
 class ImageContextObjective(Objective[ImageContextTraining]):
-    """Pictures onto the labels and styles of a given text encoder, by a softmax over all of them.
+    """Classification of images with the labels and styles of a frozen text encoder.
 
     Args:
-        image: the encoder to go on with.
-        text: the encoder that stays.
+        image: the encoder to train.
+        text: the frozen text encoder.
+        data: images, labels and styles.
+        settings: of the training.
+        device: to train on.
     """
 
     name = "image-context"
@@ -120,7 +123,7 @@ class ImageContextObjective(Objective[ImageContextTraining]):
         return measure(module.image, self.text, module.labels, self.data)
 
     def sample_sheet(self, module: ImageContextTraining, path: Path) -> None:
-        """For some words the nearest pictures of pair-test."""
+        """Write a sheet of the closest images of pair-test for some queries."""
         search_sheet(module.image, self.text, self.data).save(path.with_suffix(".png"))
 
     def export(self, module: ImageContextTraining, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A text codec's latents, turned onto the few directions in which they vary."""
+"""Projection of a text codec's latents onto their principal directions."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from versatile_diffusion.modalities.text.optimus import Optimus
 def onto_principal_directions(
     codec: Optimus, ids: Int[Tensor, "n t"], least: float = 0.1, whiten: bool = True
 ) -> Optimus:
-    """The same codec with a shorter latent.
+    """The same codec with a smaller latent.
 
-    A codec uses as many directions as it needs. Where these are fewer than its channels, a diffusion on the channels
-    spends most of its loss on directions that say nothing. Either the new channels do not correlate, and after
-    normalisation each direction counts alike; or, where distances mean something, each channel has a part of every
-    direction, so that normalisation leaves the proportions as they are. Both maps from and to the latent are linear,
-    so the turn goes into their weights.
+    A codec uses as many directions as it needs. If these are fewer than its channels, a diffusion model on the channels
+    spends most of its loss on directions without information. With `whiten`, the new channels are uncorrelated, so that
+    after normalisation all directions count equally; without, for latents with meaningful distances, the channels are a
+    random rotation of the directions, so that normalisation preserves their proportions. The maps from and to the
+    latent are linear, so the projection is merged into their weights.
 
     Args:
-        codec: trained; its `latent_mean` and `latent_std` are set.
-        ids: token ids (padded) on which the directions are measured.
-        least: variance of a direction that is kept, in units of a channel's.
+        codec: trained, with `latent_mean` and `latent_std`.
+        ids: token ids (padded) on which the directions are computed.
+        least: minimum variance of a direction to keep, relative to that of a channel.
         whiten: whether the new channels are the directions themselves.
 
     Returns:
-        A new codec; its latents are normalised per channel. What it decodes differs by the directions left out alone.
-        The log-variance that it states is zero: fit it anew.
+        A new codec with latents normalised per channel. Its outputs differ only by the omitted directions. Its
+        log-variance is zero and must be fitted again.
     """
     means = torch.cat([codec.posterior(part).mean for part in torch.split(ids, 512)])
     mean, std = codec.latent_mean, codec.latent_std
     variances, directions = torch.linalg.eigh(torch.cov(((means - mean) / std).T))
-    kept = directions[:, variances > least].flip(1)  # (Z, k), the widest first
+    kept = directions[:, variances > least].flip(1)  # (Z, k), largest variance first
     if not whiten:
         mixed = torch.randn(kept.shape[1], kept.shape[1], generator=torch.Generator().manual_seed(0))
         kept = kept @ torch.linalg.qr(mixed).Q.to(kept)
     there, back = kept / std[:, None], kept * std[:, None]
-    rest = mean - back @ (there.T @ mean)  # the part of the mean outside of the directions
+    rest = mean - back @ (there.T @ mean)  # the component of the mean outside the kept directions
     config = {**codec.config, "latent_size": kept.shape[1], "decoder_bias": True}
     turned = Optimus(**{name: value for name, value in config.items() if not name.startswith("_")})
     state = copy.deepcopy(codec.state_dict())

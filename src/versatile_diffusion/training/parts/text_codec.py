@@ -1,12 +1,12 @@
 """Training of the text codec.
 
-A text must stay readable when its latent is off by some tenths of a standard deviation, as after a diffusion; so the
-decoder learns from latents with noise. The noise is measured in each channel's standard deviation over the batch: no
-scale of the latents escapes it, and no channel can fall silent, which is what a divergence term tends to bring about.
+A text must remain readable when its latent is off by some tenths of a standard deviation, as after diffusion, so the
+decoder is trained on noisy latents. The noise is relative to each channel's standard deviation over the batch: the
+codec cannot evade it by scaling its latents, and channels do not collapse, as they tend to with a KL term.
 
-Left to itself a codec makes a code without meaning, in which "cat" lies nowhere near "cat face": what generates latents
-must then learn every label by heart. So the first channels are asked to be the global vector that a context encoder
-gives the same text; the others hold what that vector does not tell, the form of the sentence above all.
+Without guidance a codec learns a code without semantics, in which "cat" is far from "cat face", and a diffusion model
+would have to memorise every label. So the first channels are trained to match the global vector of a context encoder
+for the same text; the others store what that vector lacks, above all the form of the sentence.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from versatile_diffusion.training.engine.loop import Objective
 from versatile_diffusion.training.engine.optimizer import ParameterGroups
 from versatile_diffusion.training.parts.principal import onto_principal_directions
 
-PAD, UNKNOWN, BEGIN, END = range(4)  # of the set's tokenizer
+PAD, UNKNOWN, BEGIN, END = range(4)  # of the data set's tokenizer
 
 
 @dataclass(frozen=True)
 class TextCodecSettings:
-    """What the text codec is and how it is trained.
+    """Architecture and training settings of the text codec.
 
     Args:
-        width, layers, heads: of the encoder and of the decoder.
-        initializer_range: standard deviation of fresh weights (0.02 suits wider networks).
-        latent_size: channels of the latent; where there is a guide, its width of them follow it.
-        guide_weight: weight of the mean squared distance to the guide's vector, whose entries are about one.
-        max_length: most tokens of a text, begin and end counted.
+        width, layers, heads: of the encoder and the decoder.
+        initializer_range: standard deviation of the initial weights (0.02 suits wider networks).
+        latent_size: number of latent channels; with a guide, as many of them as its width are trained to match it.
+        guide_weight: weight of the mean squared error to the guide's vector, whose entries are of order 1.
+        max_length: maximum length of a text in tokens, including begin and end.
         batch_size: captions per step.
         lr, weight_decay: of AdamW (embeddings, biases, norms).
-        muon_lr: of Muon for the matrices; None trains them with AdamW.
-        posterior: standard deviation that the encoder states, in standard deviations of the channel.
-        word_dropout: share of the decoder's input tokens that are hidden.
-        noise: largest standard deviation of the noise on latents, in standard deviations of the channel.
-        label_share: share of the texts that are bare labels or keywords of concepts.
-        buckets: batches are drawn from this many times their size, sorted by length, to save padding.
-        held_out: captions that a measurement takes of each held-out split.
+        muon_lr: learning rate of Muon for matrices; None: AdamW.
+        posterior: standard deviation of the encoder's posterior, relative to that of the channel.
+        word_dropout: share of the decoder's input tokens that are masked.
+        noise: maximum standard deviation of the noise on latents, relative to that of the channel.
+        label_share: share of texts that are labels or keywords of concepts.
+        buckets: batches are drawn from a pool of this many batches, sorted by length to reduce padding.
+        held_out: captions per held-out split that are evaluated.
     """
 
     width: int = 192
@@ -77,13 +77,13 @@ class TextCodecSettings:
 
 @dataclass(frozen=True)
 class CaptionCorpus:
-    """Texts that a text codec learns from and is measured on.
+    """Training and evaluation texts of a text codec.
 
     Args:
-        tokenizer: has padding, unknown, begin and end as its first four ids.
+        tokenizer: its first four ids are padding, unknown, begin and end.
         training: captions.
-        words: bare names, which make up `label_share` of the training texts.
-        held_out: captions to measure on, by split; those that occur in training are skipped.
+        words: labels and keywords, `label_share` of the training texts.
+        held_out: evaluation captions by split; those that occur in training are skipped.
     """
 
     tokenizer: Tokenizer
@@ -93,7 +93,7 @@ class CaptionCorpus:
 
 
 class TextBatch(NamedTuple):
-    """Token ids with all randomness of a step."""
+    """Token ids with the random masks and noise of a step."""
 
     ids: Int[Tensor, "b t"]
     hidden: Bool[Tensor, "b t"]
@@ -101,14 +101,14 @@ class TextBatch(NamedTuple):
 
 
 class TextCodecObjective(Objective[Optimus]):
-    """Next-token cross-entropy from a noisy latent; measured by how many held-out captions come back word for word.
+    """Next-token cross-entropy from a noisy latent; evaluated by exact reconstruction of held-out captions.
 
     Args:
-        data: captions to train on and to measure on.
+        data: training and evaluation captions.
         settings: of codec and training.
-        device: trains here.
-        guide: gives the vectors that the first channels of the latents follow, and reads the same tokens; without one
-            all channels are free, and the export turns them onto the directions in which they vary.
+        device: to train on.
+        guide: a text encoder with the same tokens whose vectors the first latent channels are trained to match; without
+            one all channels are free, and the export projects them onto their principal directions.
 
     Raises:
         ValueError: the guide's vectors are longer than the latent.
@@ -126,7 +126,7 @@ class TextCodecObjective(Objective[Optimus]):
         self.recipe, self.device, self.batch_size = settings, device, settings.batch_size
         if guide is not None and guide.config.width > settings.latent_size:
             width, size = guide.config.width, settings.latent_size
-            raise ValueError(f"latent_size is {size}; with a guide of {width} channels it must be {width} or more")
+            raise ValueError(f"latent_size is {size}; with a guide of width {width} it must be {width} or more")
         self.guide = guide.to(device).eval().requires_grad_(False) if guide is not None else None
         self.tokenizer = data.tokenizer
         self.captions = self._ids(data.training).to(device)
@@ -135,7 +135,7 @@ class TextCodecObjective(Objective[Optimus]):
         self.held_out = {split: _unseen(texts, seen, settings.held_out) for split, texts in data.held_out.items()}
 
     def _ids(self, texts: Sequence[str]) -> Tensor:
-        """Begin, tokens, end; padded to `max_length`, int16."""
+        """Token ids with begin and end, padded to `max_length`, as int16."""
         longest = self.recipe.max_length
         rows = [[BEGIN, *e.ids[: longest - 2], END] for e in self.tokenizer.encode_batch_fast(list(texts))]
         lengths = np.fromiter(map(len, rows), dtype=np.int64)
@@ -181,9 +181,9 @@ class TextCodecObjective(Objective[Optimus]):
             max_length=recipe.max_length,
             clean_up=False,
             temperature=0.0,
-            drop_repeats=False,  # "family: man, man, boy" is no mistake
+            drop_repeats=False,  # "family: man, man, boy" is a valid label
         )
-        # Copying a word is then one map for the whole vocabulary, and not something to learn word by word.
+        # With shared embeddings, copying a word is one linear map for the whole vocabulary.
         with torch.no_grad():
             model.encoder.bert.embeddings.word_embeddings.weight.copy_(model.decoder.gpt2.wte.weight)
         return model
@@ -199,7 +199,7 @@ class TextCodecObjective(Objective[Optimus]):
         return groups.optimizers(recipe.lr, decay, (0.9, 0.98), recipe.muon_lr or 0.0, decay, muon_steps=4)
 
     def batch(self, step: int, generator: torch.Generator) -> TextBatch:
-        """Texts of about the same length, some of them bare labels or keywords."""
+        """Texts of similar length, some of them labels or keywords."""
         recipe, device = self.recipe, self.device
         size, pool = recipe.batch_size, recipe.batch_size * recipe.buckets
 
@@ -232,13 +232,13 @@ class TextCodecObjective(Objective[Optimus]):
 
     @torch.no_grad()
     def _guiding(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b d"]:
-        """The guide's global vectors of the texts, which it reads without begin and end."""
+        """The guide's global vectors of the texts, without the begin and end tokens."""
         assert self.guide is not None
         inner = ids[:, 1 : self.guide.config.limit + 1]
         return self.guide(inner.masked_fill(inner == END, PAD)).tokens(self.guide.config.token_scale)[:, 0]
 
     def evaluate(self, module: Optimus) -> dict[str, float]:
-        """Share of captions that come back exactly, and of tokens; also with noise on the latents."""
+        """Share of captions that are reconstructed exactly, and of tokens; also with noise on the latents."""
         self._calibrate(module)
         result = {}
         for split, texts in self.held_out.items():
@@ -254,7 +254,8 @@ class TextCodecObjective(Objective[Optimus]):
         return result
 
     def sample_sheet(self, module: Optimus, path: Path) -> None:
-        """Held-out captions with what comes back, also from a noisy latent, and walks between two captions."""
+        """Write held-out captions with their reconstructions, also from noisy latents, and interpolations between
+        captions."""
         self._calibrate(module)
         texts = [text for split in self.held_out.values() for text in split[:16]]
         latents = module.encode(texts)
@@ -268,8 +269,8 @@ class TextCodecObjective(Objective[Optimus]):
         path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
 
     def export(self, module: Optimus, folder: Path) -> None:
-        """Measures the latents on the training captions, turns them onto the directions in which they vary (where they
-        follow a guide, in its proportions), and writes the codec with its tokenizer."""
+        """Compute the latent statistics on the training captions, project the latents onto their principal directions
+        (with a guide, preserving its proportions), and save the codec with its tokenizer."""
         self._calibrate(module, 32_768)
         least = 0.1 if self.guide is None else 0.2
         turned = onto_principal_directions(module, self._some_captions(32_768), least, whiten=self.guide is None)
@@ -278,8 +279,8 @@ class TextCodecObjective(Objective[Optimus]):
 
     @torch.no_grad()
     def _calibrate(self, module: Optimus, count: int = 4096) -> None:
-        """From `count` training captions sets the mean and the standard deviation per channel, and fits the
-        log-variance, which the loss leaves alone: by least squares, to the settings' constant."""
+        """Set the mean and standard deviation per channel from `count` training captions, and fit the log-variance,
+        which the loss does not train, to the constant of the settings by least squares."""
         module.set_tokenizers(self.tokenizer, self.tokenizer)
         chosen = self._some_captions(count)
         pooled = torch.cat([module.encoder.pooled(part, part != PAD) for part in torch.split(chosen, 512)])
@@ -294,7 +295,7 @@ class TextCodecObjective(Objective[Optimus]):
         return self.captions[:: max(1, len(self.captions) // count)].long()
 
     def _token_accuracy(self, module: Optimus, texts: Sequence[str], latents: Tensor) -> float:
-        """Share of the next tokens that are the likeliest, the tokens before being right."""
+        """Next-token accuracy with teacher forcing."""
         ids = module.tokens.for_decoder(texts).to(self.device)
         guesses = module.decoder(ids[:, :-1], module.raw(latents)).argmax(-1)
         counted = ids[:, 1:] != PAD
@@ -302,12 +303,12 @@ class TextCodecObjective(Objective[Optimus]):
 
 
 def _plain(text: str) -> str:
-    """A text as the tokenizer's normalizer leaves it: what the codec can give back."""
+    """A text after the tokenizer's normalisation, which is what the codec can reproduce."""
     return unicodedata.normalize("NFC", text).lower()
 
 
 def _unseen(captions: Sequence[str], seen: set[str], count: int) -> list[str]:
-    """`count` captions, spread evenly over the alphabet, of those that are not among `seen`."""
+    """`count` captions that are not in `seen`, evenly spaced in alphabetical order."""
     texts = sorted({_plain(text) for text in captions} - seen)
     return texts[:: max(1, len(texts) // count)][:count]
 
