@@ -133,6 +133,11 @@ MODELS = (
         "versatile convert emoji half-model/ --dtype float16",
     ),
     _verb(
+        "upload",
+        "Upload a model to the Hugging Face hub.",
+        'versatile upload emoji --to ada/emoji --license apache-2.0 --prompt "a red apple" --dry-run',
+    ),
+    _verb(
         "train",
         "Train a model on the emoji set or your own data.",
         "versatile train --from emoji --data pictures/ --out runs/mine --minutes 10",
