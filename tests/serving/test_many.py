@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 from PIL import Image
 from service_client import file_of
@@ -23,6 +26,7 @@ from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.data.journal import POISONOUS, STRIKES
 from versatile_diffusion.records.png import read_record
 from versatile_diffusion.serving.api.results import digest_of
+from versatile_diffusion.serving.many.cluster import by_ray_data
 from versatile_diffusion.serving.many.order import LEDGER, Order, pieces
 from versatile_diffusion.serving.many.rows import Columns, Table, row_of
 from versatile_diffusion.serving.many.work import INVALID, JOURNAL, UNDONE, GenerateShard, done_already, generate_many
@@ -280,3 +284,49 @@ def test_killed_for_good_and_started_again(tmp_path: Path, model: str) -> None:
 def done(out: Path) -> list[Path]:
     """Files of batches and shards that are whole."""
     return [*out.glob("*.part/*.tar"), *out.glob("*.tar"), *out.glob("ledger/*.json")]
+
+
+def cmdline_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended just now
+        return []
+
+
+@pytest.mark.campaign
+def test_actors_of_a_cluster_do_the_same(tmp_path: Path, model: str) -> None:
+    """By Ray Data, one of whose processes is killed on the way: the bytes are those of this process, and what was done
+    before is not done again."""
+    pytest.importorskip("ray.data")
+    ray = importlib.import_module("ray")
+    table = written(tmp_path / "in.csv", [{"prompt": f"{word} {k}"[:12]} for k in range(2) for word in WORDS])
+    steps = {"num_inference_steps": 40}
+    whole = order_of(table, tmp_path / "whole", model, rows=4, batch=2, options=steps)
+    made(whole)
+    order = order_of(table, tmp_path / "out", model, rows=4, batch=2, options=steps)
+    order.out.mkdir()
+    killed, ended = list[int](), threading.Event()
+
+    def kill() -> None:
+        """The first process that has done a batch and is at the next one."""
+        while not killed and not ended.is_set():
+            ready = list(order.out.glob("*.part/*.tar"))
+            ours = psutil.Process().children(recursive=True)
+            found = [one.pid for one in ours if "MapWorker" in " ".join(cmdline_of(one))]
+            if ready and found:
+                os.kill(found[0], signal.SIGKILL)
+                killed.append(found[0])
+            time.sleep(0.01)
+
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config={"worker_niceness": 0})
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        total = generate_many(order, pieces(order), by_ray_data("local"))
+    finally:
+        ended.set()
+        thread.join()
+        ray.shutdown()
+    assert killed, "no process was met at work"
+    assert total == {"rows": 14, "items": 14, "failed": {}, "shards": 4}
+    assert members(order.out) == members(whole.out)
