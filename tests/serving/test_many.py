@@ -24,6 +24,7 @@ from tiny import build_tiny_pipeline
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.data.journal import POISONOUS, STRIKES
+from versatile_diffusion.data.sources import open_source
 from versatile_diffusion.records.png import read_record
 from versatile_diffusion.serving.api.results import digest_of
 from versatile_diffusion.serving.many.cluster import by_ray_data
@@ -91,6 +92,8 @@ def test_every_item_has_its_value_and_its_complete_record(suffix: str, tmp_path:
     assert total == {"rows": 3, "items": 3, "failed": {}, "shards": 2}
     held = members(order.out)
     assert list(held) == [f"{k:09d}-000.{suffix}" for k in range(3) for suffix in ("png", "txt", "json")]
+    read = [(item.key, item.values["text"]) for item, _ in open_source(order.out).read()]
+    assert [texts for _, texts in read] == [[word] for word in WORDS[:3]], "as training reads shards"
     pipe = VersatileDiffusionPipeline.from_pretrained(model)
     for k, word in enumerate(WORDS[:3]):
         image = Image.open(BytesIO(held[f"{k:09d}-000.png"]))

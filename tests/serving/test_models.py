@@ -181,7 +181,7 @@ def test_an_update_of_the_model_loses_no_request(place: tuple[Path, int]) -> Non
     or the new one, and in the end by the new one alone."""
     folder, port = place
     url = f"http://127.0.0.1:{port}"
-    start(plan(folder, replicas=2, most=2), HERE, "127.0.0.1", port)
+    first = start(plan(folder, replicas=2, most=2), HERE, "127.0.0.1", port)
     old, ended = digest(generate(url)), threading.Event()
     answers: list[httpx.Response] = []
 
@@ -193,7 +193,8 @@ def test_an_update_of_the_model_loses_no_request(place: tuple[Path, int]) -> Non
         clients = [pool.submit(client) for _ in range(6)]
         try:
             until(lambda: len(answers) > 6, "the old model answers")
-            start(plan(folder, "two", replicas=2, most=2), HERE, "127.0.0.1", port)
+            second = start(plan(folder, "two", replicas=2, most=2), HERE, "127.0.0.1", port)
+            assert second != first, "so the process of the first does not end what the second serves"
             count = len(answers)
             until(lambda: len(answers) > count + 12, "the new model answers")
         finally:

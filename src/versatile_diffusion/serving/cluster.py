@@ -45,6 +45,12 @@ MOST_LORAS = 32
 """Adapters of a plan."""
 UPSCALE = 10.0
 """Seconds for which requests must wait before a replica is added."""
+PATIENCE: Mapping[str, str] = {
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+}
+"""Seconds that Ray's own processes have on a machine of one's own: a busy one takes longer to start them than the five
+after which Ray ends them."""
 ONE_MODEL = "/v1/models/"
 NAMED_IN_FORM = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,500})\r\n')
 """The field of a form that names a model."""
@@ -74,6 +80,8 @@ class Asked:
 
 
 def _named_in_json(body: bytes) -> str:
+    if b'"model"' not in body:
+        return ""
     try:
         check_depth(body)
         name = json.loads(body).get("model")
@@ -303,6 +311,8 @@ def start(plan: Plan, address: str, host: str, port: int) -> float | None:
     """
     own = {"include_dashboard": False, "_system_config": {"worker_niceness": 0}}  # else whatever runs here goes first
     here: dict[str, Any] = own if address == HERE else {}
+    for name, seconds in PATIENCE.items() if here else ():
+        os.environ.setdefault(name, seconds)
     ray.init(address, ignore_reinit_error=True, log_to_driver=False, **here)
     serve.start(http_options={"host": host, "port": port})
     serve.run(application(plan), name=NAME, route_prefix="/")

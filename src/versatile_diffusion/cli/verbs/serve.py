@@ -87,13 +87,9 @@ def serve(
     Only this machine can reach it, unless --host says otherwise. SIGTERM or Ctrl+C drains it: requests that run are
     answered, and new ones get status 503. /docs lists the endpoints.
     """
-    from versatile_diffusion.cli.io.model import load
-
     try:
-        from versatile_diffusion.serving.api.app import app
         from versatile_diffusion.serving.limits import Limits
-        from versatile_diffusion.serving.server import KEYS, hosts, is_loopback, keys_in
-        from versatile_diffusion.serving.server import serve as serve_app
+        from versatile_diffusion.serving.server import KEYS, hosts, keys_in
     except ImportError as error:
         raise _without("the service", "serve", error) from error
 
@@ -102,25 +98,37 @@ def serve(
         note(f"other users of this machine can read --api-key in the list of processes; use --api-key-file or {KEYS}")
     sizes = {"places": places, "waiting": queue, "each": per_client, "items": max_items, "steps": max_steps}
     limits = Limits(**sizes, side=max_side, megabytes=max_body, seconds=timeout, grace=grace)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    options: dict[str, Any] = {
-        "api_keys": keys,
-        "allow_hosts": hosts(host, allow_host or ()),
-        "log_prompts": log_prompts,
-    }
-    if ray is not None:
-        _check_alone(ui)
-        many = {"name": name or "", "loras": loras_in(lora or ()), "replicas": replicas}
-        many |= {"most": max_replicas or replicas}
-        return _on_ray({"model": model, "limits": limits, "app": options, **many}, ray, (host, port), device, json)
-    if lora:
-        raise ValueError("--lora needs --ray, such as --ray local")
+    options = {"api_keys": keys, "allow_hosts": hosts(host, allow_host or ()), "log_prompts": log_prompts}
+    plan: dict[str, Any] = {"model": model, "limits": limits, "app": options, "name": name or model}
+    if ray is None:
+        if lora:
+            raise ValueError("--lora needs --ray, such as --ray local")
+        return _here(plan, (host, port), ui, device, json)
+    if ui:
+        raise ValueError("--ui and --ray: the studio runs on the engine of one process; leave one of them out")
+    plan |= {"loras": loras_in(lora or ()), "replicas": replicas, "most": max_replicas or replicas}
+    return _on_ray(plan, ray, (host, port), device, json)
+
+
+def _here(plan: dict[str, Any], place: tuple[str, int], ui: bool, device: str | None, json: bool) -> None:
+    """The service in this process, until SIGTERM or Ctrl+C. Args: place: host and port."""
+    from versatile_diffusion.cli.io.model import load
+    from versatile_diffusion.serving.api.app import app
+    from versatile_diffusion.serving.server import is_loopback
+    from versatile_diffusion.serving.server import serve as serve_app
+
+    (host, port), model = place, plan["model"]
     pipe = load(model, device)
     pipe.set_progress_bar_config(disable=True)
-    api = app(pipe, limits, name=name or model, **options)
+    api = app(pipe, plan["limits"], name=plan["name"], **plan["app"])
+    closed = is_loopback(host) or bool(plan["app"]["api_keys"])
     with _studio(api.state.service.engine, model, host, is_loopback(host)) if ui else nullcontext() as studio:
-        _announce({"url": url} | ({"studio": studio.url} if studio else {}), json, is_loopback(host) or bool(keys))
+        _announce({"url": url_of(host, port)} | ({"studio": studio.url} if studio else {}), json, closed)
         serve_app(api, host, port)
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _announce(urls: dict[str, str], json: bool, closed: bool) -> None:
@@ -150,11 +158,6 @@ def loras_in(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _check_alone(ui: bool) -> None:
-    if ui:
-        raise ValueError("--ui and --ray: the studio runs on the engine of one process; leave one of them out")
-
-
 def _without(what: str, extra: str, error: ImportError) -> ValueError:
     """What to say where an extra is not installed."""
     return ValueError(f"{what} needs the extra '{extra}': pip install 'versatile-diffusion[{extra}]' ({error})")
@@ -173,7 +176,7 @@ def _on_ray(plan: dict[str, Any], address: str, place: tuple[str, int], device: 
     gpus = 0 if find_device(device) == "cpu" else 1
     deployed = start(Plan(**plan, gpus=gpus), address, *place)
     closed = is_loopback(place[0]) or bool(plan["app"]["api_keys"])
-    _announce({"url": f"http://{place[0]}:{place[1]}"}, json, closed)
+    _announce({"url": url_of(*place)}, json, closed)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # in place of that of Ray
     try:
         threading.Event().wait()

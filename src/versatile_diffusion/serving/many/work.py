@@ -212,13 +212,15 @@ def generate_many(
         ValueError: the folder was begun with something else, or there is no such model or column.
         OSError: the disk is full; what is generated stays.
     """
+    order.columns  # noqa: B018 # before anything is written
     order.out.mkdir(parents=True, exist_ok=True)
-    order.columns  # noqa: B018 # before a model is loaded
     settle_order(order)
     work = GenerateShard(order)
     left = [piece for piece in inputs if not work.entry(piece).is_file()]
     for done, _ in enumerate(spread(work, left), len(inputs) - len(left) + 1):
         progress(done, len(inputs))
+    for piece in inputs:  # a process that was killed just then leaves its batches behind
+        shutil.rmtree(work.spool(piece), ignore_errors=True)
     entries = [read_json(work.entry(piece)) for piece in inputs]
     failed = Counter[str]()
     for entry in entries:
