@@ -28,7 +28,7 @@ from versatile_diffusion.serving.cluster import HERE, NAME, REPLICA, Asked, Plan
 from versatile_diffusion.serving.limits import Limits
 
 BASE = "base"
-WAIT = 300
+WAIT = 900
 """Seconds for what a busy machine takes long for."""
 
 
@@ -156,6 +156,7 @@ def until(true: Callable[[], bool], what: str) -> None:
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(3600)
 def test_the_name_in_a_request_picks_the_model(place: tuple[Path, int]) -> None:
     folder, port = place
     url = f"http://127.0.0.1:{port}"
@@ -176,6 +177,7 @@ def test_the_name_in_a_request_picks_the_model(place: tuple[Path, int]) -> None:
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(3600)
 def test_an_update_of_the_model_loses_no_request(place: tuple[Path, int]) -> None:
     """Clients ask all the time while the weights are exchanged under the same name: all are answered, by the old model
     or the new one, and in the end by the new one alone."""
@@ -210,6 +212,7 @@ def test_an_update_of_the_model_loses_no_request(place: tuple[Path, int]) -> Non
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(3600)
 def test_replicas_are_added_while_requests_wait(place: tuple[Path, int]) -> None:
     folder, port = place
     url = f"http://127.0.0.1:{port}"

@@ -87,6 +87,7 @@ SERVES = [line for line in commands(PAGE) if line.startswith("versatile serve")]
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("line", SERVES)
 def test_what_starts_a_service(line: str, tmp_path: Path) -> None:
     """It answers, lists the models that the command names, and ends by itself when it is told to."""
@@ -101,7 +102,7 @@ def test_what_starts_a_service(line: str, tmp_path: Path) -> None:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     call = [sys.executable, "-m", "versatile_diffusion", *line.split()[1:], "--port", str(port)]
-    url, end = f"http://127.0.0.1:{port}", time.monotonic() + 600
+    url, end = f"http://127.0.0.1:{port}", time.monotonic() + 1200
     with subprocess.Popen(call, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as service:
         try:
             assert service.stdout is not None
@@ -110,11 +111,11 @@ def test_what_starts_a_service(line: str, tmp_path: Path) -> None:
                 assert service.poll() is None
                 assert time.monotonic() < end, "it is never ready"
                 time.sleep(0.2)
-            listed = [row["id"] for row in httpx.get(f"{url}/v1/models", timeout=300).json()["data"]]
+            listed = [row["id"] for row in httpx.get(f"{url}/v1/models", timeout=900).json()["data"]]
             assert listed == ["base" if names else "emoji", *(name for name, _ in names)]
             for model in listed:
                 ask = {"prompt": "a red apple", "model": model, "num_inference_steps": 1, "seed": 0}
-                answer = httpx.post(f"{url}/v1/images/generations", json=ask, timeout=300)
+                answer = httpx.post(f"{url}/v1/images/generations", json=ask, timeout=900)
                 assert answer.status_code == 200, answer.text
         finally:
             service.send_signal(signal.SIGTERM)
