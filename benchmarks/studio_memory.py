@@ -42,7 +42,7 @@ class Visits:
             for d in config["dependencies"]
             if any(target[1] == "select" for target in d["targets"]) and not d["inputs"] and len(d["outputs"]) > 3
         )
-        labels = [components[k]["props"].get("label") for k in self.run["inputs"]]
+        self.labels = labels = [components[k]["props"].get("label") for k in self.run["inputs"]]
         self.values = [components[k]["props"].get("value") for k in self.run["inputs"]]
         self.values[0] = "a red apple"
         self.values[labels.index("How many")] = self.values[labels.index("Steps")] = 1

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
+from versatile_diffusion.applications.disentangle import LEVELS, restyle, strip
+from versatile_diffusion.applications.disentangle import levels as focus_levels
 from versatile_diffusion.controls import CONDITION, MIXINGS, REQUEST, SCHEDULERS
 
 MODEL, CONDITIONS, CATEGORY = "VERSATILE_MODEL", "VERSATILE_CONDITIONS", "versatile-diffusion"
@@ -156,12 +158,48 @@ class SampleTexts(VersatileNode):
         return (model.generate("text", conditions, **_options(**sampling)).texts,)
 
 
+class Disentangle(VersatileNode):
+    """Variations of an image (the first of a batch) from its content alone to its style alone, in as many levels; or,
+    with a style image, one that has the content of the one and the style of the other."""
+
+    RETURN_TYPES, RETURN_NAMES = ("IMAGE",), ("images",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        own = {"levels": ("INT", {"default": LEVELS, "min": 2, "max": 32})}
+        options = {name: SAMPLING[name] for name in ("seed", "steps", "guidance_scale")}
+        return {
+            "required": {"model": (MODEL,), "image": ("IMAGE",), **own, **options},
+            "optional": {"style": ("IMAGE",)},
+        }
+
+    def run(
+        self,
+        model: VersatileDiffusionPipeline,
+        image: torch.Tensor,
+        levels: int,
+        seed: int,
+        steps: int,
+        guidance_scale: float,
+        style: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor]:
+        given: dict[str, Any] = {"seed": seed, "num_inference_steps": steps, "guidance_scale": guidance_scale}
+        content = image[0].cpu().numpy()
+        if style is not None:
+            outputs = [restyle(model, style[0].cpu().numpy(), content, output_type="pt", **given)]
+        else:
+            focuses = focus_levels(count=levels)
+            outputs = [step.output for step in strip(model, content, focuses, output_type="pt", **given)]
+        return (torch.cat([output.images for output in outputs]).movedim(1, -1).contiguous(),)
+
+
 NODE_CLASS_MAPPINGS = {
     "LoadVersatile": LoadVersatile,
     "VersatileTextCondition": TextCondition,
     "VersatileImageCondition": ImageCondition,
     "VersatileSampleImages": SampleImages,
     "VersatileSampleTexts": SampleTexts,
+    "VersatileDisentangle": Disentangle,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "LoadVersatile": "Load Versatile Diffusion",
@@ -169,4 +207,5 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "VersatileImageCondition": "Image condition (Versatile Diffusion)",
     "VersatileSampleImages": "Generate images (Versatile Diffusion)",
     "VersatileSampleTexts": "Generate captions (Versatile Diffusion)",
+    "VersatileDisentangle": "Disentangle content and style (Versatile Diffusion)",
 }

@@ -62,6 +62,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emoji: Path) -> Path:
         Image.new("RGB", (16, 16), colour).save(f"pictures/{k}.png")
         Path(f"pictures/{k}.txt").write_text(f"a {colour} {name}")
     Path("prompts.txt").write_text("a red apple\na blue car\n")
+    Path("prompts.csv").write_text("prompt,seed\na red apple,0\na blue car,1\n")
+    Path("photos.jsonl").write_text('{"image": "photos/apple.png"}\n{"image": "photos/car.png"}\n')
     Path("logins.txt").write_text("ada:secret\n")
     Path("keys.txt").write_text("a-key-of-some-length\n")
     laion.write(Path("laion"), 2, 50, url="http://127.0.0.1/image.jpg")

@@ -27,6 +27,8 @@ COMMANDS = {
     "edit": ("apple.png",),
     "joint": (),
     "sweep": ("text-to-image", "a red apple", "--over", "seed=0,1"),
+    "generate-many": ("--input", "prompts.csv", "--out", "many"),
+    "upload": ("emoji", "--to", "ada/emoji"),
     "encode": ("apple.png", "--as", "latent", "--out", "latents"),
     "describe": ("--model", "emoji"),
     "verify": ("emoji",),

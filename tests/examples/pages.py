@@ -51,6 +51,8 @@ NOT_RUN: Mapping[str, str] = {
     'pip install "versatile-diffusion[serve]"': INSTALLS,
     'pip install "versatile-diffusion[serve,cluster]"': INSTALLS,
     "versatile serve --ray local --replicas 2": "starts a cluster; tests/serving/test_cluster.py has one",
+    "versatile serve --ray local --name base --lora pixel=runs/pixel/lora --lora ink=runs/ink/lora": "starts a "
+    "cluster; tests/serving/test_models.py has one with two adapters",
     'ln -s "$PWD/integrations/comfyui" ComfyUI/custom_nodes/versatile-diffusion': "needs ComfyUI; test_comfyui.py has "
     "its interface",
     "docker compose up": DOCKER,

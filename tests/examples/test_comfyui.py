@@ -15,6 +15,7 @@ from PIL import Image
 from tiny import build_tiny_pipeline
 
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
+from versatile_diffusion.applications.disentangle import levels, restyle, strip
 
 FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
 PLAIN = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
@@ -92,6 +93,17 @@ def test_captions(nodes: dict[str, Any], pipe: VersatileDiffusionPipeline, pictu
     (texts,) = nodes["VersatileSampleTexts"]().run(pipe, conditions, **SAMPLING, scheduler="model default")
     options = {"seed": 3, "num_inference_steps": 2, "guidance_scale": 2.0, "num_outputs": 2}
     assert texts == pipe.image_to_text(picture, **options).texts
+
+
+def test_content_and_style_apart(nodes: dict[str, Any], pipe: VersatileDiffusionPipeline, picture: Image.Image) -> None:
+    given = {"seed": 3, "steps": 2, "guidance_scale": 2.0}
+    (images,) = nodes["VersatileDisentangle"]().run(pipe, tensor(picture), 3, **given)
+    options = {"seed": 3, "num_inference_steps": 2, "guidance_scale": 2.0, "output_type": "pt"}
+    expected = [step.output.images for step in strip(pipe, picture, levels(count=3), **options)]
+    assert torch.equal(images, torch.cat(expected).movedim(1, -1))
+    other = picture.transpose(Image.Transpose.ROTATE_90)
+    (images,) = nodes["VersatileDisentangle"]().run(pipe, tensor(picture), 3, **given, style=tensor(other))
+    assert torch.equal(images, restyle(pipe, other, picture, **options).images.movedim(1, -1))
 
 
 def test_loading(nodes: dict[str, Any], pipe: VersatileDiffusionPipeline, tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.linear_gradient("L").resize((24, 24)).point(lambda level: 255 * (level < 128)).save(clone / "upper-half.png")
     for name in ("captions.txt", "prompts.txt"):
         (clone / name).write_text("a red apple\na blue house\n")
+    (clone / "prompts.csv").write_text("prompt,seed\na red apple,0\na blue house,1\n")
+    (clone / "photos.jsonl").write_text('{"image": "photos/photo.png"}\n{"image": "photos/tiger.png"}\n')
     return clone
 
 

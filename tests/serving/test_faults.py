@@ -6,6 +6,7 @@ import base64
 import copy
 import json
 import logging
+import os
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -168,13 +169,19 @@ def test_some_malformed_requests(
     assert counts.get(400, 0) > 30
 
 
+NUMBERS = range(*map(int, os.environ.get("VERSATILE_FAULTS", "0:500").split(":")))
+"""Of the requests of the campaign; the variable asks for others: FIRST:END."""
+
+
 @pytest.mark.campaign
+@pytest.mark.timeout(7200)
 def test_500_malformed_requests(
     service: TestClient,
     pipe: VersatileDiffusionPipeline,
     picture: Image.Image,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    counts = sent(service, pipe, picture, range(500), caplog)
-    assert sum(counts.values()) == 500
-    assert counts.get(400, 0) > 250
+    counts = sent(service, pipe, picture, NUMBERS, caplog)
+    print(counts)
+    assert sum(counts.values()) == len(NUMBERS)
+    assert counts.get(400, 0) > len(NUMBERS) / 2

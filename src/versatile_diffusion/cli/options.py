@@ -36,6 +36,7 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "parallel": ("ddp", "fsdp", "hsdp"),
     "protocol": ("quick", "full", "varied"),
     "long": ("cut", "skip", "refuse"),
+    "format": ("webdataset", "parquet"),
 }
 """Allowed values by option, for shell completion, which must not import the modules that define them."""
 

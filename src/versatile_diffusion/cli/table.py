@@ -78,6 +78,13 @@ APPLICATIONS = (
         "versatile joint --image apple.png --caption-weight 0.5",
     ),
     _verb(
+        "generate-many",
+        "Generate from every row of a table, into shards.",
+        "versatile generate-many --input prompts.csv --out many/ --steps 20",
+        "versatile generate-many --input photos.jsonl --task image-to-text --format parquet --out captions/",
+        home="generate_many",
+    ),
+    _verb(
         "sweep",
         "Sweep one or two settings into a labelled sheet.",
         'versatile sweep text-to-image "a red apple" --over guidance_scale=1:12:2',
@@ -124,6 +131,11 @@ MODELS = (
         "convert",
         "Convert a model to another layout.",
         "versatile convert emoji half-model/ --dtype float16",
+    ),
+    _verb(
+        "upload",
+        "Upload a model to the Hugging Face hub.",
+        'versatile upload emoji --to ada/emoji --license apache-2.0 --prompt "a red apple" --dry-run',
     ),
     _verb(
         "train",

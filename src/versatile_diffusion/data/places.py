@@ -35,7 +35,8 @@ def spread_over(address: str | None, actors: bool = False) -> Spread:
     return partial(_by_actors if actors else _on_ray, address)
 
 
-def _join(address: str) -> None:
+def join(address: str) -> None:
+    """Connect to a cluster, unless this process has."""
     import ray
 
     if not ray.is_initialized():
@@ -51,7 +52,7 @@ def _by_actors(address: str, work: Callable[[T], None], pieces: Sequence[T]) -> 
     """
     import ray
 
-    _join(address)
+    join(address)
     device = "GPU" if ray.cluster_resources().get("GPU", 0) else "CPU"
     options: Any = {"num_gpus": 1, "num_cpus": 1} if device == "GPU" else {"num_cpus": 1}
     kept, waiting, tries = ray.put(work), deque(enumerate(pieces)), Counter[int]()
@@ -96,7 +97,7 @@ def _on_ray(address: str, work: Callable[[T], None], pieces: Sequence[T]) -> Ite
     """Process each piece as a Ray task. Tasks of a lost node run again on another one."""
     import ray
 
-    _join(address)
+    join(address)
     task: Any = ray.remote(max_retries=3)(lambda piece: work(piece))
     waiting = {task.remote(piece): piece for piece in pieces}
     while waiting:

@@ -21,6 +21,7 @@ from versatile_diffusion.numeric import switch
 from versatile_diffusion.pipeline.adapters import AdapterMethods
 from versatile_diffusion.pipeline.callback import TENSORS, StepCallback, with_inputs
 from versatile_diffusion.pipeline.encoding import EncodingMethods
+from versatile_diffusion.pipeline.hub import HubMethods
 from versatile_diffusion.pipeline.inputs import check_conditions, start_latents, unwrap_embeddings
 from versatile_diffusion.pipeline.interrupt import present_flag, under_way
 from versatile_diffusion.pipeline.loading import (
@@ -66,7 +67,9 @@ register_classes()
 Dtype = torch.dtype | str | Mapping[str, torch.dtype | str]
 
 
-class VersatileDiffusionPipeline(TaskMethods, EncodingMethods, AdapterMethods, MemoryMethods, DiffusionPipeline):
+class VersatileDiffusionPipeline(
+    TaskMethods, EncodingMethods, AdapterMethods, MemoryMethods, HubMethods, DiffusionPipeline
+):
     """Versatile Diffusion pipeline for all flows of a model.
 
     Args:

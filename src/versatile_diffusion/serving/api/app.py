@@ -31,6 +31,7 @@ def app(
     limits: Limits | None = None,
     *,
     name: str | None = None,
+    others: Sequence[str] = (),
     api_keys: Sequence[str] = (),
     allow_hosts: Sequence[str] = ("*",),
     log_prompts: bool = False,
@@ -44,6 +45,7 @@ def app(
         pipe: the model.
         limits: see `Limits`.
         name: id of the model; by default the pipeline's.
+        others: ids of models that are served beside it under the same address, for the list of models.
         api_keys: one of these must come with a request; none is needed where there are none.
         allow_hosts: host names that are answered to.
         log_prompts: whether the access log has prompts.
@@ -58,7 +60,7 @@ def app(
         await run_in_threadpool(engine.close)
 
     api = FastAPI(title=TITLE, description=ABOUT, version=__version__, lifespan=lifespan, redoc_url=None)
-    api.state.service = Service(engine, name or pipe.model_name, metrics, log_prompts)
+    api.state.service = Service(engine, name or pipe.model_name, metrics, log_prompts, tuple(others))
     for part in (images, chat, embeddings, own, status):
         api.include_router(part.router)
     handle_errors(api)

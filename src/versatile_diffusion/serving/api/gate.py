@@ -114,7 +114,7 @@ class Gate:
             if message["type"] == "http.disconnect":
                 return _replay(message, body)
             held += message.get("body", b"")
-        _check_depth(bytes(held))
+        check_depth(bytes(held))
         return _replay({"type": "http.request", "body": bytes(held), "more_body": False}, body)
 
     def _log(self, scope: Scope, number: str, status: int, seconds: float) -> None:
@@ -176,7 +176,8 @@ def _replay(first: Message, receive: Receive) -> Receive:
     return again
 
 
-def _check_depth(body: bytes) -> None:
+def check_depth(body: bytes) -> None:
+    """RefusedError where JSON is so deep, or has so many parts, that reading it would take too much."""
     depth = 0
     for number, mark in enumerate(MARKS.finditer(body)):
         depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(mark[0], 0)

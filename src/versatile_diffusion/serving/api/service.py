@@ -37,6 +37,7 @@ class Service:
         name: its id.
         metrics: its figures.
         log_prompts: whether prompts are logged.
+        others: ids of the models that are served beside it, under the same address.
         created: when the service started.
     """
 
@@ -44,6 +45,7 @@ class Service:
     name: str
     metrics: Metrics
     log_prompts: bool = False
+    others: Sequence[str] = ()
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -54,7 +56,8 @@ class Service:
     def check_model(self, name: str | None) -> None:
         """NotFoundError unless it is this model's name; none is always right."""
         if name is not None and name != self.name:
-            raise NotFoundError(f"there is no model {shown(name)}; this service has {shown(self.name)}")
+            known = ", ".join(map(shown, (self.name, *self.others)))
+            raise NotFoundError(f"there is no model {shown(name)}; this service has {known}")
 
     async def generate(
         self,

@@ -13,23 +13,25 @@ from versatile_diffusion.serving.api.service import Service, TheService
 router = APIRouter()
 
 
-def _model(service: Service) -> dict[str, Any]:
+def _model(service: Service, name: str | None = None) -> dict[str, Any]:
+    """What is said of a model. Args: name: of one beside it, which has the same streams and weights of its own."""
     pipe = service.engine.pipe
+    own = {"fingerprint": pipe.fingerprint()} if name is None else {}
     return {
-        "id": service.name,
+        "id": name or service.name,
         "object": "model",
         "created": service.created,
         "owned_by": "versatile-diffusion",
         "tasks": [task.name for task in pipe.tasks()],
         "styles": list(pipe.config.styles),
-        "fingerprint": pipe.fingerprint(),
+        **own,
     }
 
 
 @router.get("/v1/models", tags=["model"], summary="The models of this service")
 def models(service: TheService) -> Any:
     """With their tasks and styles."""
-    return {"object": "list", "data": [_model(service)]}
+    return {"object": "list", "data": [_model(service), *(_model(service, name) for name in service.others)]}
 
 
 @router.get("/v1/models/{model:path}", tags=["model"], summary="A model")
