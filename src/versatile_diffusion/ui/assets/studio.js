@@ -1,3 +1,23 @@
+// What the browser remembers: its name, to which its results belong, and light or dark.
+window.versatileStudio = (() => {
+  const stored = (key, value) => {
+    try {
+      if (value !== undefined) localStorage.setItem(key, value);
+      return localStorage.getItem(key);
+    } catch { return null; }  // storage is switched off: remembered until the page is closed
+  };
+  const random = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const dark = (on) => document.body.classList.toggle("dark", on);
+  return {
+    opened: () => {
+      const shade = stored("versatile-shade");
+      if (shade) dark(shade === "dark");
+      return stored("versatile-browser") || stored("versatile-browser", random()) || random();
+    },
+    shade: () => { stored("versatile-shade", dark() ? "dark" : "light"); },
+  };
+})();
+
 // Keys and drops that belong to no component.
 (() => {
   const seen = (selector) => [...document.querySelectorAll(selector)].find((one) => one.offsetParent !== null);
