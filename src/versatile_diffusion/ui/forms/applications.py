@@ -17,7 +17,15 @@ from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities.image import check_image
 from versatile_diffusion.pipeline.output import Output
 from versatile_diffusion.ui.forms.compare import compare_form, sheet
-from versatile_diffusion.ui.forms.controls import PRIVATE, Setting, colour_match, condition, draw_handles, link_painter
+from versatile_diffusion.ui.forms.controls import (
+    PRIVATE,
+    Setting,
+    colour_match,
+    condition,
+    draw_handles,
+    link_painter,
+)
+from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity, denoising
 from versatile_diffusion.ui.forms.joint import FLOWS, joint_form
 from versatile_diffusion.ui.forms.tabs import (
     SEVERAL_CONTEXTS,
@@ -116,7 +124,7 @@ def _few(pictures: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _title(name: str) -> str:
-    return name.replace("picture", "image").replace("-", " ").capitalize()
+    return name.replace("picture", "image").replace("text", "prompt").replace("-", " ").capitalize()
 
 
 DIAL, LEVELS, STYLE_OF = "Single level", "All five levels", "Style of another image"
@@ -251,10 +259,9 @@ def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
             with gr.Column(min_width=180):
                 drawn["image.mask"] = painter("Paint the area to regenerate")
         drawn["text"] = gr.Textbox(label="Prompt", info="Empty: continue the image itself.", max_length=500)
-        info = "1 - denoising strength: 0 ignores the original, 1 keeps it."
-        drawn["fidelity"] = gr.Slider(0, 0.95, 0, step=0.05, label="Fidelity to the original", info=info)
+        drawn[DENOISING] = denoising(0.05, 1)
         link_painter(drawn["image"], drawn["image.mask"], codec.fit)
-        without = ("mixing", "layer_seed", "layer_plan", "width", "height", "start", "fidelity", "match_colours")
+        without = ("mixing", "layer_seed", "layer_plan", "width", "height", "start", DENOISING, "match_colours")
         return drawn | draw_settings(FROM_BOTH, setting, {}, drawn, without=without)
 
     def asks(values: Values) -> list[Ask]:
@@ -262,8 +269,8 @@ def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
         if mask is None:
             raise ValueError("paint over the area to regenerate first")
         arguments = {**seeded(values), "start": codec.fit(image), "repaint": np.asarray(mask, np.float32) / 255}
-        if values["fidelity"]:
-            arguments["fidelity"] = float(values["fidelity"])
+        if fidelity := as_fidelity(values[DENOISING]):
+            arguments["fidelity"] = fidelity
         text = condition("text", "text", {"text": values["text"]})
         if text is None:
             arguments = {n: v for n, v in arguments.items() if n not in ("style", "negative_prompt")}

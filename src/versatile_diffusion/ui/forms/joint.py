@@ -32,7 +32,7 @@ def joint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form
         drawn: dict[str, Any] = {}
         with gr.Row(elem_classes="cards"):
             info = "Conditions both; optional."
-            drawn["text"] = gr.Textbox(label="Text", info=info, max_length=500, min_width=180)
+            drawn["text"] = gr.Textbox(label="Prompt", info=info, max_length=500, min_width=180)
             drawn["image"] = picture("Image", height=150, min_width=180)
         drawn |= draw_settings(
             FLOWS[0], setting, {name: (name, SEVERAL_CONTEXTS) for name in INPUTS}, drawn, (*ALONE, "match_colours")

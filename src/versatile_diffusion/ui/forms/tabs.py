@@ -25,6 +25,7 @@ from versatile_diffusion.ui.forms.controls import (
     link_painter,
     widgets_of,
 )
+from versatile_diffusion.ui.forms.fields import size_presets
 from versatile_diffusion.ui.forms.widgets import form_of, value_input
 from versatile_diffusion.ui.queue.jobs import Ask, Limits
 
@@ -128,6 +129,12 @@ def noun_of(modality: str) -> str:
     return MODALITIES[modality].noun if modality in MODALITIES else modality
 
 
+def label_of(modality: str, flow: Flow) -> str:
+    """Return the label of an input: what is typed to generate something else is a prompt."""
+    prompt = form_of(modality) == "typed" and flow.data != modality
+    return "Prompt" if prompt else noun_of(modality).capitalize()
+
+
 def title(name: str) -> str:
     """Return a task's title."""
     return name.replace("-", " ").capitalize()
@@ -144,7 +151,7 @@ def task_form(task: Task) -> Form:
         with gr.Row(elem_classes="cards"):
             for name in contexts:
                 with gr.Column(min_width=200):
-                    drawn[name] = value_input(name, noun_of(name).capitalize())
+                    drawn[name] = value_input(name, label_of(name, task.flow))
                     drawn |= draw_handles(name, name, ("weight",)) if several else {}
         return drawn | draw_settings(task.flow, setting, {name: (name, handles) for name in contexts}, drawn)
 
@@ -152,7 +159,8 @@ def task_form(task: Task) -> Form:
         conditions = [condition(name, name, values) for name in contexts]
         for name, one in zip(contexts, conditions, strict=True):
             if one is None:
-                raise ValueError(f"add {noun_of(name)} input first")
+                what = label_of(name, task.flow).lower()
+                raise ValueError(f"add {'an' if what[0] in 'aeiou' else 'a'} {what} first")
         given = filled(conditions, "")
         return [Ask(task.flow.data, given, seeded(values), after=colour_match(values, first_picture(given)))]
 
@@ -182,6 +190,8 @@ def draw_settings(
     with gr.Accordion("Advanced", open=False, elem_classes="advanced"):
         with gr.Row(elem_classes="settings"):
             made |= draw_controls(controls, setting, fold=True)
+            if "width" in made and "height" in made:
+                size_presets(setting, flow.data, made["width"], made["height"])
         for name, (modality, handles) in inputs.items():
             foreign = () if MODALITIES[flow.data].grid else ("region",)  # no canvas
             left = [handle for handle in handles if f"{name}.{handle}" not in drawn and handle not in foreign]

@@ -35,7 +35,7 @@ SETTINGS: Mapping[str, str] = {
     "num_inference_steps": "Steps",
     "guidance_scale": "CFG scale",
     "scheduler": "Sampler",
-    "fidelity": "Fidelity",
+    "fidelity": "Fidelity (1 - denoising strength)",
     "from_pretrained": "Model",
 }
 """Settings that a comparison shows."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -20,7 +22,7 @@ from versatile_diffusion.ui.page.gallery import gallery
 from versatile_diffusion.ui.page.guard import Guarded, forget_session
 from versatile_diffusion.ui.page.panel import Panel
 from versatile_diffusion.ui.page.results import Restorer, history, link_panel, on_shelf, session_of
-from versatile_diffusion.ui.page.shelf import Made
+from versatile_diffusion.ui.page.shelf import STUDIO, Made
 from versatile_diffusion.ui.page.studio import Studio, Tab, Who, forms
 from versatile_diffusion.ui.queue.jobs import Ask, Job
 
@@ -90,6 +92,7 @@ def draw(studio: Studio, form: Form) -> Tab:
     """Draw a tab with inputs on the left and results on the right (below on a phone)."""
     limits = studio.desk.limits
     setting = setting_of(studio.desk.pipe, limits, TASKS.get(form.name) or _task_of(form))
+    setting = replace(setting, last_seed=partial(last_seed, studio, form.name))
     with gr.Tab(form.title, id=form.name, elem_id=f"tab-{form.name}"):
         gr.HTML(f"<p>{form.help}</p>", elem_classes="help")
         with gr.Row(elem_classes="bench"):
@@ -109,6 +112,14 @@ def draw(studio: Studio, form: Form) -> Tab:
     if look is not None:
         link_first(studio, tab, look)
     return tab
+
+
+def last_seed(studio: Studio, place: str, session: str) -> int | None:
+    """Return the seed of the latest run of a tab; None if there is none."""
+    for made in reversed(studio.shelves.of(session).made.values()):
+        if made.record.get(STUDIO, {}).get("tab") == place and made.record.get("seeds"):
+            return made.record["seeds"][0]
+    return None
 
 
 def _task_of(form: Form) -> Any:
