@@ -16,25 +16,22 @@ from versatile_diffusion.cli.verbs import sweep
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities.image import check_image
 from versatile_diffusion.pipeline.output import Output
+from versatile_diffusion.ui.forms.blend import FROM_BOTH, blend_form
 from versatile_diffusion.ui.forms.compare import compare_form, sheet
 from versatile_diffusion.ui.forms.controls import (
     PRIVATE,
     Setting,
     colour_match,
     condition,
-    draw_handles,
     link_painter,
 )
 from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity, denoising
 from versatile_diffusion.ui.forms.joint import FLOWS, joint_form
 from versatile_diffusion.ui.forms.tabs import (
-    SEVERAL_CONTEXTS,
     First,
     Form,
     Values,
     draw_settings,
-    filled,
-    first_picture,
     sample_pictures,
     seeded,
 )
@@ -46,9 +43,7 @@ from versatile_diffusion.ui.queue.jobs import Ask
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
 
-FROM_BOTH, FROM_PICTURE = Flow("image", ("text", "image")), Flow("image", ("image",))
-PICTURES = tuple(f"picture-{k}" for k in range(1, 5))
-TEXTS = ("text-1", "text-2")
+FROM_PICTURE = Flow("image", ("image",))
 
 
 def application_forms(pipe: VersatileDiffusionPipeline) -> list[Form]:
@@ -63,68 +58,6 @@ def application_forms(pipe: VersatileDiffusionPipeline) -> list[Form]:
         compare_form: [task.flow for task in pipe.tasks()[:1]] or [FROM_BOTH],
     }
     return [make(pipe, samples) for make, flows in makers.items() if all(pipe.can(flow) for flow in flows)]
-
-
-def blend_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
-    """Form for up to four images and two prompts, each with weight and controls."""
-    inputs = {**dict.fromkeys(PICTURES, "image"), **dict.fromkeys(TEXTS, "text")}
-
-    def draw(setting: Setting) -> dict[str, Any]:
-        drawn: dict[str, Any] = {}
-        drawn |= _few(PICTURES[:2], TEXTS[:1])
-        with gr.Accordion("More images and texts", open=False) as more:
-            drawn |= (rest := _few(PICTURES[2:], TEXTS[1:]))
-
-        def seen(given: Any) -> Any:
-            return gr.update(open=True) if given else gr.skip()
-
-        for name in (*PICTURES[2:], *TEXTS[1:]):  # show inputs filled by another tab or a restore
-            rest[name].change(seen, rest[name], more, queue=False, **PRIVATE)
-        handles = {name: (kind, SEVERAL_CONTEXTS) for name, kind in inputs.items()}
-        return drawn | draw_settings(FROM_BOTH, setting, handles, drawn)
-
-    def asks(values: Values) -> list[Ask]:
-        given = [condition(name, kind, values) for name, kind in inputs.items()]
-        conditions = filled(given, "add an image or a prompt first")
-        return [Ask("image", conditions, seeded(values), after=colour_match(values, first_picture(conditions)))]
-
-    names = ("picture-1", "picture-1.weight", "picture-2", "picture-2.weight", "text-1", "text-1.weight")
-    examples = [
-        (samples[k], 0.6, samples[k - 1], 0.4, text, weight)
-        for k, text, weight in ((0, "", 0.5), (1, "a red heart", 0.3), (2, "a 3d icon", 0.3))
-        if len(samples) > 2
-    ]
-    return Form(
-        "blend",
-        "Blend",
-        "Blend up to four images and two prompts by weight. Leave unused inputs empty.",
-        "image",
-        draw,
-        asks,
-        tuple((kind, name) for name, kind in inputs.items()),
-        names,
-        tuple(examples),
-        "Blend",
-    )
-
-
-def _few(pictures: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
-    """Draw image inputs side by side, then prompts, each with a weight."""
-    drawn: dict[str, Any] = {}
-    with gr.Row(elem_classes="cards"):
-        for name in pictures:
-            with gr.Column(min_width=150):
-                drawn[name] = picture(_title(name), height=150)
-                drawn |= draw_handles(name, "image", ("weight", "focus"))
-    for name in texts:
-        with gr.Row():
-            drawn[name] = gr.Textbox(label=_title(name), max_length=500, scale=2, min_width=160)
-            drawn |= draw_handles(name, "text", ("weight",))
-    return drawn
-
-
-def _title(name: str) -> str:
-    return name.replace("picture", "image").replace("text", "prompt").replace("-", " ").capitalize()
 
 
 DIAL, LEVELS, STYLE_OF = "Single level", "All five levels", "Style of another image"

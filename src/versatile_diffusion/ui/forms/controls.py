@@ -194,8 +194,9 @@ def _end(name: str, label: str, most: float, value: float, least: float = 0) -> 
 
 
 ORDER = (
-    *("num_outputs", "style", "seed", "num_inference_steps", "guidance_scale", "scheduler", "negative_prompt"),
-    *("mixing", "layer_seed", "layer_plan", "guidance_rescale", "guidance_interval", "fast", "eta", "match_colours"),
+    *("num_outputs", "style", "mixing", "seed"),
+    *("num_inference_steps", "guidance_scale", "scheduler", "negative_prompt"),
+    *("layer_seed", "layer_plan", "guidance_rescale", "guidance_interval", "fast", "eta", "match_colours"),
     *("temperature", "top_k", "top_p", "max_length", "candidates", "null", "rank"),
     *("start", "fidelity", "width", "height"),
 )

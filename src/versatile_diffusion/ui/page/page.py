@@ -14,8 +14,9 @@ from versatile_diffusion.tasks import TASKS
 from versatile_diffusion.ui.forms.controls import PRIVATE
 from versatile_diffusion.ui.forms.explain import explain_tab
 from versatile_diffusion.ui.forms.restore import form_record
-from versatile_diffusion.ui.forms.tabs import Form, Values, setting_of
-from versatile_diffusion.ui.forms.widgets import asset
+from versatile_diffusion.ui.forms.showcase import draw_showcase, is_prompted
+from versatile_diffusion.ui.forms.tabs import SEED, Form, Values, seeded_examples, setting_of
+from versatile_diffusion.ui.forms.widgets import asset, is_picture
 from versatile_diffusion.ui.page import stage
 from versatile_diffusion.ui.page.desk import one_sentence
 from versatile_diffusion.ui.page.gallery import gallery
@@ -24,8 +25,10 @@ from versatile_diffusion.ui.page.panel import Panel
 from versatile_diffusion.ui.page.results import Restorer, history, link_panel, on_shelf, session_of
 from versatile_diffusion.ui.page.shelf import STUDIO, Made
 from versatile_diffusion.ui.page.studio import Studio, Tab, Who, forms
+from versatile_diffusion.ui.page.uploads import read_picture
 from versatile_diffusion.ui.queue.jobs import Ask, Job
 
+IDLE = "Results appear here."
 LOOK_EVERY = 0.1  # seconds
 NOW = "(...given) => [...given.slice(0, -1), Date.now()]"  # the last input is the event's time
 
@@ -49,6 +52,13 @@ def build(studio: Studio) -> gr.Blocks:
                 None, js="() => versatileStudio.shade()", **PRIVATE
             )
         notice = gr.HTML("", elem_id="notice")
+        menu = gr.HTML(
+            None,
+            html_template=asset("menu.html"),
+            js_on_load=asset("menu.js"),
+            apply_default_css=False,
+            elem_classes="menu",
+        )
         with gr.Tabs(elem_id="tabs") as tabs:
             drawn = [draw(studio, form) for form in forms(studio)]
             restorer = Restorer(studio, drawn, tabs, notice)
@@ -61,6 +71,7 @@ def build(studio: Studio) -> gr.Blocks:
             explain_tab(studio.desk.pipe)
         for panel in panels:
             link_panel(on_shelf(studio), panel, drawn, tabs)
+        menu.change(lambda name: gr.Tabs(selected=name) if name else gr.skip(), menu, tabs, queue=False, **PRIVATE)
         link_page(studio, page)
     return page.queue(default_concurrency_limit=None, max_size=4 * limits.waiting, api_open=False)
 
@@ -101,11 +112,14 @@ def draw(studio: Studio, form: Form) -> Tab:
                 with gr.Row(elem_classes="go-row"):
                     look = gr.Button(form.first.button, min_width=120) if form.first else None
                     go = gr.Button(form.button, variant="primary", elem_classes="go", elem_id=f"{form.name}-go")
-                    halt = gr.Button("Stop", variant="stop", elem_classes="halt", scale=0, min_width=90)
                 examples = _examples(form, inputs)
             with gr.Column(scale=6, min_width=300):
-                shown = gr.HTML(stage.idle("Results appear here."), elem_id=f"{form.name}-stage")
+                with gr.Row(elem_classes="stage-row"):
+                    shown = gr.HTML(stage.idle(IDLE), elem_id=f"{form.name}-stage")
+                    halt = gr.Button("Stop", variant="stop", size="sm", elem_classes="halt", scale=0, min_width=80)
                 panels = [Panel.draw(data, form.name) for data in (form.data, *form.besides)]
+                if is_prompted(form):
+                    draw_showcase(studio.desk.pipe, inputs[form.example_names[0]], inputs[SEED])
         clock = gr.Number(visible=False)
     tab = Tab(form, inputs, panels, shown, clock)
     link(studio, tab, go, halt, examples)
@@ -132,14 +146,16 @@ def _task_of(form: Form) -> Any:
 def _examples(form: Form, inputs: Mapping[str, Any]) -> Any:
     if not form.examples:
         return None
-    names = form.example_names
+    names, rows = seeded_examples(form)
     return gr.Examples(
-        [list(row) for row in form.examples],
+        [list(row) for row in rows],
         [inputs[name] for name in names],
         label="Examples (click to run)",
         example_labels=list(form.example_labels) or None,
         examples_per_page=8,
-        visible_columns=[k for k, name in enumerate(names) if "." not in name],
+        visible_columns=[
+            k for k, name in enumerate(names) if inputs[name].visible and "." not in name and name != SEED
+        ],
         api_visibility="private",
     )
 
@@ -161,7 +177,19 @@ def link(studio: Studio, tab: Tab, go: Any, halt: Any, examples: Any) -> None:
     outputs = [tab.stage, *tab.outputs]
     for trigger in triggers:
         trigger(run, [*components, tab.clock], outputs, js=NOW, **PRIVATE)
+    for component in components:
+        if is_picture(component):
+            component.upload(uploaded, [component, tab.stage], tab.stage, queue=False, **PRIVATE)
     halt.click(stop, tab.clock, queue=False, js=NOW, **PRIVATE)
+
+
+def uploaded(path: str | None, shown: str) -> Any:
+    """Return the status after an upload: whether the file can be read is said at once."""
+    try:
+        read_picture(path)
+    except ValueError as error:
+        return stage.trouble(one_sentence(error))
+    return stage.idle(IDLE) if stage.is_trouble(shown) else gr.skip()
 
 
 def link_first(studio: Studio, tab: Tab, button: Any) -> None:

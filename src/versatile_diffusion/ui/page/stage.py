@@ -23,6 +23,11 @@ def trouble(sentence: str) -> str:
     return f'<div class="stage trouble" role="alert">{escape(sentence)}</div>'
 
 
+def is_trouble(shown: str | None) -> bool:
+    """Return whether an error message is shown."""
+    return 'class="stage trouble"' in (shown or "")
+
+
 def sent() -> str:
     """Return the status of a request just sent."""
     return f'<div class="stage busy" role="status"><p>Sending</p>{_bar(0)}</div>'
