@@ -113,7 +113,7 @@ def test_a_mask_drawn_by_mouse_says_what_is_made_anew(visit: Visit, sample: Path
     canvas = part.locator(".painter canvas")
     canvas.wait_for(state="visible")
     visitor.go("inpaint")
-    assert visitor.said("inpaint", "trouble") == "Paint over the area to regenerate first."
+    assert visitor.said("inpaint", "trouble") == "Paint over the area to regenerate, or choose sides to outpaint."
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * 0.25) for x in (0.2, 0.5, 0.8)]
@@ -155,7 +155,7 @@ def test_a_dropped_picture_brings_its_settings_back(visit: Visit, tmp_path: Path
     other.tab("image-variation").get_by_text("Drop Image Here").first.wait_for()
     drop(other, content, "#tab-image-variation button.upload-container")
     other.page.locator("#tab-image-variation .a-picture img").first.wait_for()
-    other.page.locator(".offer").get_by_text("No, use the picture").click()
+    other.page.locator(".offer").get_by_text("Use as input").click()
     drop(other, content, "#image-variation-go")
     other.page.get_by_text("Settings restored.").wait_for()
     back = other.page.locator("#tab-text-to-image")

@@ -70,9 +70,7 @@ def ui(
         show_json({"url": studio.url}) if json else show(studio.url)
         if beyond and not everybody:
             note("anyone who can reach this address can use it; require logins with --auth-file FILE")
-        if not no_save:
-            note(f"Results are saved in {out}")
-        note("Press Ctrl+C to stop")
+        note("Press Ctrl+C to stop" if no_save else f"Results are saved in {out}; press Ctrl+C to stop")
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's SIGTERM cleans up, too
         with suppress(KeyboardInterrupt):
             threading.Event().wait()

@@ -51,15 +51,15 @@ window.versatileStudio = (() => {
     const box = document.createElement("div");
     box.className = "offer";
     box.setAttribute("role", "status");
-    box.append("This picture holds the settings that made it.");
+    box.append("This image contains its settings.");
     const add = (label, deed) => {
       const button = document.createElement("button");
       button.textContent = label;
       button.addEventListener("click", () => { box.remove(); deed(); });
       box.append(button);
     };
-    add("Restore them", () => hand(file));
-    add("No, use the picture", () => {});
+    add("Restore settings", () => hand(file));
+    add("Use as input", () => {});
     document.body.append(box);
     setTimeout(() => box.remove(), 15000);
   };

@@ -25,8 +25,9 @@ from versatile_diffusion.ui.forms.controls import (
     condition,
     link_painter,
 )
-from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity, denoising
+from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity, denoising, multiple_of
 from versatile_diffusion.ui.forms.joint import FLOWS, joint_form
+from versatile_diffusion.ui.forms.outpaint import NONE, draw_outpaint, enlarged
 from versatile_diffusion.ui.forms.tabs import (
     First,
     Form,
@@ -192,6 +193,7 @@ def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
             with gr.Column(min_width=180):
                 drawn["image.mask"] = painter("Paint the area to regenerate")
         drawn["text"] = gr.Textbox(label="Prompt", info="Empty: continue the image itself.", max_length=500)
+        drawn |= draw_outpaint()
         drawn[DENOISING] = denoising(0.05, 1)
         link_painter(drawn["image"], drawn["image.mask"], codec.fit)
         without = ("mixing", "layer_seed", "layer_plan", "width", "height", "start", DENOISING, "match_colours")
@@ -199,9 +201,16 @@ def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
 
     def asks(values: Values) -> list[Ask]:
         image, mask = _needed(values, "image"), read_mask(values["image.mask"])
-        if mask is None:
-            raise ValueError("paint over the area to regenerate first")
-        arguments = {**seeded(values), "start": codec.fit(image), "repaint": np.asarray(mask, np.float32) / 255}
+        arguments = seeded(values)
+        if values["outpaint"] not in (None, NONE):
+            given = codec.fit(image), mask, values["outpaint"], float(values["outpaint_by"])
+            larger = enlarged(*given, multiple_of(pipe, "image"))
+            width, height = larger.image.size
+            arguments |= {"start": larger.image, "repaint": larger.mask, "width": width, "height": height}
+        elif mask is None:
+            raise ValueError("paint over the area to regenerate, or choose sides to outpaint")
+        else:
+            arguments |= {"start": codec.fit(image), "repaint": np.asarray(mask, np.float32) / 255}
         if fidelity := as_fidelity(values[DENOISING]):
             arguments["fidelity"] = fidelity
         text = condition("text", "text", {"text": values["text"]})
@@ -212,7 +221,7 @@ def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
     return Form(
         "inpaint",
         "Inpaint",
-        "Paint over part of an image; only that part is regenerated.",
+        "Paint over part of an image, or enlarge its canvas; only that part is generated.",
         "image",
         draw,
         asks,

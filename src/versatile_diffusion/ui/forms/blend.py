@@ -18,7 +18,7 @@ from versatile_diffusion.ui.forms.tabs import (
     first_picture,
     seeded,
 )
-from versatile_diffusion.ui.forms.widgets import picture
+from versatile_diffusion.ui.forms.widgets import form_of, picture
 from versatile_diffusion.ui.queue.jobs import Ask
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ INPUTS: Mapping[str, str] = {**dict.fromkeys(PICTURES, "image"), **dict.fromkeys
 ORDER = "cards"
 """Field with the names of the open cards, in order."""
 AT_FIRST = ("picture-1", "text-1")
+ADDED = {"an image": PICTURES, "a prompt": TEXTS}
 IN_FRONT = ("weight", "focus")
 
 
@@ -87,12 +88,9 @@ def _draw(setting: Setting) -> dict[str, Any]:
                 buttons[name] = _head(name)
                 drawn |= _card(name)
     with gr.Row():
-        add = {kind: gr.Button(f"Add {label}", size="sm", min_width=100) for kind, label in ADDED.items()}
+        add = {label: gr.Button(f"Add {label}", size="sm", min_width=100) for label in ADDED}
     _link(order, cards, buttons, add, drawn)
     return drawn | draw_settings(FROM_BOTH, setting, {}, drawn)
-
-
-ADDED = {"image": "image", "text": "prompt"}
 
 
 def _head(name: str) -> list[Any]:
@@ -108,14 +106,15 @@ def _head(name: str) -> list[Any]:
 def _card(name: str) -> dict[str, Any]:
     """Draw a card: the input and its weight; the other handles folded."""
     kind, drawn = INPUTS[name], dict[str, Any]()
+    typed = form_of(kind) == "typed"
     with gr.Row(elem_classes="cards"):
-        if kind == "text":
+        if typed:
             drawn[name] = gr.Textbox(label=_title(name), max_length=500, scale=2, min_width=160)
         else:
             drawn[name] = picture(_title(name), height=150, min_width=150)
         with gr.Column(min_width=150):
             drawn |= draw_handles(name, kind, IN_FRONT)
-    title = f"{_title(name)}: {'mask, ' if kind == 'image' else ''}region and schedule"
+    title = f"{_title(name)}: {'' if typed else 'mask, '}region and schedule"
     with gr.Accordion(title, open=False), gr.Row(elem_classes="settings"):
         drawn |= draw_handles(name, kind, [handle for handle in SEVERAL_CONTEXTS if handle not in IN_FRONT])
     if f"{name}.mask" in drawn:
@@ -146,8 +145,8 @@ def _link(
             order,
             **quiet,
         )
-    for kind, button in add.items():
-        button.click(lambda written, kind=kind: _added(written, kind), order, order, **quiet)
+    for label, button in add.items():
+        button.click(lambda written, among=ADDED[label]: _added(written, among), order, order, **quiet)
 
 
 def _place(name: str, names: Sequence[str]) -> list[str]:
@@ -166,10 +165,10 @@ def _without(written: str, name: str) -> str:
     return _written([other for other in open_cards(written) if other != name])
 
 
-def _added(written: str, kind: str) -> str:
-    """Open the next card of a modality, if there is one."""
+def _added(written: str, among: Sequence[str]) -> str:
+    """Open the next of these cards, if there is one."""
     names = open_cards(written)
-    free = next((name for name in INPUTS if INPUTS[name] == kind and name not in names), None)
+    free = next((name for name in among if name not in names), None)
     return _written(names) if free is None else _with(written, free)
 
 

@@ -147,7 +147,9 @@ SIMPLE = ("num_outputs", "style", "seed", "mixing")
 """Options outside the advanced section."""
 INTERVAL = REQUEST["guidance_interval"]
 MAKERS: Mapping[str, Callable[[Control, Setting], Any]] = {
-    "num_outputs": lambda c, s: _slider(c, s.limits.items, min(4, s.limits.items)),
+    "num_outputs": lambda c, s: _slider(
+        c, s.limits.items, 1 if s.defaults.get("candidates") else min(4, s.limits.items)
+    ),
     "num_inference_steps": lambda c, s: _slider(c, s.limits.steps, s.defaults.get(c.name, c.default)),
     "style": lambda c, s: gr.Dropdown([OWN, *s.pipe.config.styles], value=OWN, label=c.label),
     "seed": lambda c, s: seed_box(c.label, s),
@@ -170,7 +172,7 @@ READERS_OF: Mapping[str, Callable[[Any], Any]] = {
     "layer_plan": _plan,
     "start": read_picture,
     "fidelity": lambda value: as_fidelity(value),
-    "candidates": lambda value: int(value) if value and value > 1 else None,
+    "candidates": lambda value: int(value) if value else None,
 }
 
 

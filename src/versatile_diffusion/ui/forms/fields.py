@@ -10,6 +10,7 @@ from PIL import Image
 from versatile_diffusion.ui.forms.widgets import PRIVATE
 
 if TYPE_CHECKING:
+    from versatile_diffusion import VersatileDiffusionPipeline
     from versatile_diffusion.ui.forms.controls import Setting
 
 NEW = -1  # random seed; an empty field is impossible, as browsers turn it into 0
@@ -44,6 +45,13 @@ def as_fidelity(value: Any) -> float | None:
     return None if value is None else round(1 - value, 6)
 
 
+def multiple_of(pipe: VersatileDiffusionPipeline, data: str) -> int:
+    """Return the pixels of which every side must be a multiple."""
+    codec = pipe.bank.codecs[data]
+    levels = sum(stage.kind == "down" for stage in pipe.unet.plan)
+    return 2**levels * codec.fit(Image.new("RGB", (64, 64))).height // codec.latent_shape()[1]
+
+
 def size_presets(setting: Setting, data: str, width: Any, height: Any) -> None:
     """Draw a menu that fills in width and height: the model's own size, and its area in other shapes.
 
@@ -52,8 +60,7 @@ def size_presets(setting: Setting, data: str, width: Any, height: Any) -> None:
     """
     codec = setting.pipe.bank.codecs[data]
     blank = codec.fit(Image.new("RGB", (64, 64)))
-    levels = sum(stage.kind == "down" for stage in setting.pipe.unet.plan)
-    multiple = 2**levels * blank.height // codec.latent_shape()[1]
+    multiple = multiple_of(setting.pipe, data)
     sizes = {f"{blank.width} x {blank.height} (model)": (0, 0)}
     for name, (wide, high) in RATIOS.items():
         exact = blank.width * (wide / high) ** 0.5, blank.height * (high / wide) ** 0.5

@@ -34,7 +34,7 @@ class Shown:
 
 
 def shown_by(pipe: VersatileDiffusionPipeline) -> list[Shown]:
-    """Return the results that an installed model brings along; none for other models."""
+    """Return the results that an installed model includes; none for other models."""
     folder = shipped_models().get(pipe.model_name)
     index = folder.parent / FOLDER / INDEX if folder else None
     if index is None or not index.is_file():

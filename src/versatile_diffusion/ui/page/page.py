@@ -257,6 +257,7 @@ def finish(studio: Studio, tab: Tab, job: Job, values: Mapping[str, Any]) -> tup
         numbers = [studio.shelves.keep_sheet(job, sheet), *numbers]
     made = {number: shelf.made[number] for number in numbers if number in shelf.made}
     told = save(studio, job.person, [*made.values()])
+    told += stage.considered([row for output in job.outputs for row in output.considered] if sheet is None else ())
     return (sheet.table if sheet else "") + told, [*made], [*made.values()]
 
 
