@@ -166,7 +166,7 @@ def edit_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
         return [Ask("text", (Condition("image", image),), {"seed": 0, "temperature": 0.0})]
 
     first = First("Write caption", look, "caption") if pipe.can(Flow("text", ("image",))) else None
-    captions = ("a red car", "a green cactus with a flower", "a pink ice cream")
+    captions = ("a green cactus with a flower", "a pink ice cream", "a smiling face with sunglasses")
     return Form(
         "edit",
         "Edit",
@@ -176,7 +176,7 @@ def edit_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
         asks,
         (("image", "image"), ("text", "caption")),
         ("image", "caption"),
-        tuple(zip(samples, captions, strict=False)),
+        tuple(zip(samples[1:], captions, strict=False)),
         first=first,
     )
 
