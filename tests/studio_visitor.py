@@ -57,7 +57,10 @@ class Visitor:
     def tab(self, name: str) -> Any:
         """Goes to a tab (by the name of its form) and gives its part of the page."""
         button = self.page.locator(f"button#tab-{name}-button:visible")
-        if button.count():
+        menu = self.page.locator(".menu select")
+        if menu.is_visible():  # on a phone
+            menu.select_option(name)
+        elif button.count():
             button.click()
         else:  # those for which there is no room are in a menu
             title = self.page.evaluate(

@@ -24,7 +24,7 @@ pytest.importorskip("ray.serve")
 
 from ray import serve
 
-from versatile_diffusion.serving.cluster import HERE, NAME, REPLICA, Asked, Plan, start, stop
+from versatile_diffusion.serving.cluster import HERE, NAME, REPLICA, Asked, ClusterPlan, start, stop
 from versatile_diffusion.serving.limits import Limits
 
 BASE = "base"
@@ -108,7 +108,7 @@ def test_which_model_a_request_names(path: str, kind: str, body: bytes, named: s
 
 def test_a_plan_needs_names_of_their_own() -> None:
     with pytest.raises(ValueError, match="both called 'a'"):
-        Plan("m", name="a", loras={"a": "x"})
+        ClusterPlan("m", name="a", loras={"a": "x"})
 
 
 def free_port() -> int:
@@ -135,7 +135,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]
 
 def plan(folder: Path, model: str = "one", **more: Any) -> Plan:
     loras = {name: str(folder / name) for name in ("a", "b")}
-    return Plan(str(folder / model), Limits(each=200, places=2), cpus=0.1, name=BASE, loras=loras, **more)
+    return ClusterPlan(str(folder / model), Limits(each=200, places=2), cpus=0.1, name=BASE, loras=loras, **more)
 
 
 def generate(url: str, **more: Any) -> httpx.Response:

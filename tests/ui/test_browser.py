@@ -61,7 +61,7 @@ def test_every_tab_has_an_example_that_works_at_first_click(visit: Visit) -> Non
 
 def test_a_text_and_enter_make_pictures_that_tell_how_they_were_made(visit: Visit) -> None:
     visitor = visit()
-    box = visitor.page.get_by_label("Text", exact=True).first
+    box = visitor.page.get_by_label("Prompt", exact=True).first
     box.fill("two small dogs")
     box.press("Enter")
     assert visitor.said("text-to-image").startswith("4 images in ")
@@ -77,7 +77,7 @@ def test_a_text_and_enter_make_pictures_that_tell_how_they_were_made(visit: Visi
 def test_control_and_enter_start_escape_stops(visit: Visit, studio: Running) -> None:
     visitor = visit()
     part = visitor.tab("text-to-image")
-    visitor.page.get_by_label("Text", exact=True).first.fill("a red apple")
+    visitor.page.get_by_label("Prompt", exact=True).first.fill("a red apple")
     part.get_by_text("Advanced").click()
     set_number(part, "Steps", "200")
     set_number(part, "Batch size", "16")
@@ -113,7 +113,7 @@ def test_a_mask_drawn_by_mouse_says_what_is_made_anew(visit: Visit, sample: Path
     canvas = part.locator(".painter canvas")
     canvas.wait_for(state="visible")
     visitor.go("inpaint")
-    assert visitor.said("inpaint", "trouble") == "Paint over the area to regenerate first."
+    assert visitor.said("inpaint", "trouble") == "Paint over the area to regenerate, or choose sides to outpaint."
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * 0.25) for x in (0.2, 0.5, 0.8)]
@@ -143,7 +143,7 @@ def largest_difference(one: Image.Image, other: Image.Image) -> int:
 def test_a_dropped_picture_brings_its_settings_back(visit: Visit, tmp_path: Path) -> None:
     visitor = visit()
     part = visitor.tab("text-to-image")
-    visitor.page.get_by_label("Text", exact=True).first.fill("a green house")
+    visitor.page.get_by_label("Prompt", exact=True).first.fill("a green house")
     part.get_by_text("Advanced").click()
     set_number(part, "Steps", "7")
     part.get_by_label("Seed", exact=True).fill("41")
@@ -155,12 +155,12 @@ def test_a_dropped_picture_brings_its_settings_back(visit: Visit, tmp_path: Path
     other.tab("image-variation").get_by_text("Drop Image Here").first.wait_for()
     drop(other, content, "#tab-image-variation button.upload-container")
     other.page.locator("#tab-image-variation .a-picture img").first.wait_for()
-    other.page.locator(".offer").get_by_text("No, use the picture").click()
+    other.page.locator(".offer").get_by_text("Use as input").click()
     drop(other, content, "#image-variation-go")
     other.page.get_by_text("Settings restored.").wait_for()
     back = other.page.locator("#tab-text-to-image")
     back.wait_for(state="visible")
-    assert other.page.get_by_label("Text", exact=True).first.input_value() == "a green house"
+    assert other.page.get_by_label("Prompt", exact=True).first.input_value() == "a green house"
     back.get_by_text("Advanced").click()
     assert back.get_by_label("number input for Steps").input_value() == "7"
     assert back.get_by_label("Seed", exact=True).input_value() == "41"
@@ -230,7 +230,7 @@ def test_the_caption_is_written_and_can_be_changed(visit: Visit, sample: Path) -
 def test_two_people_at_once(visit: Visit) -> None:
     visitors = [visit(), visit()]
     for visitor, text in zip(visitors, ("a red apple", "a blue cat"), strict=True):
-        visitor.page.get_by_label("Text", exact=True).first.fill(text)
+        visitor.page.get_by_label("Prompt", exact=True).first.fill(text)
     for visitor in visitors:
         visitor.go("text-to-image")
     records = []
@@ -245,7 +245,7 @@ def test_two_people_at_once(visit: Visit) -> None:
 def test_what_is_wrong_is_said_in_one_sentence(visit: Visit, tmp_path: Path) -> None:
     visitor = visit()
     visitor.go("text-to-image")
-    assert visitor.said("text-to-image", "trouble") == "Add text input first."
+    assert visitor.said("text-to-image", "trouble") == "Add a prompt first."
     (bad := tmp_path / "photo.png").write_bytes(b"this is no picture")
     part = visitor.tab("image-variation")
     with visitor.page.expect_response(lambda answer: "/upload" in answer.url):

@@ -192,6 +192,22 @@ def test_settings_in_another_form_than_controls_show_them(
     assert (name, list(fields.values())) == ("joint", [0.1, 0.8, "0 1\n1 0", 3, "simple"])
 
 
+@pytest.mark.parametrize("studio", [True, False])
+def test_a_fidelity_comes_back_as_denoising_strength(
+    tmp_path: Path,
+    inputs: dict[str, Any],
+    tiny_pipeline: VersatileDiffusionPipeline,
+    picture: Image.Image,
+    studio: bool,
+) -> None:
+    """Records store the fidelity, and an earlier studio showed it."""
+    told = {"studio": {"tab": "inpaint", "fields": {"fidelity": 0.3}}}
+    plain = {"conditions": [], "task": "inpaint", "fidelity": 0.3}
+    save_png(picture, file := tmp_path / "made.png", told if studio else plain)
+    place = {"inpaint": {"denoising": gr.Slider(0.05, 1, 1, render=False)}}
+    assert restored(str(file), place, Shelf(tmp_path), tiny_pipeline)[1] == {"denoising": 0.7}
+
+
 @pytest.mark.parametrize(("bits", "shown"), [({}, 7), ({"seed_bits": 64}, 7 + 2**40)])
 def test_a_seed_comes_back_as_what_gives_the_same_image(
     tmp_path: Path,

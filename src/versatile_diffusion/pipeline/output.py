@@ -34,6 +34,7 @@ class Output:
         cost: diffuser passes and blocks run per item.
         layer_plan: for layer mixing, the context of each block per step (pass it as `Request.layer_plan` to repeat it).
         ranking: with `rank`, the results, best first and duplicates merged.
+        considered: with `candidates`, all texts that were generated, best first and duplicates merged.
     """
 
     data: str
@@ -44,6 +45,7 @@ class Output:
     cost: Cost = field(default_factory=Cost)
     layer_plan: tuple[tuple[int, ...], ...] = ()
     ranking: tuple[Ranked, ...] = ()
+    considered: tuple[Ranked, ...] = ()
 
     @property
     def images(self) -> Any:
@@ -79,6 +81,7 @@ class Output:
             settings=self.settings | item,
             prompts=self.prompts[one],
             ranking=(),
+            considered=(),
         )
 
     def __iter__(self) -> Iterator[Output]:

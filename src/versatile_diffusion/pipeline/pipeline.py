@@ -307,6 +307,11 @@ class VersatileDiffusionPipeline(
         options = {**options, "start": start_latents(self, data, options.get("start"))}
         usual = self._usual(Flow(data, tuple(condition.modality for condition in conditions)))
         given = {name: value for name, value in options.items() if value is not None}
+        if "candidates" in usual:  # of all outputs together; tokens cannot be compared with results
+            alone = any(condition.value is None for condition in conditions)
+            count = given.get("num_outputs", 1)
+            shared = usual["candidates"] // count if isinstance(count, int) and count > 0 else 1
+            usual = {**usual, "candidates": 1 if alone else max(1, shared)}
         if strange := given.keys() - REQUEST.keys():
             raise ValueError(unknown("argument", min(strange), arguments(), also=other_words()))
         return Request(data, conditions, **{**usual, **given})
@@ -317,6 +322,8 @@ class VersatileDiffusionPipeline(
         flows = [flow] if task_of(flow) else [Flow(flow.data, (context,)) for context in flow.contexts]
         tasks = [task for one in flows if (task := task_of(one))]
         usual = [{"guidance_scale": task.guidance_scale} | self.config.defaults.get(task.name, {}) for task in tasks]
+        if flows != [flow] or not task_of(flow):
+            usual = [{name: value for name, value in one.items() if name != "candidates"} for one in usual]
         return min(usual, key=lambda options: options["guidance_scale"], default={})
 
     @property

@@ -213,10 +213,13 @@ def finish(
     }
     values: Any = latents
     ranking: tuple[Ranked, ...] = ()
+    considered: tuple[Ranked, ...] = ()
     if output_type != "latent" or request.candidates > 1:
         decoded = _decode(pipe, run, latents, sources)
         if request.candidates > 1:
             kept = best(bank, request.data, decoded, run.given, run.count, request.candidates)
+            if MODALITIES[request.data].plain:
+                considered = ranked(bank, request.data, decoded, run.given, run.count)
             settings["kept"] = [run.candidates[place] for place in kept]
             values = latents = latents[kept]
             decoded = [decoded[place] for place in kept]
@@ -227,7 +230,7 @@ def finish(
         elif output_type != "latent":
             values = convert_values(decoded, request.data, output_type)
     plan, cost = tuple(guidance.plans.values()), guidance.cost * request.candidates
-    return Output(request.data, values, latents, settings, run.prompts, cost, plan, ranking)
+    return Output(request.data, values, latents, settings, run.prompts, cost, plan, ranking, considered)
 
 
 def encode_values(pipe: Model, modality: str, values: Sequence[Any]) -> Float[Tensor, "b l d"]:

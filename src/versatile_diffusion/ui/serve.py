@@ -10,14 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from versatile_diffusion.ui.page.gate import MEGABYTE, Hosts, Names, SameOrigin, StudioGate, Unframed, allowed_names
+from versatile_diffusion.ui.page.gate import (
+    MEGABYTE,
+    Hosts,
+    Names,
+    SameOrigin,
+    StudioGate,
+    Unframed,
+    allowed_names,
+    is_loopback,
+)
 from versatile_diffusion.ui.queue.jobs import StudioLimits
 from versatile_diffusion.ui.queue.store import RESULTS, remove_leftovers, studio_folder, used_bytes
 
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
     from versatile_diffusion.serving.engine import Engine
-    from versatile_diffusion.ui.page.page import Studio
+    from versatile_diffusion.ui.page.kept import Kept
+    from versatile_diffusion.ui.page.studio import Studio
 
 TIDY_EVERY = 60  # seconds
 BROKEN_OFF = 3600  # seconds after which an unfinished upload is abandoned
@@ -90,6 +100,7 @@ def running(
     allow_hosts: Sequence[str] = (),
     limits: StudioLimits | None = None,
     open_browser: bool = False,
+    out: Path | None = None,
 ) -> Iterator[Running]:
     """Run the studio while the context lasts; its folder is removed at the end.
 
@@ -102,6 +113,8 @@ def running(
         allow_hosts: additional host names, e.g. of a reverse proxy.
         limits: see `StudioLimits`.
         open_browser: whether to open it in a browser.
+        out: folder in which all results are saved; None keeps them until their page is closed. Visitors see only
+            their own results in it, unless this machine alone can connect and no logins are required.
     """
     pairs, limits, names = logins(auth), limits or StudioLimits(), allowed_names(host, allow_hosts)
     quiet = {**QUIET, "NO_PROXY": ",".join([*LOOPBACK, *filter(None, [os.environ.get("NO_PROXY")])])}
@@ -111,7 +124,8 @@ def running(
     with studio_folder() as folder:
         os.environ.update(quiet, GRADIO_TEMP_DIR=str(folder))  # read by gradio when components are created
         try:
-            with _opened(pipe, model, folder, limits) as studio:
+            alone = is_loopback(names.listening) and not pairs and not names.more
+            with _opened(pipe, model, folder, limits, _kept(out, folder, alone)) as studio:
                 yield from _launched(studio, folder, names, port, pairs, open_browser)
         finally:
             for name, value in before.items():
@@ -120,19 +134,25 @@ def running(
                     os.environ[name] = value
 
 
+def _kept(out: Path | None, folder: Path, alone: bool) -> Kept | None:
+    from versatile_diffusion.ui.page.kept import Kept
+
+    return None if out is None else Kept(out.absolute(), folder, shared=alone)
+
+
 @contextmanager
 def _opened(
-    pipe: VersatileDiffusionPipeline | Engine, model: str, folder: Path, limits: StudioLimits
+    pipe: VersatileDiffusionPipeline | Engine, model: str, folder: Path, limits: StudioLimits, kept: Kept | None
 ) -> Iterator[Studio]:
     from versatile_diffusion.serving.engine import Engine
     from versatile_diffusion.ui.page.desk import Desk
-    from versatile_diffusion.ui.page.page import Studio
     from versatile_diffusion.ui.page.shelf import Shelves
+    from versatile_diffusion.ui.page.studio import Studio
 
     desk = Desk(pipe.pipe, limits, pipe) if isinstance(pipe, Engine) else Desk(pipe, limits)
     try:
         shelves = Shelves(folder / RESULTS, model, limits.kept, limits.visitors, limits.stored * MEGABYTE // 2)
-        yield Studio(desk, shelves, desk.pipe.model_name)
+        yield Studio(desk, shelves, desk.pipe.model_name, kept)
     finally:
         desk.close()
 

@@ -89,7 +89,7 @@ def cases(files: list[str]) -> dict[str, tuple[str, Mapping[str, Any], list[int]
         "inpaint by text": ("inpaint", {"image": one, "text": "a cat", "image.mask": painted((32, 32))}, [2]),
         "inpaint by the picture": (
             "inpaint",
-            {"image": one, "image.mask": painted((32, 32)), "style": "noto", "fidelity": 0.5},
+            {"image": one, "image.mask": painted((32, 32)), "style": "noto", "denoising": 0.4},
             [2],
         ),
         "compare": (

@@ -107,7 +107,7 @@ def test_every_setting_of_a_request_has_a_control(tiny_pipeline: VersatileDiffus
 
 
 def test_what_stands_in_two_controls_or_for_people_is_read() -> None:
-    values = {"guidance_from": 0.1, "guidance_until": 0.8, "layer_plan": "0 1\n\n1 0", "fidelity": 0.5, "start": None}
+    values = {"guidance_from": 0.1, "guidance_until": 0.8, "layer_plan": "0 1\n\n1 0", "denoising": 0.5, "start": None}
     assert arguments_of(values) == {"guidance_interval": (0.1, 0.8), "layer_plan": [[0, 1], [1, 0]]}
     assert arguments_of({"guidance_from": 0, "guidance_until": 1, "layer_plan": ""}) == {}
     with pytest.raises(ValueError, match="one line of integers"):

@@ -6,11 +6,12 @@ import signal
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from versatile_diffusion.cli.io.console import note, show, show_json
+from versatile_diffusion.cli.io.files import check_folder
 from versatile_diffusion.cli.options import Device, Dtype, Json, Model
 
 
@@ -32,6 +33,12 @@ def ui(
         list[str] | None,
         typer.Option(metavar="NAME", help="Additional host name to accept, e.g. a proxy's; repeatable."),
     ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder in which every result is saved with its settings.")
+    ] = Path("outputs"),
+    no_save: Annotated[
+        bool, typer.Option("--no-save", help="Save nothing; results last as long as their page.")
+    ] = False,
     browser: Annotated[bool, typer.Option("--open", help="Open the studio in a browser.")] = False,
     device: Device = None,
     dtype: Dtype = "auto",
@@ -55,12 +62,15 @@ def ui(
     beyond = not is_loopback(allowed_names(host, names).listening)
     if auth:
         note("other users of this machine can read --auth in the process list; use --auth-file or VERSATILE_AUTH")
+    if not no_save:
+        check_folder(out)
     pipe = load(model, device, dtype)
-    with running(pipe, model, host=host, port=port, auth=everybody, allow_hosts=names, open_browser=browser) as studio:
+    options: dict[str, Any] = {"auth": everybody, "allow_hosts": names, "open_browser": browser}
+    with running(pipe, model, host=host, port=port, out=None if no_save else out, **options) as studio:
         show_json({"url": studio.url}) if json else show(studio.url)
         if beyond and not everybody:
             note("anyone who can reach this address can use it; require logins with --auth-file FILE")
-        note("Press Ctrl+C to stop")
+        note("Press Ctrl+C to stop" if no_save else f"Results are saved in {out}; press Ctrl+C to stop")
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's SIGTERM cleans up, too
         with suppress(KeyboardInterrupt):
             threading.Event().wait()

@@ -83,7 +83,7 @@ STAGE_FOLDERS = {stage: f"diffuser-{stage.replace('_', '-')}" for stage in STAGE
 DEFAULTS: dict[str, dict[str, Any]] = {
     "text-to-image": {"guidance_scale": 5.0, "num_inference_steps": 25},
     "image-variation": {"guidance_scale": 3.0, "num_inference_steps": 25},
-    "image-to-text": {"guidance_scale": 2.0, "num_inference_steps": 25},
+    "image-to-text": {"guidance_scale": 2.0, "num_inference_steps": 25, "candidates": 8},
     "text-variation": {"guidance_scale": 1.5, "num_inference_steps": 25},
     "dual-guided": {"guidance_scale": 3.0, "num_inference_steps": 25},
 }

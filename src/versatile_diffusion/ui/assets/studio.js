@@ -1,3 +1,23 @@
+// What the browser remembers: its name, to which its results belong, and light or dark.
+window.versatileStudio = (() => {
+  const stored = (key, value) => {
+    try {
+      if (value !== undefined) localStorage.setItem(key, value);
+      return localStorage.getItem(key);
+    } catch { return null; }  // storage is switched off: remembered until the page is closed
+  };
+  const random = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const dark = (on) => document.body.classList.toggle("dark", on);
+  return {
+    opened: () => {
+      const shade = stored("versatile-shade");
+      if (shade) dark(shade === "dark");
+      return stored("versatile-browser") || stored("versatile-browser", random()) || random();
+    },
+    shade: () => { stored("versatile-shade", dark() ? "dark" : "light"); },
+  };
+})();
+
 // Keys and drops that belong to no component.
 (() => {
   const seen = (selector) => [...document.querySelectorAll(selector)].find((one) => one.offsetParent !== null);
@@ -31,15 +51,15 @@
     const box = document.createElement("div");
     box.className = "offer";
     box.setAttribute("role", "status");
-    box.append("This picture holds the settings that made it.");
+    box.append("This image contains its settings.");
     const add = (label, deed) => {
       const button = document.createElement("button");
       button.textContent = label;
       button.addEventListener("click", () => { box.remove(); deed(); });
       box.append(button);
     };
-    add("Restore them", () => hand(file));
-    add("No, use the picture", () => {});
+    add("Restore settings", () => hand(file));
+    add("Use as input", () => {});
     document.body.append(box);
     setTimeout(() => box.remove(), 15000);
   };

@@ -16,17 +16,23 @@ from versatile_diffusion.applications.round_trip import IMAGE_WEIGHT, edit
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities.image import check_image
 from versatile_diffusion.pipeline.output import Output
+from versatile_diffusion.ui.forms.blend import FROM_BOTH, blend_form
 from versatile_diffusion.ui.forms.compare import compare_form, sheet
-from versatile_diffusion.ui.forms.controls import PRIVATE, Setting, colour_match, condition, draw_handles, link_painter
+from versatile_diffusion.ui.forms.controls import (
+    PRIVATE,
+    Setting,
+    colour_match,
+    condition,
+    link_painter,
+)
+from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity, denoising, multiple_of
 from versatile_diffusion.ui.forms.joint import FLOWS, joint_form
+from versatile_diffusion.ui.forms.outpaint import NONE, draw_outpaint, enlarged
 from versatile_diffusion.ui.forms.tabs import (
-    SEVERAL_CONTEXTS,
     First,
     Form,
     Values,
     draw_settings,
-    filled,
-    first_picture,
     sample_pictures,
     seeded,
 )
@@ -38,9 +44,7 @@ from versatile_diffusion.ui.queue.jobs import Ask
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
 
-FROM_BOTH, FROM_PICTURE = Flow("image", ("text", "image")), Flow("image", ("image",))
-PICTURES = tuple(f"picture-{k}" for k in range(1, 5))
-TEXTS = ("text-1", "text-2")
+FROM_PICTURE = Flow("image", ("image",))
 
 
 def application_forms(pipe: VersatileDiffusionPipeline) -> list[Form]:
@@ -55,68 +59,6 @@ def application_forms(pipe: VersatileDiffusionPipeline) -> list[Form]:
         compare_form: [task.flow for task in pipe.tasks()[:1]] or [FROM_BOTH],
     }
     return [make(pipe, samples) for make, flows in makers.items() if all(pipe.can(flow) for flow in flows)]
-
-
-def blend_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
-    """Form for up to four images and two prompts, each with weight and controls."""
-    inputs = {**dict.fromkeys(PICTURES, "image"), **dict.fromkeys(TEXTS, "text")}
-
-    def draw(setting: Setting) -> dict[str, Any]:
-        drawn: dict[str, Any] = {}
-        drawn |= _few(PICTURES[:2], TEXTS[:1])
-        with gr.Accordion("More images and texts", open=False) as more:
-            drawn |= (rest := _few(PICTURES[2:], TEXTS[1:]))
-
-        def seen(given: Any) -> Any:
-            return gr.update(open=True) if given else gr.skip()
-
-        for name in (*PICTURES[2:], *TEXTS[1:]):  # show inputs filled by another tab or a restore
-            rest[name].change(seen, rest[name], more, queue=False, **PRIVATE)
-        handles = {name: (kind, SEVERAL_CONTEXTS) for name, kind in inputs.items()}
-        return drawn | draw_settings(FROM_BOTH, setting, handles, drawn)
-
-    def asks(values: Values) -> list[Ask]:
-        given = [condition(name, kind, values) for name, kind in inputs.items()]
-        conditions = filled(given, "add an image or a prompt first")
-        return [Ask("image", conditions, seeded(values), after=colour_match(values, first_picture(conditions)))]
-
-    names = ("picture-1", "picture-1.weight", "picture-2", "picture-2.weight", "text-1", "text-1.weight")
-    examples = [
-        (samples[k], 0.6, samples[k - 1], 0.4, text, weight)
-        for k, text, weight in ((0, "", 0.5), (1, "a red heart", 0.3), (2, "a 3d icon", 0.3))
-        if len(samples) > 2
-    ]
-    return Form(
-        "blend",
-        "Blend",
-        "Blend up to four images and two prompts by weight. Leave unused inputs empty.",
-        "image",
-        draw,
-        asks,
-        tuple((kind, name) for name, kind in inputs.items()),
-        names,
-        tuple(examples),
-        "Blend",
-    )
-
-
-def _few(pictures: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
-    """Draw image inputs side by side, then prompts, each with a weight."""
-    drawn: dict[str, Any] = {}
-    with gr.Row(elem_classes="cards"):
-        for name in pictures:
-            with gr.Column(min_width=150):
-                drawn[name] = picture(_title(name), height=150)
-                drawn |= draw_handles(name, "image", ("weight", "focus"))
-    for name in texts:
-        with gr.Row():
-            drawn[name] = gr.Textbox(label=_title(name), max_length=500, scale=2, min_width=160)
-            drawn |= draw_handles(name, "text", ("weight",))
-    return drawn
-
-
-def _title(name: str) -> str:
-    return name.replace("picture", "image").replace("-", " ").capitalize()
 
 
 DIAL, LEVELS, STYLE_OF = "Single level", "All five levels", "Style of another image"
@@ -224,7 +166,7 @@ def edit_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
         return [Ask("text", (Condition("image", image),), {"seed": 0, "temperature": 0.0})]
 
     first = First("Write caption", look, "caption") if pipe.can(Flow("text", ("image",))) else None
-    captions = ("a red car", "a green cactus with a flower", "a pink ice cream")
+    captions = ("a green cactus with a flower", "a pink ice cream", "a smiling face with sunglasses")
     return Form(
         "edit",
         "Edit",
@@ -234,7 +176,7 @@ def edit_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
         asks,
         (("image", "image"), ("text", "caption")),
         ("image", "caption"),
-        tuple(zip(samples, captions, strict=False)),
+        tuple(zip(samples[1:], captions, strict=False)),
         first=first,
     )
 
@@ -251,19 +193,26 @@ def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
             with gr.Column(min_width=180):
                 drawn["image.mask"] = painter("Paint the area to regenerate")
         drawn["text"] = gr.Textbox(label="Prompt", info="Empty: continue the image itself.", max_length=500)
-        info = "1 - denoising strength: 0 ignores the original, 1 keeps it."
-        drawn["fidelity"] = gr.Slider(0, 0.95, 0, step=0.05, label="Fidelity to the original", info=info)
+        drawn |= draw_outpaint()
+        drawn[DENOISING] = denoising(0.05, 1)
         link_painter(drawn["image"], drawn["image.mask"], codec.fit)
-        without = ("mixing", "layer_seed", "layer_plan", "width", "height", "start", "fidelity", "match_colours")
+        without = ("mixing", "layer_seed", "layer_plan", "width", "height", "start", DENOISING, "match_colours")
         return drawn | draw_settings(FROM_BOTH, setting, {}, drawn, without=without)
 
     def asks(values: Values) -> list[Ask]:
         image, mask = _needed(values, "image"), read_mask(values["image.mask"])
-        if mask is None:
-            raise ValueError("paint over the area to regenerate first")
-        arguments = {**seeded(values), "start": codec.fit(image), "repaint": np.asarray(mask, np.float32) / 255}
-        if values["fidelity"]:
-            arguments["fidelity"] = float(values["fidelity"])
+        arguments = seeded(values)
+        if values["outpaint"] not in (None, NONE):
+            given = codec.fit(image), mask, values["outpaint"], float(values["outpaint_by"])
+            larger = enlarged(*given, multiple_of(pipe, "image"))
+            width, height = larger.image.size
+            arguments |= {"start": larger.image, "repaint": larger.mask, "width": width, "height": height}
+        elif mask is None:
+            raise ValueError("paint over the area to regenerate, or choose sides to outpaint")
+        else:
+            arguments |= {"start": codec.fit(image), "repaint": np.asarray(mask, np.float32) / 255}
+        if fidelity := as_fidelity(values[DENOISING]):
+            arguments["fidelity"] = fidelity
         text = condition("text", "text", {"text": values["text"]})
         if text is None:
             arguments = {n: v for n, v in arguments.items() if n not in ("style", "negative_prompt")}
@@ -272,7 +221,7 @@ def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
     return Form(
         "inpaint",
         "Inpaint",
-        "Paint over part of an image; only that part is regenerated.",
+        "Paint over part of an image, or enlarge its canvas; only that part is generated.",
         "image",
         draw,
         asks,

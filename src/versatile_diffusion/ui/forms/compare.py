@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -70,12 +71,14 @@ def compare_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
         choices = [(title(name), name) for name in tasks]
         drawn: dict[str, Any] = {"task": gr.Dropdown(choices, value=first.name, label="Task")}
         with gr.Row(elem_classes="cards"):
-            drawn["text"] = gr.Textbox(label="Text", info="If the task takes a prompt.", max_length=500, min_width=180)
+            drawn["text"] = gr.Textbox(
+                label="Prompt", info="If the task takes a prompt.", max_length=500, min_width=180
+            )
             drawn["image"] = picture("Image", height=150, min_width=180)
         drawn |= _axis("across", "guidance_scale", pipe) | _axis("down", NOTHING, pipe)
         each = [widgets_of(task.flow, setting, WITHOUT) for task in tasks.values()]
         controls = {name: control for name, control in WIDGETS.items() if any(name in one for one in each)}
-        at_first = setting_of(pipe, setting.limits, first)
+        at_first = replace(setting, defaults=setting_of(pipe, setting.limits, first).defaults)
         with gr.Row(elem_classes="simple"):
             made = draw_controls(controls, at_first, fold=False)
         with gr.Accordion("Advanced", open=False, elem_classes="advanced"), gr.Row(elem_classes="settings"):

@@ -15,6 +15,8 @@ from versatile_diffusion.cli.options import numbers
 from versatile_diffusion.controls import CONDITION, PARTS, REQUEST, RESULT, RUN, WHOLE, Control
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities import MODALITIES, Modality
+from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity, denoising, seed_box
+from versatile_diffusion.ui.forms.widgets import PRIVATE as PRIVATE
 from versatile_diffusion.ui.forms.widgets import form_of, painter, picture
 from versatile_diffusion.ui.page.uploads import canvas, read_mask, read_picture
 from versatile_diffusion.ui.queue.jobs import StudioLimits
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
     from versatile_diffusion.pipeline.output import Output
 
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # for every event
-NEW = -1  # random seed; an empty field is impossible, as browsers turn it into 0
 MOST_SEED = 2**53
 OWN = "model default"
 EVERYWHERE = "everywhere"
@@ -33,11 +33,18 @@ AS_THEY_ARE = "none"
 
 @dataclass(frozen=True)
 class Setting:
-    """Context of a control: the model, the limits, and the defaults of the flow."""
+    """Context of a control.
+
+    Args:
+        pipe, limits: the model, and what may be asked of it.
+        defaults: of the flow.
+        last_seed: `(session) -> seed` of the latest result of the tab; None if there is none.
+    """
 
     pipe: VersatileDiffusionPipeline
     limits: StudioLimits
     defaults: Mapping[str, Any]
+    last_seed: Callable[[str], int | None] = lambda session: None
 
 
 @dataclass(frozen=True)
@@ -137,14 +144,16 @@ SLIDER_ENDS = {"guidance_scale": 20.0, "temperature": 2.0, "candidates": 8}
 """Slider maxima below the allowed maximum."""
 UNSAID = {"temperature": 1.0, "top_p": 1.0}
 """Slider values that stand for the codec's own default."""
-SIMPLE = ("num_outputs", "style", "mixing")
+SIMPLE = ("num_outputs", "style", "seed", "mixing")
 """Options outside the advanced section."""
 INTERVAL = REQUEST["guidance_interval"]
 MAKERS: Mapping[str, Callable[[Control, Setting], Any]] = {
-    "num_outputs": lambda c, s: _slider(c, s.limits.items, min(4, s.limits.items)),
+    "num_outputs": lambda c, s: _slider(
+        c, s.limits.items, 1 if s.defaults.get("candidates") else min(4, s.limits.items)
+    ),
     "num_inference_steps": lambda c, s: _slider(c, s.limits.steps, s.defaults.get(c.name, c.default)),
     "style": lambda c, s: gr.Dropdown([OWN, *s.pipe.config.styles], value=OWN, label=c.label),
-    "seed": lambda c, s: gr.Number(NEW, label=c.label, info=f"Same seed, same result; {NEW} = random.", precision=0),
+    "seed": lambda c, s: seed_box(c.label, s),
     "mixing": lambda c, s: gr.Radio(list(c.choices), value=c.default, label=c.label, elem_classes="wide"),
     "layer_plan": lambda c, s: gr.Textbox(
         label=c.label,
@@ -153,7 +162,7 @@ MAKERS: Mapping[str, Callable[[Control, Setting], Any]] = {
         max_length=20_000,
     ),
     "start": lambda c, s: picture(c.label, height=150),
-    "fidelity": lambda c, s: _slider(c, 0.95, 0.5, minimum=0.05),
+    "fidelity": lambda c, s: denoising(0.05, 0.5),
     "match_colours": lambda c, s: gr.Dropdown([AS_THEY_ARE, *c.choices], value=AS_THEY_ARE, label=c.label),
 }
 """Options with a component of their own."""
@@ -163,7 +172,8 @@ READERS_OF: Mapping[str, Callable[[Any], Any]] = {
     "mixing": lambda value: value,
     "layer_plan": _plan,
     "start": read_picture,
-    "candidates": lambda value: int(value) if value and value > 1 else None,
+    "fidelity": lambda value: as_fidelity(value),
+    "candidates": lambda value: int(value) if value else None,
 }
 
 
@@ -187,10 +197,11 @@ def _end(name: str, label: str, most: float, value: float, least: float = 0) -> 
 
 
 ORDER = (
-    *("num_outputs", "style", "seed", "num_inference_steps", "guidance_scale", "scheduler", "negative_prompt"),
-    *("mixing", "layer_seed", "layer_plan", "guidance_rescale", "guidance_interval", "fast", "eta", "match_colours"),
-    *("width", "height", "temperature", "top_k", "top_p", "max_length", "candidates", "null", "rank"),
-    *("start", "fidelity"),
+    *("num_outputs", "style", "mixing", "seed"),
+    *("num_inference_steps", "guidance_scale", "scheduler", "negative_prompt"),
+    *("layer_seed", "layer_plan", "guidance_rescale", "guidance_interval", "fast", "eta", "match_colours"),
+    *("temperature", "top_k", "top_p", "max_length", "candidates", "null", "rank"),
+    *("start", "fidelity", "width", "height"),
 )
 """Options in page order; `repaint` has its own tab."""
 ENDS = {
@@ -199,13 +210,17 @@ ENDS = {
 }
 
 
+SHOWN_AS = {"fidelity": DENOISING}
+"""Options that are displayed as something else, and converted."""
+
+
 def _widgets() -> Iterator[tuple[str, Widget]]:
     known = {**RUN, **REQUEST, **RESULT}
     for name in ORDER:
         if known[name] is INTERVAL:
             yield from ENDS.items()
         else:
-            yield known[name].option, _widget(known[name])
+            yield SHOWN_AS.get(name, known[name].option), _widget(known[name])
 
 
 WIDGETS: Mapping[str, Widget] = dict(_widgets())

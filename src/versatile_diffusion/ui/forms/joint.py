@@ -12,7 +12,7 @@ from versatile_diffusion.controls import DECODING
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.pipeline.output import Output
 from versatile_diffusion.ui.forms.controls import WIDGETS, Setting, arguments_of, condition, draw_controls
-from versatile_diffusion.ui.forms.tabs import SEVERAL_CONTEXTS, Form, Values, draw_settings, seeded
+from versatile_diffusion.ui.forms.tabs import EXAMPLE_TEXTS, SEVERAL_CONTEXTS, Form, Values, draw_settings, seeded
 from versatile_diffusion.ui.forms.widgets import picture
 from versatile_diffusion.ui.queue.jobs import Ask
 
@@ -32,7 +32,7 @@ def joint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form
         drawn: dict[str, Any] = {}
         with gr.Row(elem_classes="cards"):
             info = "Conditions both; optional."
-            drawn["text"] = gr.Textbox(label="Text", info=info, max_length=500, min_width=180)
+            drawn["text"] = gr.Textbox(label="Prompt", info=info, max_length=500, min_width=180)
             drawn["image"] = picture("Image", height=150, min_width=180)
         drawn |= draw_settings(
             FLOWS[0], setting, {name: (name, SEVERAL_CONTEXTS) for name in INPUTS}, drawn, (*ALONE, "match_colours")
@@ -67,7 +67,7 @@ def joint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form
         asks,
         tuple((name, name) for name in INPUTS),
         INPUTS,
-        (("a red apple", None), *(("", sample) for sample in samples[3:5])),
+        ((EXAMPLE_TEXTS[0], None), *(("", sample) for sample in samples[3:5])),
         besides=("text",),
     )
 

@@ -14,6 +14,7 @@ from versatile_diffusion.printable import shown
 from versatile_diffusion.reading import parse_json
 from versatile_diffusion.records.png import read_record
 from versatile_diffusion.ui.forms.controls import HANDLES, WIDGETS
+from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity
 from versatile_diffusion.ui.forms.tabs import sample_pictures
 from versatile_diffusion.ui.forms.widgets import is_painter, is_picture
 from versatile_diffusion.ui.page.shelf import STUDIO, Shelf, lines
@@ -63,6 +64,9 @@ def restored(
     record = _record(path)
     told = record.get(STUDIO)
     name, fields = _from_studio(told) if isinstance(told, Mapping) else _from_settings(record)
+    kept = fields.get("fidelity")  # what records store; an earlier studio showed it, too
+    if isinstance(kept, int | float) and not isinstance(kept, bool):
+        fields = {DENOISING: as_fidelity(kept), **fields}
     if isinstance(seed := fields.get("seed"), int) and seed >= 0:
         fields = {**fields, "seed": seed_now(record, seed)}
     if name not in places:
@@ -120,8 +124,9 @@ def _from_settings(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     conditions = record.get("conditions")
     if not isinstance(conditions, list):
         raise ValueError("the studio cannot restore this kind of settings")
-    said = ((name, c.argument and record.get(c.argument)) for name, c in WIDGETS.items())
+    said = ((name, c.argument and record.get(c.argument)) for name, c in WIDGETS.items() if name != DENOISING)
     fields: dict[str, Any] = {name: value for name, value in said if value is not None}
+    fields |= {"fidelity": record["fidelity"]} if record.get("fidelity") else {}
     seeds = record.get("seeds")
     if "seed" in record or (isinstance(seeds, list) and seeds):
         fields["seed"] = record.get("seed", seeds and seeds[0])

@@ -11,6 +11,7 @@ import gradio as gr
 from versatile_diffusion.modalities import MODALITIES
 
 ASSETS = Path(__file__).parents[1] / "assets"
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # for every event
 PICTURE, PAINTER = "a-picture", "a-painter"
 
 

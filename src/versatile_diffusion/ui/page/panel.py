@@ -26,7 +26,7 @@ class Panel:
         data: the modality.
         box: container, hidden while empty.
         items: a gallery of images, or a list of texts or files.
-        numbers: shelf numbers of the results shown.
+        numbers: keys of the results shown: numbers of the shelf, or names in the folder.
         picked: index of the selected result.
         send, download, settings: actions on the selected result, and its settings.
     """
@@ -41,13 +41,13 @@ class Panel:
     settings: Any
 
     @classmethod
-    def draw(cls, data: str, name: str) -> Panel:
-        """Args: data: modality of the results. name: of the tab."""
+    def draw(cls, data: str, name: str, columns: int = COLUMNS) -> Panel:
+        """Args: data: modality of the results. name: of the tab. columns: of images."""
         with gr.Column(visible=False) as box:
             if MODALITIES[data].form == "painted":
                 items: Any = gr.Gallery(
                     show_label=False,
-                    columns=COLUMNS,
+                    columns=columns,
                     height="auto",
                     object_fit="contain",
                     format="png",
@@ -63,8 +63,8 @@ class Panel:
             with gr.Row(elem_classes="deeds"):
                 send = gr.Dropdown([], label="Send to", value=None, min_width=140, elem_classes="send")
                 download = gr.DownloadButton("Download with settings", size="md", min_width=140)
-            gr.HTML(f"<p>{FILE_HOLDS}</p>", elem_classes="help")
-            with gr.Accordion("Settings of the selected result", open=False):
+            gr.HTML(f"<p>{FILE_HOLDS}</p>", elem_classes=["help", "last"])
+            with gr.Accordion("Settings of the selected result", open=False, elem_classes="last"):
                 settings = gr.JSON(show_label=False, max_height=320)
         return cls(data, box, items, gr.State([]), gr.State(0), send, download, settings)
 
@@ -73,7 +73,7 @@ class Panel:
         """Components that `shown` updates."""
         return [self.box, self.items, self.numbers, self.picked, self.download, self.settings]
 
-    def shown(self, numbers: Sequence[int], made: Sequence[Made]) -> list[Any]:
+    def shown(self, numbers: Sequence[Any], made: Sequence[Made]) -> list[Any]:
         """Return updates that show these results, the first one selected."""
         if not made:
             return [gr.update(visible=False), *[gr.skip()] * 5]

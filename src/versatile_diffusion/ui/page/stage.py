@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.ui.page.uploads import data_url
 from versatile_diffusion.ui.queue.jobs import StudioJob
 
+if TYPE_CHECKING:
+    from versatile_diffusion.pipeline.ranking import Ranked
+
 PREVIEW_SIDE = 128
+
+
+def considered(rows: Sequence[Ranked]) -> str:
+    """Return the texts that were not chosen, with their scores, folded; empty if there are none."""
+    if len(rows) < 2:
+        return ""
+    lines = "".join(f"<tr><td>{row.score:.3f}</td><td>{escape(str(row.value))}</td></tr>" for row in rows)
+    head = "<tr><th>Similarity</th><th>Text</th></tr>"
+    said = f"All {len(rows)} candidates, best first"
+    return f'<details class="cells considered"><summary>{said}</summary><table>{head}{lines}</table></details>'
 
 
 def idle(text: str) -> str:
@@ -21,6 +34,11 @@ def idle(text: str) -> str:
 def trouble(sentence: str) -> str:
     """Return an error message."""
     return f'<div class="stage trouble" role="alert">{escape(sentence)}</div>'
+
+
+def is_trouble(shown: str | None) -> bool:
+    """Return whether an error message is shown."""
+    return 'class="stage trouble"' in (shown or "")
 
 
 def sent() -> str:
