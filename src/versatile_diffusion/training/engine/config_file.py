@@ -13,7 +13,6 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import torch
 
 from versatile_diffusion.choices import unknown
-from versatile_diffusion.training.diffuser.lora import LoraSettings
 from versatile_diffusion.training.diffuser.mixture import check_by_flow, single_flows
 from versatile_diffusion.training.diffuser.objective import DiffuserSettings
 from versatile_diffusion.training.engine.config import LoopSettings
@@ -148,9 +147,10 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _made(value: Any, hint: Any) -> Any:
     """What a field holds, of a JSON value that fits."""
-    if isinstance(value, dict) and LoraSettings in get_args(hint):
-        hints = get_type_hints(LoraSettings)
-        return LoraSettings(**{name: _made(one, hints[name]) for name, one in value.items()})
+    made = next((one for one in get_args(hint) if is_dataclass(one)), None)
+    if isinstance(value, dict) and made is not None:
+        hints = get_type_hints(made)
+        return made(**{name: _made(one, hints[name]) for name, one in value.items()})
     return tuple(value) if isinstance(value, list) else value
 
 
