@@ -24,9 +24,11 @@ from speed_networks import WIDTH, diffuser, guided_step, inputs
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.diffuser.deep import Deep
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
-from versatile_diffusion.sampling.fast import FAST, Fast
+from versatile_diffusion.sampling.fast import FAST as PRESETS
+from versatile_diffusion.sampling.fast import Fast
 from versatile_diffusion.sampling.rules import acts
 
+FAST = {name: fast for name, fast in PRESETS.items() if not fast.distilled}
 STEPS = 50
 PROMPTS = ("a red apple", "a dog", "a car", "a yellow star")
 Kind = tuple[bool, bool, int]

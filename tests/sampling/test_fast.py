@@ -107,7 +107,7 @@ def test_an_interval_of_one_is_off_bit_for_bit(
     assert runs["deep"].cost.context_blocks < runs["off"].cost.context_blocks
 
 
-@pytest.mark.parametrize("fast", FAST)
+@pytest.mark.parametrize("fast", [name for name, fast in FAST.items() if not fast.distilled])
 def test_a_record_has_it_and_a_replay_repeats_it(tiny_pipeline: VersatileDiffusionPipeline, fast: str) -> None:
     options = {"seed": 3, "num_inference_steps": 5, "guidance_scale": 3.0}
     made = tiny_pipeline.text_to_image("a", fast=fast, output_type="latent", **options)
@@ -150,3 +150,12 @@ def test_what_draws_anew_in_each_step_is_refused(tiny_pipeline: VersatileDiffusi
         tiny_pipeline.generate("image", conditions, mixing="layer", fast="deep")
     with pytest.raises(ValueError, match="fast"):
         tiny_pipeline.generate("image", conditions, fast="deepest")
+
+
+def test_a_distilled_form_that_the_model_lacks_is_refused_with_how_to_make_it(
+    idle_pipeline: VersatileDiffusionPipeline,
+) -> None:
+    with pytest.raises(ValueError, match=r"needs a distilled form.*it has none.*--distill-steps 4"):
+        idle_pipeline.text_to_image("a", fast="4")
+    with pytest.raises(ValueError, match="--distill-steps 0"):
+        idle_pipeline.text_to_image("a", fast="one-pass")

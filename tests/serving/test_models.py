@@ -133,7 +133,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]
     stop()
 
 
-def plan(folder: Path, model: str = "one", **more: Any) -> Plan:
+def plan(folder: Path, model: str = "one", **more: Any) -> ClusterPlan:
     loras = {name: str(folder / name) for name in ("a", "b")}
     return ClusterPlan(str(folder / model), Limits(each=200, places=2), cpus=0.1, name=BASE, loras=loras, **more)
 

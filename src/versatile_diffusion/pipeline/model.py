@@ -8,6 +8,7 @@ import torch
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.modalities.bank import ModalityBank
+from versatile_diffusion.pipeline.distilled import Form
 from versatile_diffusion.tasks import Task
 
 
@@ -33,6 +34,14 @@ class Model(Protocol):
 
     def tasks(self) -> list[Task]:
         """Return the tasks the model supports."""
+        ...
+
+    def form_of(self, fast: str) -> Form | None:
+        """Return the distilled form that a preset uses, if it uses one."""
+        ...
+
+    def network(self, fast: str) -> MultiFlowUNet:
+        """Return the diffuser of a preset."""
         ...
 
     def fingerprint(self) -> str:

@@ -23,7 +23,7 @@ class Options(TypedDict, total=False):
     guidance_rescale: float
     """Reduces oversaturation at a high CFG scale: 0 (off) to 1; try 0.7."""
     fast: str
-    """Skip work; changes the result: off, guidance, deep, deep3 or both."""
+    """Skip work; changes the result: off, guidance, deep, deep3 or both; 4: the model distilled to 4 steps."""
     num_outputs: int
     """Number of outputs per input."""
     candidates: int

@@ -20,6 +20,7 @@ from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.numeric import switch
 from versatile_diffusion.pipeline.adapters import AdapterMethods
 from versatile_diffusion.pipeline.callback import TENSORS, StepCallback, with_inputs
+from versatile_diffusion.pipeline.distilled import DistilledMethods, forms_in
 from versatile_diffusion.pipeline.encoding import EncodingMethods
 from versatile_diffusion.pipeline.hub import HubMethods
 from versatile_diffusion.pipeline.inputs import check_conditions, start_latents, unwrap_embeddings
@@ -68,7 +69,7 @@ Dtype = torch.dtype | str | Mapping[str, torch.dtype | str]
 
 
 class VersatileDiffusionPipeline(
-    TaskMethods, EncodingMethods, AdapterMethods, MemoryMethods, HubMethods, DiffusionPipeline
+    TaskMethods, EncodingMethods, AdapterMethods, DistilledMethods, MemoryMethods, HubMethods, DiffusionPipeline
 ):
     """Versatile Diffusion pipeline for all flows of a model.
 
@@ -99,7 +100,7 @@ class VersatileDiffusionPipeline(
             styles=dict(styles or {}), defaults=dict(defaults or {}), vocabulary=dict(vocabulary or {})
         )
         self.model_name = type(self).__name__
-        self._fingerprints = Fingerprints()
+        self._fingerprints, self._forms, self._distilled = Fingerprints(), {}, None
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -163,7 +164,7 @@ class VersatileDiffusionPipeline(
             if reads and part not in options:
                 options[part] = kind.from_pretrained(Path(folder, part), dtype=dtype, **reads)
         pipe = super().from_pretrained(folder, dtype=dtype, **options)
-        pipe.model_name = Path(name).name
+        pipe.model_name, pipe._forms = Path(name).name, forms_in(folder)
         return pipe
 
     @classmethod
@@ -305,7 +306,9 @@ class VersatileDiffusionPipeline(
         """Build the request of `generate`, with this model's defaults for the task."""
         conditions = tuple(unwrap_embeddings(self, condition) for condition in check_conditions(conditions))
         options = {**options, "start": start_latents(self, data, options.get("start"))}
-        usual = self._usual(Flow(data, tuple(condition.modality for condition in conditions)))
+        flow = Flow(data, tuple(condition.modality for condition in conditions))
+        form = self.form_of(options.get("fast"))
+        usual = self._usual(flow) | ({} if form is None else dict(form.usual(flow)))
         given = {name: value for name, value in options.items() if value is not None}
         if "candidates" in usual:  # of all outputs together; tokens cannot be compared with results
             alone = any(condition.value is None for condition in conditions)

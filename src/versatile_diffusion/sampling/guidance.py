@@ -190,7 +190,7 @@ class Branch:
     """One guided prediction from contexts in shared passes; see the formula above."""
 
     def __init__(self, unet: MultiFlowUNet, guides: Sequence[Guide], data: str, rules: Rules):
-        self.data = data
+        self.data, self.unet = data, unet
         scales = [rules.scale if guide.scale is None else guide.scale for guide in guides]
         levels = sorted({scale for scale in scales if scale > 0})
         self.steps = [after - before for before, after in pairwise([0, *levels])]
@@ -224,7 +224,7 @@ class Branch:
         for contexts, deep in zip(self.contexts, self.deep, strict=True):
             if deep is not None:
                 deep.renew = renew
-            answer = yield Pass(latents, timesteps, contexts, self.data, mix, deep)
+            answer = yield Pass(latents, timesteps, contexts, self.data, mix, deep, self.unet)
             found += answer.chunk(together)
             mix = MixByLayer(choices=mix.plan) if isinstance(mix, MixByLayer) else mix
         if not self.with_null:

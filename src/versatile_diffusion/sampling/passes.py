@@ -28,6 +28,7 @@ class Pass:
         data: the data stream to run.
         mix: how several contexts act together.
         deep: keeps the output of the deep stages for later passes of the same trajectory.
+        unet: the diffuser to run, where it is another than that of whoever answers.
     """
 
     latent: Tensor
@@ -36,6 +37,7 @@ class Pass:
     data: str
     mix: Mix = mix_by_attention
     deep: Deep | None = None
+    unet: MultiFlowUNet | None = None
 
     @property
     def kind(self) -> Hashable:
@@ -54,7 +56,7 @@ class Pass:
         if alone:
             return id(self)
         contexts = tuple((c.stream, c.weight, c.tokens.shape[1:]) for c in self.contexts)
-        return self.data, self.latent.shape[1:], self.latent.dtype, self.latent.device, contexts
+        return id(self.unet), self.data, self.latent.shape[1:], self.latent.dtype, self.latent.device, contexts
 
     @property
     def divisible(self) -> bool:
@@ -73,6 +75,7 @@ class Pass:
 
     def run(self, unet: MultiFlowUNet) -> Tensor:
         """The network's output (B, ...)."""
+        unet = unet if self.unet is None else self.unet
         return unet(self.latent, self.timestep, self.contexts, data=self.data, mix=self.mix, deep=self.deep)
 
 

@@ -103,7 +103,7 @@ def named_scheduler(name: str, trained: Mapping[str, Any] | None = None) -> Any:
 
     Args:
         name: a key of `SCHEDULERS`.
-        trained: config of the model's training scheduler; its betas and prediction type are kept.
+        trained: config of the model's training scheduler; betas, prediction type and trailing timesteps are kept.
 
     Raises:
         ValueError: an unknown name.
@@ -112,6 +112,8 @@ def named_scheduler(name: str, trained: Mapping[str, Any] | None = None) -> Any:
     shared = {key: trained[key] for key in SHARED if trained and key in trained}
     if trained and trained.get("rescale_betas_zero_snr"):
         shared |= ENDS_IN_NOISE
+    if trained and trained.get("timestep_spacing") == "trailing":  # as of distilled models
+        shared["timestep_spacing"] = "trailing"
     return SCHEDULERS[name](**shared)
 
 

@@ -274,7 +274,8 @@ class Engine:
         few = job.items if job.whole else min(job.items - job.seated, self.limits.places - self.running)
         part = slice(job.seated, job.seated + few)
         opening = job.opening.items(part)
-        seat = Seat(job, job.seated, opening.trajectory(job.sources[part]), opening.guidance(self.pipe.unet))
+        unet = self.pipe.network(job.run.request.fast)
+        seat = Seat(job, job.seated, opening.trajectory(job.sources[part]), opening.guidance(unet))
         job.seated += few
         job.guidance = job.guidance or seat.guidance
         self._rotate(job)

@@ -32,6 +32,8 @@ ENGINE = (
 """Options that are fields of `LoopSettings`."""
 OWN = ("flows", "only", "lora", "lr", "batch", "aspect", "encoding", "stream", "window", "warm_start", "phase")
 """Options of `own_data`."""
+DISTILL = {"distill_steps": "steps", "method": "method"}
+"""Options that go with --distill, and the fields of `DistillSettings` that they are."""
 LISTS = ("flows", "only")
 """Those of words with commas between."""
 PAPER = ("basic", "dual-context", "official")
@@ -107,7 +109,7 @@ def _export(run: Path, to: Path | None, data: Path | None, ema: float | None, *,
 def _run(given: dict[str, Any]) -> Outcome:
     """The training in this process."""
     changes, options = _settings(given)
-    objective, settings = given["objective"] or "own-data", given["settings"] if given["objective"] else given["start"]
+    objective, settings = given["objective"] or "own-data", given["settings"] if given["objective"] else _start(given)
     plain = {name: given[name] for name in PLAIN} | {"changes": changes, "options": options}
     from versatile_diffusion.recipes.run import run
 
@@ -145,13 +147,18 @@ def _check(given: dict[str, Any]) -> None:
     """Raises ValueError where what is given does not go together; before anything long."""
     if given["to"] is not None or given["ema"] is not None or given["force"]:
         raise ValueError("--to, --ema and --force go with --export RUN")
-    start, data = given["start"], given["data"]
+    if given["start"] and given["distill"]:
+        raise ValueError("--from trains a model further and --distill distils one; give one of them")
+    if not given["distill"] and (own := [name for name in DISTILL if given[name] is not None]):
+        raise ValueError(f"--{own[0].replace('_', '-')} goes with --distill")
+    start, data = _start(given), given["data"]
     what = given["objective"] or start
     own = [name for name in (*OWN, "config") if given[name]]
     if not what or (data is None and not given["stream"]) or (own and not start):
         raise ValueError(
-            f"give what to train (or the model that goes on, with --from) and --data; or --export RUN. "
-            f"--{', --'.join((*OWN, 'config')).replace('_', '-')} go with --from. What is trained: {OBJECTIVES}"
+            f"give what to train (or the model that goes on, with --from, or is distilled, with --distill) and --data; "
+            f"or --export RUN. --{', --'.join((*OWN, 'config')).replace('_', '-')} go with --from or --distill. "
+            f"What is trained: {OBJECTIVES}"
         )
     spacings = [name for name in ENGINE if name.endswith("_minutes")]
     for name in ("minutes", "by_clock", *spacings, "timeout"):
@@ -181,16 +188,22 @@ def _settings(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _out(given: dict[str, Any]) -> Path:
     """Return the default folder of a run: named by the model and the data; or as in `scripts/train_emoji.sh`, so that
     parts find the runs that they start from beside them."""
-    if given["start"]:
-        model = Path(given["start"]).absolute()
+    if start := _start(given):
+        model = Path(start).absolute()
         while model.name.startswith("export"):  # in a run's folder, which has the name
             model = model.parent
         data = given["data"] or Path(given["stream"][0].rpartition("@")[0] or given["stream"][0])
-        return Path("runs", f"{_words(model)}-{_words(data.absolute())}")
+        name = f"{_words(model)}-{_words(data.absolute())}"
+        return Path("runs", f"{name}-distilled" if given["distill"] else name)
     root, _, variant = given["settings"].partition("-")
     if given["objective"] == "diffuser":
         variant = variant or "official"  # its plain settings are those of the last stage
     return Path("runs", root, "-".join(filter(None, (given["objective"], variant))))
+
+
+def _start(given: dict[str, Any]) -> str | None:
+    """The model that a run begins with."""
+    return given["start"] or given["distill"]
 
 
 def _words(path: Path) -> str:
@@ -215,6 +228,8 @@ def _several(given: dict[str, Any], count: int) -> int:
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     """Those of `own_data` that were given."""
     found = {name: given[name] for name in OWN if given[name]}
+    if given["distill"]:
+        found["distill"] = {field: given[name] for name, field in DISTILL.items() if given[name] is not None}
     if given["start"] and given["settings"] in PAPER:
         found["paper"] = given["settings"]
     return {name: value.split(",") if name in LISTS else value for name, value in found.items()}

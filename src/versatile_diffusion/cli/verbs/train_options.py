@@ -10,6 +10,7 @@ import typer
 from versatile_diffusion.cli.options import Device, among, models, tasks
 
 OBJECTIVES = "image-codec, text-codec, context-encoders, image-context, judge or diffuser."
+METHODS = "trajectory, progressive, multistep or consistency"
 SETTINGS_HELP = "Named settings of the objective; with --from, the paper's: basic, dual-context or official."
 
 Start = Annotated[
@@ -56,6 +57,18 @@ class TrainOptions:
         str | None, typer.Option(help="With --from: groups or streams to train, e.g. context,data.text.")
     ] = None
     lora: Annotated[int | None, typer.Option(min=1, help="With --from: train LoRA adapters of this rank.")] = None
+    distill: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Distil this model to few steps, on --data.", autocompletion=models),
+    ] = None
+    distill_steps: Annotated[
+        int | None,
+        typer.Option(help="With --distill: steps of the result, 1, 2, 4 or 8; 0 distils guidance alone; default: 4."),
+    ] = None
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"With --distill: {METHODS}; default: the first."),
+    ] = None
     lr: Annotated[float | None, typer.Option(help="With --from: learning rate.")] = None
     batch: Annotated[int | None, typer.Option(min=1, help="With --from: batch size of each flow.")] = None
     config: Annotated[Path | None, typer.Option(help="With --from: JSON file of settings; options override it.")] = None

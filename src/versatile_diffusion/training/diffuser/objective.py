@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from versatile_diffusion.printable import shown
 from versatile_diffusion.tasks import TASKS, Task
 from versatile_diffusion.training.diffuser.batch import Batch
 from versatile_diffusion.training.diffuser.denoising import Denoising
+from versatile_diffusion.training.diffuser.distillation import DistillSettings
 from versatile_diffusion.training.diffuser.lora import LoraSettings, add_lora, merge_loras, save_lora
 from versatile_diffusion.training.diffuser.mixture import STAGES, Mixture, by_flow, check_by_flow
 from versatile_diffusion.training.diffuser.pairs import Pairs, null_tokens
@@ -59,6 +61,7 @@ class DiffuserSettings:
         new_contexts: initialisation of context streams that the previous stage lacks, see `promote`.
         min_snr, zero_terminal_snr, noise_offset: see `Denoising`.
         lora: train adapters instead of the weights.
+        distill: distil a model instead of training it; see `DistillObjective`.
         loss_weights: factor of a flow's loss, by task or by generated modality.
         noises: number of noise levels per item of a batch, by task or by generated modality; default 1. Keys and values
             of its context are computed once, which is most of the work for texts.
@@ -93,6 +96,7 @@ class DiffuserSettings:
     zero_terminal_snr: bool = False
     noise_offset: float = 0.0
     lora: LoraSettings | None = None
+    distill: DistillSettings | None = None
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     noises: Mapping[str, int] = field(default_factory=dict)
     lowest_timestep: Mapping[str, int] = field(default_factory=dict)
@@ -161,10 +165,6 @@ class DiffuserSettings:
     def denoising(self) -> Denoising:
         return Denoising(self.prediction, self.min_snr, self.zero_terminal_snr, self.noise_offset)
 
-    def noises_of(self, task: Task) -> int:
-        """Number of noise levels per item of the task."""
-        return by_flow(self.noises, task, 1)
-
     def lowest_of(self, task: Task) -> int:
         """Lowest timestep of the task."""
         return by_flow(self.lowest_timestep, task, 0)
@@ -223,7 +223,7 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
 
     def settings(self) -> dict[str, Any]:
         settings = asdict(self.options)
-        for name in ("loss_weights", "noises", "lowest_timestep", "high_noise"):
+        for name in ("distill", "loss_weights", "noises", "lowest_timestep", "high_noise"):
             if not settings[name]:  # so that runs of earlier versions, which lack these settings, can be resumed
                 del settings[name]
         return settings
@@ -275,20 +275,26 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
     ) -> Batch:
         """A batch with the noise levels and dropout of the settings; without a weight, one for evaluation: one noise
         level per item, no dropout."""
-        options, measured = self.options, weight is None
-        noises, lowest, high = 1, 0, 0.0
-        if not measured:
-            noises, lowest, high = options.noises_of(task), options.lowest_of(task), options.high_of(task)
+        measured = weight is None
+        noises, timesteps = self._levels(task, measured)
         latent = pairs.latents[task.flow.data].draw(items, generator).repeat_interleave(noises, 0)
         contexts = []
         for stream in task.flow.contexts:  # dropped independently, so that the model learns every combination
             tokens = pairs.tokens[stream].draw(items, generator)
-            dropout = 0.0 if measured else options.dropped(stream)
+            dropout = 0.0 if measured else self.options.dropped(stream)
             dropped = torch.rand(len(items), 1, 1, generator=generator, device=self.device) < dropout
             contexts.append(Context(stream, torch.where(dropped, self.null[task.name][stream].to(tokens), tokens)))
         noise = self.denoising.noise(latent.shape, generator)
-        timestep = self.denoising.timesteps(len(items), generator, noises, lowest, high)
+        timestep = timesteps(len(items), generator)
         return Batch(task, latent, noise, timestep, tuple(contexts), 1.0 if weight is None else weight)
+
+    def _levels(self, task: Task, measured: bool) -> tuple[int, Callable[[int, torch.Generator], Tensor]]:
+        """At how many noise levels a batch has each item, and what draws their timesteps."""
+        options, draw = self.options, self.denoising.timesteps
+        if measured:
+            return 1, draw
+        each = by_flow(options.noises, task, 1)
+        return each, partial(draw, each=each, lowest=options.lowest_of(task), high=options.high_of(task))
 
     def items(self, step: int) -> int:
         return self.mixture.items(step)
@@ -309,10 +315,13 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         for one in batch:
             loss, errors = self._loss(module, one)
             total.append(one.weight * loss)
-            lowest, high = self.options.lowest_of(one.task), self.options.high_of(one.task)
-            levels = self.denoising.by_level(errors, one.timestep, lowest, high)
+            levels = self._by_level(one, errors)
             parts |= {one.task.name: loss} | {f"{one.task.name}/{level}": mean for level, mean in levels.items()}
         return sum(total[1:], total[0]), parts
+
+    def _by_level(self, batch: Batch, errors: Tensor) -> dict[str, Tensor]:
+        lowest, high = self.options.lowest_of(batch.task), self.options.high_of(batch.task)
+        return self.denoising.by_level(errors, batch.timestep, lowest, high)
 
     def _loss(self, module: MultiFlowUNet, batch: Batch) -> tuple[Tensor, Tensor]:
         def predict(noisy: Tensor) -> Tensor:
@@ -365,11 +374,15 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         pipe.set_progress_bar_config(disable=True)
         for task in self.options.tasks:
             given = {context: self.looks[context] for context in task.flow.contexts}
-            made = pipe.run(task, given, num_inference_steps=20, guidance_scale=3.0, seed=0)
+            made = pipe.run(task, given, **self._sampling(task), seed=0)
             rows = [*given.items(), (task.flow.data, made.values)]
             write_sheet(rows, path.with_name(f"{path.name}-{task.name}"))
             agreement |= self._agreement(task, next(iter(given.values())), made.values)
         return agreement
+
+    def _sampling(self, task: Task) -> dict[str, Any]:
+        """Options of the sample sheets."""
+        return {"num_inference_steps": 20, "guidance_scale": 3.0}
 
     def _agreement(self, task: Task, given: Sequence[Any], made: Sequence[Any]) -> dict[str, float]:
         encoders: dict[str, Any] = dict(self.bank.encoders.items())

@@ -25,6 +25,8 @@ from versatile_diffusion.interop.read.stable_diffusion import warm_start as read
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.training.diffuser.distill import DistillObjective
+from versatile_diffusion.training.diffuser.distillation import DistillSettings
 from versatile_diffusion.training.diffuser.lora import LoraSettings
 from versatile_diffusion.training.diffuser.mixture import single_flows
 from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserObjective, DiffuserSettings
@@ -64,6 +66,7 @@ class OwnData:
         paper: a key of `PAPER`: one of the paper's trainings, at the size of the model.
         phase: 1 or 2: at half the codec's image size, then at full size.
         warm_start: Stable Diffusion v1 checkpoint to initialise the diffuser from, instead of the model's.
+        distill: fields of `DistillSettings`: distil the model instead of training it.
         config: fields of `DiffuserSettings`, see `read_changes`; other options take precedence (see `change_settings`).
     """
 
@@ -79,6 +82,7 @@ class OwnData:
     paper: str | None = None
     phase: int = 1
     warm_start: str | None = None
+    distill: Mapping[str, Any] | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,6 +90,9 @@ class OwnData:
             raise ValueError(unknown("settings of the paper", self.paper, PAPER))
         if self.warm_start is not None and self.paper is None:
             raise ValueError(f"a warm start needs one of the paper's settings: {', '.join(PAPER)}")
+
+        if self.distill is not None and self.paper is not None:
+            raise ValueError("the paper's settings train a model; they do not distil it")
 
     @property
     def streams(self) -> StreamSettings | None:
@@ -131,7 +138,8 @@ def own_data(
         train, held_out = split(encoded, bank, device)
         keys = encoded.keys
         looks, remark = encoded.looks(keys[item] for item in held_out_of(keys)), describe_counts(encoded)
-    objective = DiffuserObjective(
+    kind = DiffuserObjective if settings.distill is None else DistillObjective
+    objective = kind(
         settings,
         train,
         held_out,
@@ -159,6 +167,10 @@ def _begin(pipe: VersatileDiffusionPipeline, given: OwnData) -> tuple[DiffuserSe
         settings = change_settings(base, given.flows, given.only, given.lora, given.lr, given.batch, given.config)
     except ValueError as error:
         raise ValueError(f"with the settings of --config: {error}" if given.config else str(error)) from error
+    if given.distill is not None:
+        settings = replace(settings, distill=replace(settings.distill or DistillSettings(), **given.distill))
+    if settings.distill is not None:  # the teacher alone has a null context
+        settings = replace(settings, dropout=0.0)
     return settings, earlier, loop
 
 

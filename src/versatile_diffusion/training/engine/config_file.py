@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import torch
 
 from versatile_diffusion.choices import unknown
-from versatile_diffusion.training.diffuser.lora import LoraSettings
 from versatile_diffusion.training.diffuser.mixture import check_by_flow, single_flows
 from versatile_diffusion.training.diffuser.objective import DiffuserSettings
 from versatile_diffusion.training.engine.config import LoopSettings
@@ -29,6 +28,8 @@ LOOP = get_type_hints(LoopSettings)
 DIFFUSER = {name: hint for name, hint in get_type_hints(DiffuserSettings).items() if name not in OF_THE_MODEL}
 ABOVE_0 = ("lr", "muon_lr", "minutes", "checkpoint_minutes", "eval_minutes", "sample_minutes")
 FROM_0 = ("weight_decay",)
+PARTS = tuple(one for hint in DIFFUSER.values() for one in get_args(hint) if is_dataclass(one))
+"""Settings within settings: adapters and distillation."""
 MOST_ITEMS = 1 << 20
 
 
@@ -134,7 +135,8 @@ def _model() -> type[BaseModel]:
     from pydantic import ConfigDict, Field, create_model, with_config
 
     strict = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-    with_config(strict)(LoraSettings)
+    for one in PARTS:
+        with_config(strict)(one)
     ranges = {name: {"gt": 0} for name in ABOVE_0} | {name: {"ge": 0} for name in FROM_0}
     fields: dict[str, Any] = {
         name: (hint, Field(default=None, **ranges.get(name, {}))) for name, hint in (DIFFUSER | LOOP).items()
@@ -155,9 +157,7 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         raise ValueError("; ".join(_messages(error))) from error
     typed = {name: getattr(checked, name) for name in values}
-    return {
-        name: typed[name] if isinstance(typed[name], tuple | LoraSettings) else value for name, value in values.items()
-    }
+    return {name: typed[name] if isinstance(typed[name], (tuple, *PARTS)) else value for name, value in values.items()}
 
 
 def _messages(error: ValidationError) -> Iterator[str]:
@@ -166,7 +166,8 @@ def _messages(error: ValidationError) -> Iterator[str]:
         found = list(errors)
         last = found[-1]
         if last["type"] == "unexpected_keyword_argument":
-            yield f"{field} has {last['loc'][-1]}; allowed: {', '.join(get_type_hints(LoraSettings))}"
+            allowed = next(get_type_hints(one) for one in get_args((DIFFUSER | LOOP)[field]) if one in PARTS)
+            yield f"{field} has {last['loc'][-1]}; allowed: {', '.join(allowed)}"
             continue
         reasons = [_reason(one["msg"]) for one in found]
         if NoneType in get_args((DIFFUSER | LOOP)[field]) and last["type"] != "value_error":
