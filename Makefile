@@ -75,10 +75,14 @@ $(VENV)/.docs: $(VENV)/.core
 	$(INSTALL) -e ".[docs]"
 	@touch $@
 
-# The browser tests of the studio need chromium; where it cannot be installed they are skipped and say so.
+# The browser tests of the studio need chromium, those of the speech set espeak-ng; where they cannot be installed these
+# tests are skipped and say so.
 $(VENV)/.dev: $(VENV)/.core
 	$(INSTALL) -e ".[all,cluster,dev]" -e ./models/emoji
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 		&& $(call APT,60) update && $(call APT,240) install -y --no-install-recommends chromium; } </dev/null >/dev/null 2>&1 \
 		|| echo "no chromium here, and it cannot be installed: the studio's browser tests will be skipped"
+	@command -v espeak-ng >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& $(call APT,60) update && $(call APT,240) install -y --no-install-recommends espeak-ng; } </dev/null >/dev/null 2>&1 \
+		|| echo "no espeak-ng here, and it cannot be installed: the tests of the speech set will be skipped"
 	@touch $@

@@ -68,7 +68,7 @@ def test_python_m_is_the_same_command() -> None:
 
 def test_describe_counts_every_parameter(versatile: Command, model: str, tiny_pipeline: object) -> None:
     facts = json.loads(versatile("describe", "--model", model, "--json").out)
-    assert list(facts["tasks"]) == list(TASKS)
+    assert list(facts["tasks"]) == [name for name in TASKS if "audio" not in name]
     counted = {title: sum(rows.values()) for title, rows in facts["parameters"].items()}
     parts = {"diffuser": tiny_pipeline.unet, "codecs and context encoders": tiny_pipeline.bank}
     assert counted == {title: sum(p.numel() for p in part.parameters()) for title, part in parts.items()}

@@ -102,7 +102,7 @@ def test_mistakes_are_told_in_a_line(versatile, model: str, pictures: Path) -> N
     for words, told in (
         (["train", "diffuser", "--lora", "4", "--data", pictures, "--out", "run"], "go with --from"),
         (["train", "--from", model, "--data", "missing", "--out", "run"], "no such folder or file"),
-        (["train", "--from", model, "--data", pictures, "--out", "run", "--flows", "image-to-audio"], "no flow"),
+        (["train", "--from", model, "--data", pictures, "--out", "run", "--flows", "image-to-smell"], "no flow"),
         (["train", "--from", model, "--out", "run"], "--data"),
         (["train", "diffuser", "--config", "mine.json", "--data", pictures], "go with --from"),
         (["train", "--from", model, "--data", pictures, "--config", "mine.json"], "mine.json, and there is no such"),

@@ -1,4 +1,4 @@
-"""A model of three modalities: the two that ship and the one in `sound.py`, which one entry point makes known."""
+"""A model of four modalities: the three that ship and the one in `sound.py`, which one entry point makes known."""
 
 from __future__ import annotations
 
@@ -17,19 +17,29 @@ from tiny import LATENT, build_tiny_pipeline
 from tests.cli.conftest import loaded_once, versatile  # noqa: F401 # fixtures
 from versatile_diffusion import ModalityBank, MultiFlowUNet, VersatileDiffusionPipeline
 from versatile_diffusion.modalities import ENTRY_POINTS, MODALITIES
+from versatile_diffusion.modalities.audio.encoder import DualAudioEncoder
+from versatile_diffusion.modalities.audio.vae import AudioVAE
+from versatile_diffusion.modalities.audio.waveform import RATE, Waveform
 from versatile_diffusion.records.png import write_value
 
-ALL = ("image", "text", "sound")
+ALL = ("image", "text", "audio", "sound")
 FLOWS = [(data, context) for data in ALL for context in ALL]
 TASK = {
     ("image", "image"): "image-variation",
     ("image", "text"): "text-to-image",
+    ("image", "audio"): "audio-to-image",
     ("image", "sound"): "sound-to-image",
     ("text", "image"): "image-to-text",
     ("text", "text"): "text-variation",
+    ("text", "audio"): "audio-to-text",
     ("text", "sound"): "sound-to-text",
+    ("audio", "image"): "image-to-audio",
+    ("audio", "text"): "text-to-audio",
+    ("audio", "audio"): "audio-variation",
+    ("audio", "sound"): "sound-to-audio",
     ("sound", "image"): "image-to-sound",
     ("sound", "text"): "text-to-sound",
+    ("sound", "audio"): "audio-to-sound",
     ("sound", "sound"): "sound-variation",
 }
 
@@ -45,12 +55,17 @@ def sound_is_installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @cache
 def build() -> VersatileDiffusionPipeline:
-    """The tiny model with two streams more; the same weights every time."""
+    """The tiny model with four streams more; the same weights every time."""
     from tests.conformance.sound import LATENT as SOUND_LATENT
     from tests.conformance.sound import SoundCodec, SoundContext
 
     tiny = build_tiny_pipeline()
-    streams = {"image": {"channels": 4}, "text": {"width": LATENT, "positions": 4}, "sound": {"width": SOUND_LATENT}}
+    streams = {
+        "image": {"channels": 4},
+        "text": {"width": LATENT, "positions": 4},
+        "audio": {"channels": 4},
+        "sound": {"width": SOUND_LATENT},
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         shape: dict[str, Any] = {"width": 16, "multipliers": (1, 2), "depth": 1, "attends": (True, False), "heads": 2}
@@ -58,8 +73,9 @@ def build() -> VersatileDiffusionPipeline:
         for weight in unet.parameters():  # some begin at zero, and would hide mistakes
             if weight.abs().sum() == 0:
                 torch.nn.init.normal_(weight, std=0.05)
-        codecs = {**dict(tiny.bank.codecs.items()), "sound": SoundCodec()}
-        encoders = {**dict(tiny.bank.encoders.items()), "sound": SoundContext()}
+        codecs = {**dict(tiny.bank.codecs.items()), "audio": AudioVAE((4, 4)), "sound": SoundCodec()}
+        audio = DualAudioEncoder((4, 4, 4))
+        encoders = {**dict(tiny.bank.encoders.items()), "audio": audio, "sound": SoundContext()}
     pipe = VersatileDiffusionPipeline(
         unet.eval(), ModalityBank(codecs, encoders).eval(), tiny.scheduler, styles=dict(tiny.config.styles)
     )
@@ -91,7 +107,13 @@ def values(sound_is_installed: None) -> dict[str, Any]:
 
     levels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     wave = (np.sin(np.arange(LENGTH) / 3) * 30000).round().astype(np.float32) / 32767
-    return {"image": Image.fromarray(levels), "text": "a red apple", "sound": Sound(tuple(wave.tolist()))}
+    tone = (np.sin(np.arange(RATE // 2) ** 1.5 / 900) * 9000).round().astype(np.int16)
+    return {
+        "image": Image.fromarray(levels),
+        "text": "a red apple",
+        "audio": Waveform(tone, RATE),
+        "sound": Sound(tuple(wave.tolist())),
+    }
 
 
 def saved(values: dict[str, Any], folder: Path, stem: str = "one") -> dict[str, Path]:

@@ -58,7 +58,7 @@ def test_a_folder(versatile: Command, model: str, values: dict[str, Any], name: 
     assert (first.code, second.code) == (0, 0), first.err + second.err
     rows = [json.loads(line) for line in second.out.splitlines()]
     assert [row["kept"] for row in rows] == [True, True]
-    assert len(list(Path("out").glob("*.wav"))) == len(list(Path("out").glob("*.json"))) == 2
+    assert len(list(Path("out").glob("*.snd"))) == len(list(Path("out").glob("*.json"))) == 2
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -81,7 +81,7 @@ def test_help_names_every_task(versatile: Command) -> None:
     assert all(task in text for task in TASK.values())
     text = " ".join(versatile("image-to-sound", "--help").out.split())
     assert "Generate sounds from images." in text
-    assert "versatile image-to-sound apple.png --out - > sound.wav" in text
+    assert "versatile image-to-sound apple.png --out - > sound.snd" in text
     assert "--temperature" not in text
     assert "--height" not in text
 
@@ -90,7 +90,7 @@ def test_everything_is_blended(versatile: Command, model: str, values: dict[str,
     inputs = [f"--{name}={given(name, values)}@{k + 1}" for k, name in enumerate(ALL)]
     done = versatile("blend", *inputs, "--to", "sound", "--model", model, "--out", "out", *QUICK)
     assert done.code == 0, done.err
-    assert Path("out/blend-0001.wav").is_file()
+    assert Path("out/blend-0001.snd").is_file()
     assert versatile("blend", *inputs, "--to", "smell").err.startswith("error: unknown --to 'smell'")
 
 
@@ -126,8 +126,8 @@ def test_what_a_model_holds(versatile: Command, model: str) -> None:
 
 
 def test_mistakes(versatile: Command, model: str) -> None:
-    Path("bad.wav").write_text("no sound")
-    done = versatile("sound-to-image", "bad.wav", "--model", model, *QUICK)
+    Path("bad.snd").write_text("no sound")
+    done = versatile("sound-to-image", "bad.snd", "--model", model, *QUICK)
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "bad.wav cannot be read as a WAV file" in done.err
+    assert "bad.snd cannot be read as a WAV file" in done.err
     assert "this model cannot" in versatile("text-to-sound", "a car", "--model", "emoji", *QUICK).err

@@ -53,7 +53,7 @@ def test_own_data_of_three_modalities(model: str, data: Path, tmp_path: Path) ->
 
 
 def test_a_sample_without_a_sound_is_bad(model: str, data: Path, tmp_path: Path) -> None:
-    (data / "c.wav").unlink()
+    (data / "c.snd").unlink()
     what, _ = own_data(model, data, tmp_path / "run", CPU)
     assert "1 without a sound" in str(what.remark)
     assert what.train_pairs.count + what.held_out.count == 2

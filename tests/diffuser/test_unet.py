@@ -121,10 +121,10 @@ def test_mistakes_are_named(unet, latent, context):
         unet(latent("image"), 0, [context("text", batch=3)], data="image")
     with pytest.raises(ValueError, match="height and width must be even"):
         unet(torch.zeros(1, 4, 7, 8), 0, [context("text", batch=1)], data="image")
-    with pytest.raises(ValueError, match="'audio' has no data stream; available: image, text"):
-        tiny(data_streams={"audio": {}})
+    with pytest.raises(ValueError, match="'smell' has no data stream; available: image, text"):
+        tiny(data_streams={"smell": {}})
     with pytest.raises(ValueError, match="has no context stream"):
-        tiny(context_streams={"audio": {}})
+        tiny(context_streams={"smell": {}})
 
 
 def test_streams_are_optional(latent, context):

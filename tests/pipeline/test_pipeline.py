@@ -268,7 +268,7 @@ def test_tasks_are_told_from_streams() -> None:
 
 
 def test_the_whole_model_does_every_task(tiny_pipeline: Any) -> None:
-    assert {task.name for task in tiny_pipeline.tasks()} == set(TASKS)
+    assert {task.name for task in tiny_pipeline.tasks()} == {name for name in TASKS if "audio" not in name}
 
 
 def test_defaults_of_the_model(tiny_pipeline: Any) -> None:

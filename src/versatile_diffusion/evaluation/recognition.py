@@ -72,13 +72,16 @@ class EncoderJudge:
         return cls(encoders, torch.tensor(vocabulary.known), concepts, unit(torch.stack(styles), dim=-1))
 
     def hits(self, modality: str, values: Sequence[Any], classes: Classes) -> Hits:
-        """Score whether the concept is the nearest, among the nearest five, and whether the style is the nearest."""
+        """Score whether the concept is the nearest, among the nearest five, and whether the style is the nearest, for
+        encoders whose styles are those of texts."""
         concepts, styles = vectors(self.encoders[modality], values)
         copies = len(values) // len(classes.labels)
         order = self.known[(concepts @ self.concepts.T).topk(5).indices.cpu()]
         hit = order == classes.concepts.repeat_interleave(copies)[:, None]
-        style = (styles @ self.styles.T).argmax(1).cpu() == classes.styles.repeat_interleave(copies)
-        found = {"concept top-1": hit[:, 0], "concept top-5": hit.any(1), "style": style}
+        found = {"concept top-1": hit[:, 0], "concept top-5": hit.any(1)}
+        if styles.shape[1] == self.styles.shape[1]:
+            nearest = (styles @ self.styles.T).argmax(1).cpu()
+            found["style"] = nearest == classes.styles.repeat_interleave(copies)
         return {f"encoders/{name}": value.double().numpy() for name, value in found.items()}
 
 

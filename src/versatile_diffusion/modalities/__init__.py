@@ -8,7 +8,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 
 from versatile_diffusion.modalities.modality import Modality
-from versatile_diffusion.modalities.records import IMAGE, TEXT
+from versatile_diffusion.modalities.records import AUDIO, IMAGE, TEXT
 from versatile_diffusion.printable import shown
 
 ENTRY_POINTS = "versatile_diffusion.modalities"
@@ -51,6 +51,6 @@ class ModalityTable(Mapping[str, Modality]):
         return tuple(suffix for record in self.values() for suffix in record.suffixes)
 
 
-MODALITIES = ModalityTable(IMAGE, TEXT)
+MODALITIES = ModalityTable(IMAGE, TEXT, AUDIO)
 
 __all__ = ["ENTRY_POINTS", "MODALITIES", "Modality", "ModalityTable"]

@@ -52,6 +52,9 @@ class LateValues(Mapping[str, Any]):
             self._values[name] = self._factories[name]()
         return self._values[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._factories
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._factories)
 
@@ -85,7 +88,7 @@ class Modality:
             are not supported.
         paste: `(made, kept, mask)`: blends `made` where the mask is white with `kept` elsewhere; None if values have no
             parts.
-        grid: whether latents are a grid (channels, rows, columns) with a size; otherwise one vector.
+        grid: whether latents are a canvas (channels, rows, columns) with a size, parts of which regions select.
 
         context_options, data_options, pair_options: options of flows conditioned on this modality, generating it, or
             both.

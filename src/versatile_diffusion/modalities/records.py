@@ -5,7 +5,7 @@ from __future__ import annotations
 from versatile_diffusion.modalities.modality import Late, LateValues, Modality
 
 _HOME = "versatile_diffusion.modalities"
-_IMAGE, _TEXT = f"{_HOME}.image", f"{_HOME}.text"
+_IMAGE, _TEXT, _AUDIO = f"{_HOME}.image", f"{_HOME}.text", f"{_HOME}.audio"
 
 IMAGE = Modality(
     name="image",
@@ -74,4 +74,29 @@ TEXT = Modality(
         "DualTextEncoder": f"{_HOME}.encoders.dual:DualTextEncoder",
     },
     measures=("recognised", "agreement", "named", "against_references", "variety"),
+)
+
+AUDIO = Modality(
+    name="audio",
+    data_stream=Late(f"{_AUDIO}:audio_data_stream"),
+    context_stream=Late(f"{_AUDIO}:audio_context_stream"),
+    check=Late(f"{_AUDIO}:check_audio"),
+    blanks=LateValues(silence=Late(f"{_AUDIO}:silence")),
+    null="silence",
+    noun="recording",
+    guides="Recording to condition on",
+    example="hello.wav",
+    several="recordings/",
+    suffixes=(".wav", ".flac", ".ogg", ".mp3"),
+    from_stream=Late(f"{_AUDIO}:read_stream"),
+    write=Late(f"{_AUDIO}:write_wav"),
+    numbers=Late(f"{_AUDIO}:numbers"),
+    draw=Late(f"{_AUDIO}:draw"),
+    words=Late(f"{_AUDIO}:words"),
+    forms={"np": Late(f"{_AUDIO}:as_array"), "pt": Late(f"{_AUDIO}:as_tensor")},
+    parts={
+        "AudioVAE": f"{_AUDIO}.vae:AudioVAE",
+        "DualAudioEncoder": f"{_AUDIO}.encoder:DualAudioEncoder",
+    },
+    measures=("recognised", "agreement"),
 )

@@ -86,7 +86,7 @@ def test_unknown_names_are_told() -> None:
     with pytest.raises(ValueError, match="emoji-four-flows, emoji-text-to-image"):
         find_settings("diffuser", "emoji-audio")
     with pytest.raises(ValueError, match="allowed: image-codec"):
-        find_settings("audio-codec", "emoji")
+        find_settings("smell-codec", "emoji")
 
 
 def test_a_stage_asks_for_the_one_before_unless_it_begins_fresh(tmp_path, monkeypatch) -> None:

@@ -141,8 +141,8 @@ def test_what_is_trained_can_be_chosen() -> None:
     assert {name for name, share in some.mixture.items() if share} == {"image-to-text"}
     assert some.multipliers == {"global": 0.0, "data.image": 0.0}
     assert (some.lr, some.streams) == (1e-4, options.streams)
-    with pytest.raises(ValueError, match="no flow image-to-audio; allowed: text-to-image"):
-        change_settings(options, ["image-to-audio"], [], None, None)
+    with pytest.raises(ValueError, match="no flow image-to-smell; allowed: text-to-image"):
+        change_settings(options, ["image-to-smell"], [], None, None)
     with pytest.raises(ValueError, match=r"context\.audio; allowed"):
         change_settings(options, None, ["context.audio"], None, None)
     with pytest.raises(ValueError, match="no trainable weights"):

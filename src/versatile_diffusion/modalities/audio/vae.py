@@ -1,0 +1,136 @@
+"""Small convolutional autoencoder of recordings: log-mel levels of 64 bands by 96 frames to a 16 x 24 x 4 latent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from versatile_diffusion.modalities.audio.spectrogram import BANDS, FRAMES, log_mel, sound
+from versatile_diffusion.modalities.audio.waveform import RATE, Waveform, normalised, rounded
+from versatile_diffusion.modalities.base import Codec, Generators
+from versatile_diffusion.modalities.image.lite_vae import ResidualBlock
+
+DOWN = 4
+"""Factor of the latent's grid in both directions."""
+
+
+def waves(values: Sequence[Waveform]) -> Float[Tensor, "b n"]:
+    """Return recordings as the model sees them."""
+    return torch.from_numpy(np.stack([normalised(value) for value in values]))
+
+
+def levels_of(values: Sequence[Waveform]) -> Float[Tensor, "b 1 bands frames"]:
+    """Return the levels of recordings, as images of one channel."""
+    return log_mel(waves(values))[:, None]
+
+
+def _norm_conv(channels: int, out: int) -> list[nn.Module]:
+    return [nn.GroupNorm(min(16, channels), channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1)]
+
+
+class AudioVAE(Codec):
+    """Variational autoencoder of short recordings, made of the image codec's blocks. Back to sound by Griffin-Lim.
+
+    Args:
+        widths: channels at 1/2 and 1/4 of the bands and frames.
+        latent_channels: channels of the latent.
+
+    Buffers:
+        latent_mean, latent_std: per channel, measured on the training set; latents are normalised with them.
+    """
+
+    modality: ClassVar[str] = "audio"
+
+    @register_to_config
+    def __init__(self, widths: Sequence[int] = (48, 96), latent_channels: int = 4):
+        super().__init__()
+        low, high = widths
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(4, low, 3, padding=1),
+            ResidualBlock(low),
+            nn.Conv2d(low, high, 3, stride=2, padding=1),
+            ResidualBlock(high),
+            ResidualBlock(high),
+            *_norm_conv(high, 2 * latent_channels),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(latent_channels, high, 3, padding=1),
+            *(ResidualBlock(high) for _ in range(3)),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.Conv2d(high, low, 3, padding=1),
+            *(ResidualBlock(low) for _ in range(2)),
+            *_norm_conv(low, 4),
+            nn.PixelShuffle(2),
+        )
+        self.register_buffer("latent_mean", torch.zeros(latent_channels))
+        self.register_buffer("latent_std", torch.ones(latent_channels))
+
+    def latent_shape(self, **size: int) -> tuple[int, int, int]:
+        """Return (channels, bands / 4, frames / 4).
+
+        Raises:
+            ValueError: any size; recordings have one length.
+        """
+        if size:
+            raise ValueError(f"a recording has no {', '.join(sorted(size))}")
+        return self.config.latent_channels, BANDS // DOWN, FRAMES // DOWN
+
+    def fit(self, value: Waveform, **size: int) -> Waveform:
+        """Return the recording as generated ones are: 1.92 s at 16 kHz from its first sound on, at one loudness."""
+        self.latent_shape(**size)
+        return Waveform(rounded(normalised(value)), RATE)
+
+    def posterior(
+        self, levels: Float[Tensor, "b 1 h w"]
+    ) -> tuple[Float[Tensor, "b c h4 w4"], Float[Tensor, "b c h4 w4"]]:
+        """Return mean and log-variance of the unscaled latent of levels in [0, 1]."""
+        mean, log_variance = self.encoder(levels).chunk(2, dim=1)
+        return mean, log_variance.clamp(-20, 10)
+
+    def reconstruct(self, latents: Float[Tensor, "b c h4 w4"]) -> Float[Tensor, "b 1 h w"]:
+        """Decode unscaled latents to levels (not clamped)."""
+        return self.decoder(latents)
+
+    def normalise(self, latents: Float[Tensor, "b c h4 w4"]) -> Float[Tensor, "b c h4 w4"]:
+        """Scale latents to the unit variance that the diffuser expects."""
+        return (latents - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
+
+    def denormalise(self, latents: Float[Tensor, "b c h4 w4"]) -> Float[Tensor, "b c h4 w4"]:
+        """The inverse of `normalise`."""
+        return latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
+
+    @torch.no_grad()
+    def encode(
+        self, values: Sequence[Waveform], generators: Generators = None, **size: int
+    ) -> Float[Tensor, "b c h4 w4"]:
+        """Encode recordings to latents of unit variance.
+
+        Raises:
+            ValueError: not one generator per recording, or a size.
+        """
+        self.latent_shape(**size)
+        mean, log_variance = self.posterior(levels_of(values).to(self.device, self.dtype))
+        if generators is None:
+            return self.normalise(mean)
+        if len(generators) != len(mean):
+            raise ValueError(f"got {len(generators)} generators for {len(mean)} recordings; give one per recording")
+        noise = torch.stack([torch.randn(mean.shape[1:], generator=g, device=g.device) for g in generators])
+        return self.normalise(mean + (0.5 * log_variance).exp() * noise.to(mean))
+
+    @torch.no_grad()
+    def decode(
+        self, latents: Float[Tensor, "b c h4 w4"], generators: Generators = None, **options: Any
+    ) -> list[Waveform]:
+        """Decode latents of unit variance to recordings of 16 bits, deterministically; there are no options."""
+        if options:
+            raise ValueError(f"the audio decoder takes no options; got {', '.join(options)}")
+        levels = self.reconstruct(self.denormalise(latents.to(self.device, self.dtype)))
+        samples = sound(levels[:, 0].float()).cpu().numpy()
+        return [Waveform(rounded(row.clip(-1, 1)), RATE) for row in samples]
