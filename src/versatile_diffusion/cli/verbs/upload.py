@@ -86,9 +86,9 @@ def _upload(
 
     from versatile_diffusion import VersatileDiffusionPipeline
     from versatile_diffusion.interop.read.layouts import recognise
-    from versatile_diffusion.pipeline.models import fetched, find_model
+    from versatile_diffusion.pipeline.models import fetch_model, find_model
 
-    place = fetched(find_model(source), {})
+    place = fetch_model(find_model(source), {})
     pipe = VersatileDiffusionPipeline.from_pretrained(place, recognise(place).dtype)
     pipe.set_progress_bar_config(disable=True)
     given: dict[str, Any] = {"commit_message": message, "private": private or None, "create_pr": create_pr}

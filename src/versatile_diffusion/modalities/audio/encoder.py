@@ -15,7 +15,7 @@ from versatile_diffusion.modalities.audio.spectrogram import BANDS
 from versatile_diffusion.modalities.audio.vae import levels_of
 from versatile_diffusion.modalities.audio.waveform import Waveform
 from versatile_diffusion.modalities.base import ContextEncoder
-from versatile_diffusion.modalities.encoders.dual import SPACE, ConvBlock, Embedding, Features, split
+from versatile_diffusion.modalities.encoders.dual import SPACE, ConvBlock, DualEmbedding, Features, split
 
 
 def _norm_relu_conv(channels: int, out: int, stride: tuple[int, int]) -> nn.Sequential:
@@ -78,7 +78,7 @@ class DualAudioEncoder(ContextEncoder):
         return self._features(values).tokens(self.config.token_scale)
 
     @torch.no_grad()
-    def embed(self, values: Sequence[Waveform]) -> Embedding:
+    def embed(self, values: Sequence[Waveform]) -> DualEmbedding:
         """Return global vectors, comparable with those of texts and images by inner product."""
         return self._features(values).embedding
 

@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from versatile_diffusion.cli.io.files import next_number, numbered, save_new
+from versatile_diffusion.cli.io.files import next_number, numbered_names, save_new
 from versatile_diffusion.cli.io.results import RECORD
 from versatile_diffusion.files import write_json
 from versatile_diffusion.modalities import MODALITIES
@@ -63,7 +63,7 @@ class Kept:
         day = self.folder / str(today or date.today())
         sources = [made.file, made.file.with_suffix(RECORD)]
         sources = sources if made.file.suffix != RECORD and sources[1].exists() else sources[:1]
-        names = numbered(day, stem, next_number(day, stem), *(source.suffix for source in sources))
+        names = numbered_names(day, stem, next_number(day, stem), *(source.suffix for source in sources))
         file, *_ = save_new(names, *((lambda stream, s=source: stream.write(s.read_bytes())) for source in sources))
         self._note(self._name(file), {OWNER: owner})
         return file
