@@ -143,7 +143,7 @@ class EncodeOptions(TypedDict, total=False):
         part: items per file.
         batch: values that are encoded together.
         looks: how many items to keep as they were, the first by `rank`.
-        buckets: the shapes that pictures are cut to, each to the nearest; the codec's own size if None.
+        buckets: the shapes that images are cropped to, each to the nearest; the codec's own size if None.
         long: what becomes of captions that are longer than the context encoder reads, one of `LONG`.
         crops: rows of each image: the image itself and random crops of it, the same ones each time.
         empty: whether a source without a good item may be.

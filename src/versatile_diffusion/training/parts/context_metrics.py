@@ -80,4 +80,5 @@ def search_sheet(image: DualImageEncoder, text: DualTextEncoder, data: ContextDa
     pictures = data.held_out["pair-test"].pictures
     scores = _embed_texts(text, QUERIES) @ _embed(image, pictures).concept.T
     nearest: Int[Tensor, "q k"] = scores.topk(min(columns, len(pictures)), dim=1).indices.cpu()
-    return in_rows(*([Image.fromarray(image) for image in row] for row in pictures[nearest].numpy()), columns=columns)
+    found = pictures[nearest].numpy()
+    return in_rows(*([Image.fromarray(image) for image in row] for row in found), columns=found.shape[1])
