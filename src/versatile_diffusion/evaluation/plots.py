@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -15,7 +16,12 @@ from versatile_diffusion.printable import shown
 
 COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8e5aa8", "#b8860b", "#4a4e69", "#d1478c", "#2a9d8f")
 MOST_TICKS, LONGEST_TICK, MOST_DOTS = 10, 5, 40
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "versatile-diffusion", "font.size": 9.0, "font.family": "sans-serif"}
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "versatile-diffusion",
+    "font.size": 9.0,
+    "font.family": "sans-serif",
+}
 """Text stays text, and equal plots are equal files."""
 Point = tuple[float, Measured]
 
