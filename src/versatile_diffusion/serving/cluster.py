@@ -278,7 +278,7 @@ def application(plan: Plan) -> serve.Application:
     waiting = plan.limits.waiting + plan.limits.places
     scale: dict[str, Any] = {"num_replicas": plan.replicas}
     if plan.most > plan.replicas:
-        wanted = {"min_replicas": plan.replicas, "max_replicas": plan.most}
+        wanted: dict[str, Any] = {"min_replicas": plan.replicas, "max_replicas": plan.most}
         wanted |= {"target_ongoing_requests": plan.limits.places, "upscale_delay_s": UPSCALE}
         scale = {"autoscaling_config": wanted}
     deployment: Any = serve.deployment

@@ -92,7 +92,7 @@ def _scan(file: Path) -> pl.LazyFrame:
     """A file of a table; in one of text every value is a text, so that a prompt of digits stays one."""
     import polars as pl
 
-    texts = {"infer_schema": False}
+    texts: Any = {"infer_schema": False}
     scans: Mapping[str, Any] = {
         ".parquet": pl.scan_parquet,
         ".csv": partial(pl.scan_csv, **texts),
