@@ -24,6 +24,8 @@ import numpy as np
 from serving import PROMPTS, by_clients
 from studio_memory import Visits
 
+from versatile_diffusion.controls import REQUEST
+
 KEY = "key-of-the-benchmark"
 PATIENCE = 3600.0
 
@@ -44,7 +46,7 @@ def measured(url: str, studio: str, clients: int, requests: int, visits: int, st
 
     with httpx.Client(base_url=studio, trust_env=False, timeout=PATIENCE) as browser:
         person = Visits(browser)
-        person.values[person.labels.index("Steps")] = steps
+        person.values[person.labels.index(REQUEST["num_inference_steps"].label)] = steps
 
         def come(number: int) -> float:
             begun = time.perf_counter()

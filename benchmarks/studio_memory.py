@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 
+from versatile_diffusion.controls import REQUEST
+
 LOOKS = (10, 100, 400, 1000)
 PATIENCE = 600.0  # seconds
 
@@ -45,7 +47,8 @@ class Visits:
         self.labels = labels = [components[k]["props"].get("label") for k in self.run["inputs"]]
         self.values = [components[k]["props"].get("value") for k in self.run["inputs"]]
         self.values[0] = "a red apple"
-        self.values[labels.index("How many")] = self.values[labels.index("Steps")] = 1
+        self.values[labels.index(REQUEST["num_outputs"].label)] = 1
+        self.values[labels.index(REQUEST["num_inference_steps"].label)] = 1
 
     def post(self, path: str, function: dict[str, Any], data: list[Any], session: str) -> None:
         """Sends an event; waits as long as the studio says."""

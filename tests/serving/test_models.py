@@ -24,6 +24,7 @@ pytest.importorskip("ray.serve")
 
 from ray import serve
 
+from versatile_diffusion.serving import cluster
 from versatile_diffusion.serving.cluster import HERE, NAME, REPLICA, Asked, ClusterPlan, start, stop
 from versatile_diffusion.serving.limits import Limits
 
@@ -178,41 +179,6 @@ def test_the_name_in_a_request_picks_the_model(place: tuple[Path, int]) -> None:
 
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
-def test_an_update_of_the_model_loses_no_request(place: tuple[Path, int]) -> None:
-    """Clients ask all the time while the weights are exchanged under the same name: all are answered, by the old model
-    or the new one, and in the end by the new one alone."""
-    folder, port = place
-    url = f"http://127.0.0.1:{port}"
-    first = start(plan(folder, replicas=2, most=2), HERE, "127.0.0.1", port)
-    old, ended = digest(generate(url)), threading.Event()
-    answers: list[httpx.Response] = []
-
-    def client() -> None:
-        while not ended.is_set():
-            answers.append(generate(url))
-
-    with ThreadPoolExecutor(6) as pool:
-        clients = [pool.submit(client) for _ in range(6)]
-        try:
-            until(lambda: len(answers) > 6, "the old model answers")
-            second = start(plan(folder, "two", replicas=2, most=2), HERE, "127.0.0.1", port)
-            assert second != first, "so the process of the first does not end what the second serves"
-            count = len(answers)
-            until(lambda: len(answers) > count + 12, "the new model answers")
-        finally:
-            ended.set()
-        for one in clients:
-            one.result()
-    assert {answer.status_code for answer in answers} == {200}
-    digests = [digest(answer) for answer in answers]
-    new = digest(generate(url))
-    assert new != old
-    assert set(digests) == {old, new}
-    assert {digest(generate(url)) for _ in range(6)} == {new}
-
-
-@pytest.mark.campaign
-@pytest.mark.timeout(3600)
 def test_replicas_are_added_while_requests_wait(place: tuple[Path, int]) -> None:
     folder, port = place
     url = f"http://127.0.0.1:{port}"
@@ -241,3 +207,38 @@ def test_replicas_are_added_while_requests_wait(place: tuple[Path, int]) -> None
             ended.set()
         for one in clients:
             one.result()
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+def test_an_update_of_the_model_loses_no_request(place: tuple[Path, int]) -> None:
+    """Clients ask all the time while the weights are exchanged under the same name: all are answered, by the old model
+    or the new one, and in the end by the new one alone."""
+    folder, port = place
+    url = f"http://127.0.0.1:{port}"
+    first = start(plan(folder, replicas=2, most=2), HERE, "127.0.0.1", port)
+    old, ended = digest(generate(url)), threading.Event()
+    answers: list[httpx.Response] = []
+
+    def client() -> None:
+        while not ended.is_set():
+            answers.append(generate(url))
+
+    with ThreadPoolExecutor(6) as pool:
+        clients = [pool.submit(client) for _ in range(6)]
+        try:
+            until(lambda: len(answers) > 6, "the old model answers")
+            second = start(plan(folder, "two", replicas=2, most=2), HERE, "127.0.0.1", port)
+            assert cluster._owner() == second != first, "so the first process does not end what the second serves"
+            count = len(answers)
+            until(lambda: len(answers) > count + 12, "the new model answers")
+        finally:
+            ended.set()
+        for one in clients:
+            one.result()
+    assert {answer.status_code for answer in answers} == {200}
+    digests = [digest(answer) for answer in answers]
+    new = digest(generate(url))
+    assert new != old
+    assert set(digests) == {old, new}
+    assert {digest(generate(url)) for _ in range(6)} == {new}

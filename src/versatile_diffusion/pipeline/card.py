@@ -70,9 +70,9 @@ def card_of(pipe: VersatileDiffusionPipeline, repo_id: str, about: About, drawn:
 
 def _metadata(pipe: VersatileDiffusionPipeline, about: About, drawn: bool) -> ModelCardData:
     on_hub = [HUB_TASKS[task.name] for task in pipe.tasks() if task.name in HUB_TASKS]
-    widget: list[dict[str, Any]] = [{"text": prompt} for prompt in about.prompts]
-    for row in widget if drawn else ():
-        row["output"] = {"url": file_of(row["text"])}
+    images: list[dict[str, Any]] = [{"output": {"url": file_of(prompt)}} if drawn else {} for prompt in about.prompts]
+    widget = [dict(text=prompt, **image) for prompt, image in zip(about.prompts, images, strict=True)]
+    more: Any = {"widget": widget} if widget else {}
     return ModelCardData(
         library_name=LIBRARY,
         license=about.license,
@@ -81,7 +81,7 @@ def _metadata(pipe: VersatileDiffusionPipeline, about: About, drawn: bool) -> Mo
         language=about.language,
         pipeline_tag=next(iter(on_hub), None),
         tags=[LIBRARY, "diffusion", "multimodal", *on_hub[1:]],
-        **({"widget": widget} if widget else {}),
+        **more,
     )
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from urllib.parse import unquote
 import ray
 from ray import serve
 from ray.exceptions import RayActorError
+from ray.serve.exceptions import RayServeException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -237,10 +239,16 @@ class Front:
         replicas: handle of the replicas.
         most: bytes of a body.
         loras: ids of the models that are adapters of the one that is served.
+        deployed_by: name of who deployed it.
     """
 
-    def __init__(self, replicas: Any, most: int, loras: Sequence[str] = ()):
+    def __init__(self, replicas: Any, most: int, loras: Sequence[str] = (), deployed_by: str = ""):
         self.replicas, self.most, self.loras = replicas.options(stream=True), most, {*loras}
+        self.deployed_by = deployed_by
+
+    def owner(self) -> str:
+        """Who deployed it."""
+        return self.deployed_by
 
     def handle(self, asked: Asked) -> Any:
         """The replicas, as a request needs them."""
@@ -273,12 +281,12 @@ def _response(head: Head, parts: Any) -> Response:
     return response
 
 
-def application(plan: ClusterPlan) -> serve.Application:
-    """The front and its replicas, for `ray.serve.run`."""
+def application(plan: ClusterPlan, owner: str = "") -> serve.Application:
+    """The fronts and the replicas, for `ray.serve.run`. There are two fronts, so that an update always leaves one."""
     waiting = plan.limits.waiting + plan.limits.places
     scale: dict[str, Any] = {"num_replicas": plan.replicas}
     if plan.most > plan.replicas:
-        wanted = {"min_replicas": plan.replicas, "max_replicas": plan.most}
+        wanted: dict[str, Any] = {"min_replicas": plan.replicas, "max_replicas": plan.most}
         wanted |= {"target_ongoing_requests": plan.limits.places, "upscale_delay_s": UPSCALE}
         scale = {"autoscaling_config": wanted}
     deployment: Any = serve.deployment
@@ -293,16 +301,17 @@ def application(plan: ClusterPlan) -> serve.Application:
     front = deployment(
         Front,
         name="Front",
+        num_replicas=2,
         max_ongoing_requests=waiting * plan.most,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=plan.limits.grace,
     )
-    return front.bind(replicas, plan.limits.megabytes * MEGABYTE, list(plan.loras))  # type: ignore[no-any-return]
+    return front.bind(replicas, plan.limits.megabytes * MEGABYTE, list(plan.loras), owner)  # type: ignore[no-any-return]
 
 
-def start(plan: ClusterPlan, address: str, host: str, port: int) -> float | None:
-    """Serves a plan on a cluster; what is served there already is updated, replica by replica. When it was deployed,
-    for `stop`.
+def start(plan: ClusterPlan, address: str, host: str, port: int) -> str:
+    """Serves a plan on a cluster; what is served there already is updated, replica by replica. Returns who it
+    belongs to now, for `stop`.
 
     Args:
         plan: what is served.
@@ -315,23 +324,26 @@ def start(plan: ClusterPlan, address: str, host: str, port: int) -> float | None
         os.environ.setdefault(name, seconds)
     ray.init(address, ignore_reinit_error=True, log_to_driver=False, **here)
     serve.start(http_options={"host": host, "port": port})
-    serve.run(application(plan), name=NAME, route_prefix="/")
-    return _deployed()
+    owner = secrets.token_hex(8)
+    serve.run(application(plan, owner), name=NAME, route_prefix="/")
+    return owner
 
 
-def _deployed() -> float | None:
-    """When what is served was deployed; None if nothing is."""
-    known = serve.status().applications.get(NAME)
-    return None if known is None else known.last_deployed_time_s
-
-
-def stop(deployed: float | None = None) -> None:
+def stop(owner: str | None = None) -> None:
     """Ends what is served, unless another process has updated it; running requests have their grace.
 
     Args:
-        deployed: of `start`; None ends it in any case.
+        owner: of `start`; None ends it in any case.
     """
-    if deployed is None or deployed == _deployed():
+    if owner is None or owner == _owner():
         serve.delete(NAME)
         serve.shutdown()
     ray.shutdown()
+
+
+def _owner() -> str | None:
+    """Who deployed what is served; None if nothing is."""
+    try:
+        return serve.get_app_handle(NAME).owner.remote().result(timeout_s=60)
+    except (RayServeException, TimeoutError):
+        return None

@@ -174,14 +174,14 @@ def _on_ray(plan: dict[str, Any], address: str, place: tuple[str, int], device: 
     from versatile_diffusion.cli.io.model import find_device
 
     gpus = 0 if find_device(device) == "cpu" else 1
-    deployed = start(ClusterPlan(**plan, gpus=gpus), address, *place)
+    owner = start(ClusterPlan(**plan, gpus=gpus), address, *place)
     closed = is_loopback(place[0]) or bool(plan["app"]["api_keys"])
     _announce({"url": url_of(*place)}, json, closed)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # in place of that of Ray
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
-        stop(deployed)
+        stop(owner)
 
 
 def _studio(engine: Any, model: str, host: str, loopback: bool) -> AbstractContextManager[Any]:

@@ -177,7 +177,7 @@ def _replay(first: Message, receive: Receive) -> Receive:
 
 
 def check_depth(body: bytes) -> None:
-    """RefusedError where JSON is so deep, or has so many parts, that reading it would take too much."""
+    """RefusedError where JSON is too deep or has too many parts to be read."""
     depth = 0
     for number, mark in enumerate(MARKS.finditer(body)):
         depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(mark[0], 0)

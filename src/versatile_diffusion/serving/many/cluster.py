@@ -52,8 +52,9 @@ def _spread(address: str, work: Callable[[T], None], pieces: Sequence[T]) -> Ite
     device = "GPU" if ray.cluster_resources().get("GPU", 0) else "CPU"
     count = min(len(pieces), max(1, int(ray.cluster_resources().get(device, 1))))
     places = ray.data.from_items([{"place": k} for k in range(len(pieces))], override_num_blocks=len(pieces))
+    worker: Any = _Worker  # a class, since its instances keep the model
     done = places.map(
-        _Worker,
+        worker,
         fn_constructor_args=(work, list(pieces)),
         compute=ray.data.ActorPoolStrategy(size=count),
         num_gpus=1 if device == "GPU" else None,

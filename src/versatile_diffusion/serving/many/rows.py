@@ -92,7 +92,7 @@ def _scan(file: Path) -> pl.LazyFrame:
     """A file of a table; in one of text every value is a text, so that a prompt of digits stays one."""
     import polars as pl
 
-    texts = {"infer_schema": False}
+    texts: Any = {"infer_schema": False}
     scans: Mapping[str, Any] = {
         ".parquet": pl.scan_parquet,
         ".csv": partial(pl.scan_csv, **texts),
@@ -276,7 +276,7 @@ def conditions_of(rows: Sequence[Row], shared: Mapping[str, Mapping[str, Any]]) 
 
 
 def batches(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
-    """Rows of one kind, at most so many, in the order of the first of each."""
+    """Rows of one kind in groups of at most that size, in the order of the first row of each."""
     kinds: dict[str, list[Row]] = {}
     for row in rows:
         kinds.setdefault(row.kind, []).append(row)
