@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGES, SITE = Path("build", "pages"), Path("build", "site")
@@ -29,9 +30,22 @@ def as_code(kind: str) -> Callable[[str, str], str]:
 
 
 def notebook(name: str, text: str) -> str:
-    """A page with the cells of a notebook."""
-    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
-    return "\n\n".join(part if kind == "markdown" else f"```python\n{part}\n```" for kind, part in cells) + "\n"
+    """A page with the cells of a notebook, and what they showed."""
+    cells = json.loads(text)["cells"]
+    return "\n\n".join(part for cell in cells for part in [_source(cell), *map(_shown, cell.get("outputs", ()))]) + "\n"
+
+
+def _source(cell: dict[str, Any]) -> str:
+    part = "".join(cell["source"])
+    return part if cell["cell_type"] == "markdown" else f"```python\n{part}\n```"
+
+
+def _shown(output: dict[str, Any]) -> str:
+    """An image, or a text."""
+    data = output.get("data", {})
+    if "image/jpeg" in data:
+        return f'<img alt="result" src="data:image/jpeg;base64,{data["image/jpeg"]}">'
+    return f"```text\n{''.join(output.get('text') or data['text/plain']).rstrip()}\n```"
 
 
 TURNED: dict[str, tuple[str, Callable[[str, str], str]]] = {

@@ -12,6 +12,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 
 from versatile_diffusion.files import write_whole
+from versatile_diffusion.printable import brief
 from versatile_diffusion.recipes.settings import find_settings
 from versatile_diffusion.training.engine.config import LoopSettings
 from versatile_diffusion.training.engine.distributed import TIMEOUT_MINUTES, World, joined, place
@@ -58,7 +59,7 @@ def run(
         out: the run's folder; runs of parts that it starts from are beside it.
         device: `"cpu"`, `"cuda"`, ...; default: the GPU if available.
         timeout: minutes after which an unresponsive process counts as dead.
-        tell: called with the resolved settings as JSON and the objective's remark before training.
+        tell: called with ten lines of settings and the objective's remark before training.
         more: see `RunOptions`.
 
     Raises:
@@ -83,11 +84,35 @@ def run(
             text = json.dumps({**resolved, "started": started}, indent=2)
             write_whole(out / "settings.json", lambda new: new.write_text(text + "\n"))
             if tell is not None:
-                tell(text)
+                tell("\n".join(headlines(resolved, started, out)))
                 if what.remark:
                     tell(what.remark)
 
         return go_on(what, loop, out, world, settle)
+
+
+MOST_LINES, MOST_VALUE = 10, 80
+"""Lines of settings that are printed; characters of a value in them. The file has everything."""
+
+
+def headlines(resolved: Mapping[str, Any], started: Mapping[str, Any], out: Path) -> list[str]:
+    """Return what a person wants to see of a run's settings: at most ten lines, the last one with the file of all."""
+    loop = resolved["loop"]
+    length = f"{loop['steps']} steps" if loop["by_clock"] is None else f"{loop['by_clock']:g} minutes"
+    limit = "" if loop["minutes"] is None else f", {loop['minutes']:g} minutes of it now"
+    lines = {
+        "training": f"{resolved['objective']} ({resolved['settings']})",
+        "data": started.get("data", "streamed"),
+        "on": f"{started['device']}, {started['processes']} process(es), {started['threads']} thread(s)",
+        "length": f"{length}{limit}, learning rate {loop['schedule']} after {loop['warmup']} steps of warm-up",
+        "checkpoints": f"every {loop['checkpoint_minutes']:g} minutes, the last {loop['keep']} are kept",
+        "seed": loop["seed"],
+    }
+    rest = {name: value for name, value in resolved.items() if name not in ("objective", "settings", "loop", "options")}
+    plain = {name: value for name, value in rest.items() if isinstance(value, str | int | float) and value != ""}
+    lines |= {name: value for name, value in plain.items() if name not in lines}
+    written = [f"{name.replace('_', ' ')}: {brief(str(value), MOST_VALUE)}" for name, value in lines.items()]
+    return [*written[: MOST_LINES - 1], f"all settings: {out / 'settings.json'}"]
 
 
 def _in_turn(

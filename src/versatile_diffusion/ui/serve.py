@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
+from versatile_diffusion.printable import shown
 from versatile_diffusion.ui.page.gate import (
     MEGABYTE,
     Hosts,
@@ -26,19 +29,20 @@ from versatile_diffusion.ui.queue.store import RESULTS, remove_leftovers, studio
 if TYPE_CHECKING:
     from versatile_diffusion import VersatileDiffusionPipeline
     from versatile_diffusion.serving.engine import Engine
-    from versatile_diffusion.ui.page.kept import Kept
     from versatile_diffusion.ui.page.studio import Studio
 
+logger = logging.getLogger(__name__)
 TIDY_EVERY = 60  # seconds
+SWITCH_AFTER = 1.0  # seconds in which the page is answered before it is closed
 BROKEN_OFF = 3600  # seconds after which an unfinished upload is abandoned
 AUTH = "VERSATILE_AUTH"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_SHARE": "False"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Running:
-    """A running studio.
+    """A running studio; page and studio change when another model is loaded.
 
     Args:
         url: its address.
@@ -101,6 +105,7 @@ def running(
     limits: StudioLimits | None = None,
     open_browser: bool = False,
     out: Path | None = None,
+    choice: Choice | None = None,
 ) -> Iterator[Running]:
     """Run the studio while the context lasts; its folder is removed at the end.
 
@@ -113,8 +118,9 @@ def running(
         allow_hosts: additional host names, e.g. of a reverse proxy.
         limits: see `StudioLimits`.
         open_browser: whether to open it in a browser.
-        out: folder in which all results are saved; None keeps them until their page is closed. Visitors see only
-            their own results in it, unless this machine alone can connect and no logins are required.
+        out: folder in which all results are saved; None keeps them until their page is closed. Visitors see only their
+            own results in it, unless this machine alone can connect and no logins are required.
+        choice: models and adapters that may be loaded while it runs, where this machine alone can connect.
     """
     pairs, limits, names = logins(auth), limits or StudioLimits(), allowed_names(host, allow_hosts)
     quiet = {**QUIET, "NO_PROXY": ",".join([*LOOPBACK, *filter(None, [os.environ.get("NO_PROXY")])])}
@@ -123,43 +129,114 @@ def running(
     before = {name: os.environ.get(name) for name in (*quiet, "GRADIO_TEMP_DIR")}
     with studio_folder() as folder:
         os.environ.update(quiet, GRADIO_TEMP_DIR=str(folder))  # read by gradio when components are created
+        server = _Server(folder, names, port, pairs, limits, out, choice)
         try:
-            alone = is_loopback(names.listening) and not pairs and not names.more
-            with _opened(pipe, model, folder, limits, _kept(out, folder, alone)) as studio:
-                yield from _launched(studio, folder, names, port, pairs, open_browser)
+            yield server.open(pipe, model, open_browser)
         finally:
+            server.close()
             for name, value in before.items():
                 os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
 
 
-def _kept(out: Path | None, folder: Path, alone: bool) -> Kept | None:
-    from versatile_diffusion.ui.page.kept import Kept
+@dataclass(frozen=True)
+class Choice:
+    """What may be loaded while the studio runs.
 
-    return None if out is None else Kept(out.absolute(), folder, shared=alone)
+    Args:
+        models: names or folders, with that of the first model.
+        loras: folder of adapters.
+        load: loads one of the models.
+    """
+
+    models: Sequence[str] = ()
+    loras: Path | None = None
+    load: Callable[[str], VersatileDiffusionPipeline] | None = None
 
 
-@contextmanager
-def _opened(
-    pipe: VersatileDiffusionPipeline | Engine, model: str, folder: Path, limits: StudioLimits, kept: Kept | None
-) -> Iterator[Studio]:
-    from versatile_diffusion.serving.engine import Engine
-    from versatile_diffusion.ui.page.desk import Desk
-    from versatile_diffusion.ui.page.shelf import Shelves
-    from versatile_diffusion.ui.page.studio import Studio
+@dataclass
+class _Server:
+    """The studio's server, which can be opened again with another model."""
 
-    desk = Desk(pipe.pipe, limits, pipe) if isinstance(pipe, Engine) else Desk(pipe, limits)
-    try:
-        shelves = Shelves(folder / RESULTS, model, limits.kept, limits.visitors, limits.stored * MEGABYTE // 2)
-        yield Studio(desk, shelves, desk.pipe.model_name, kept)
-    finally:
-        desk.close()
+    folder: Path
+    names: Names
+    port: int | None
+    pairs: list[tuple[str, str]] | None
+    limits: StudioLimits
+    out: Path | None
+    choice: Choice | None
+    running: Running | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether this machine alone can connect, and anyone on it may."""
+        return is_loopback(self.names.listening) and not self.pairs and not self.names.more
+
+    def open(self, pipe: VersatileDiffusionPipeline | Engine, model: str, browser: bool = False) -> Running:
+        """Build the page of a model, and serve it."""
+        studio = self._studio(pipe, model)
+        try:
+            page, url = _launched(studio, self.folder, self.names, self.port, self.pairs, browser)
+        except BaseException:
+            studio.desk.close()
+            raise
+        if self.running is None:
+            self.running = Running(url, page, self.folder, studio)
+        self.running.page, self.running.studio, self.port = page, studio, page.server_port
+        return self.running
+
+    def close(self) -> None:
+        """Stop serving, and the engine if it is the studio's own."""
+        if self.running is not None:
+            self.running.page.close(verbose=False)
+            self.running.studio.desk.close()
+
+    def switch(self, model: str) -> None:
+        """Load another model; then, once the page has been answered, open the page again with it.
+
+        Raises:
+            ValueError: it is not among the models that may be chosen, or cannot be loaded; all stays as it is.
+        """
+        if self.choice is None or self.choice.load is None or model not in self.choice.models:
+            raise ValueError(f"{shown(model)} is not among the models of this studio")
+        pipe = self.choice.load(model)
+
+        before = self.running.studio if self.running else None
+
+        def again() -> None:
+            self.close()
+            try:
+                self.open(pipe, model)
+            except Exception:
+                logger.exception("the studio could not be opened with %s", model)
+                if before is not None:
+                    self.open(before.desk.pipe, before.shelves.model)
+
+        Timer(SWITCH_AFTER, again).start()
+
+    def _studio(self, pipe: VersatileDiffusionPipeline | Engine, model: str) -> Studio:
+        from versatile_diffusion.serving.engine import Engine
+        from versatile_diffusion.ui.page.desk import Desk
+        from versatile_diffusion.ui.page.kept import Kept
+        from versatile_diffusion.ui.page.models import Choices, adapters_in
+        from versatile_diffusion.ui.page.shelf import Shelves
+        from versatile_diffusion.ui.page.studio import Studio
+
+        limits, shared, choices = self.limits, isinstance(pipe, Engine), Choices()
+        kept = None if self.out is None else Kept(self.out.absolute(), self.folder, shared=self.alone)
+        if self.choice is not None and self.alone and not shared:
+            able = self.switch if self.choice.load is not None else None
+            choices = Choices(tuple(self.choice.models), adapters_in(self.choice.loras), able)
+        desk = Desk(pipe.pipe, limits, pipe) if isinstance(pipe, Engine) else Desk(pipe, limits)
+        shelves = Shelves(self.folder / RESULTS, model, limits.kept, limits.visitors, limits.stored * MEGABYTE // 2)
+        return Studio(desk, shelves, desk.pipe.model_name, kept, choices=choices)
 
 
 def _launched(
     studio: Studio, folder: Path, names: Names, port: int | None, pairs: list[tuple[str, str]] | None, browser: bool
-) -> Iterator[Running]:
+) -> tuple[Any, str]:
+    """Build the page, and serve it; return both page and address."""
     from versatile_diffusion.ui.forms.widgets import asset
     from versatile_diffusion.ui.page.guard import slim_sessions
     from versatile_diffusion.ui.page.page import build, head
@@ -167,34 +244,31 @@ def _launched(
 
     limits = studio.desk.limits
     page = build(studio)
-    try:
-        _, url, _ = page.launch(
-            server_name=names.listening,
-            server_port=port,
-            auth=pairs,
-            share=False,
-            inbrowser=browser,
-            prevent_thread_lock=True,
-            quiet=True,
-            show_error=False,
-            max_file_size=f"{limits.megabytes}mb",
-            state_session_capacity=limits.visitors,
-            app_kwargs=_protection(studio, page, folder, names, bool(pairs)),
-            footer_links=[],
-            ssr_mode=False,
-            pwa=False,
-            enable_monitoring=False,
-            mcp_server=False,
-            run_history=False,
-            _frontend=False,  # skip the check that the page answers within 3 s, which fails on a busy machine
-            theme=theme(),
-            css=asset("studio.css"),
-            head=head(),
-        )
-        slim_sessions(page)
-        yield Running(url, page, folder, studio)
-    finally:
-        page.close(verbose=False)
+    _, url, _ = page.launch(
+        server_name=names.listening,
+        server_port=port,
+        auth=pairs,
+        share=False,
+        inbrowser=browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=False,
+        max_file_size=f"{limits.megabytes}mb",
+        state_session_capacity=limits.visitors,
+        app_kwargs=_protection(studio, page, folder, names, bool(pairs)),
+        footer_links=[],
+        ssr_mode=False,
+        pwa=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        run_history=False,
+        _frontend=False,  # skip the check that the page answers within 3 s, which fails on a busy machine
+        theme=theme(),
+        css=asset("studio.css"),
+        head=head(),
+    )
+    slim_sessions(page)
+    return page, url
 
 
 def _protection(studio: Studio, page: Any, folder: Path, names: Names, members: bool) -> dict[str, Any]:

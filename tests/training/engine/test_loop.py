@@ -462,6 +462,22 @@ def test_by_the_clock_the_learning_rate_ends_at_zero_whatever_the_speed(clock: N
     assert (tmp_path / "export" / "model.pt").is_file()
 
 
+def test_the_progress_line_has_the_time_left(clock: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of so many steps has it from the progress bar itself."""
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(loop.tqdm, "set_postfix", lambda bar, line: told.append(line))
+    settings = replace(SHORT, steps=10_000, schedule="trapezoid", warmup=0, log_every=1, by_clock=2.0)
+    train(Regression(), settings, tmp_path / "clock")
+    left = [line["left"] for line in told]
+    assert left == sorted(left, reverse=True)
+    assert left[0] > left[-1] >= "00:00"
+    assert all("loss" in line for line in told)
+    told.clear()
+    train(Regression(), replace(SHORT, log_every=1), tmp_path / "steps")
+    assert told
+    assert not any("left" in line for line in told)
+
+
 def test_the_clock_goes_on_where_a_call_stopped(clock: None, tmp_path: Path) -> None:
     settings = replace(SHORT, steps=10_000, schedule="trapezoid", warmup=0, by_clock=2.0)
     first = train(Regression(), replace(settings, minutes=1.0), tmp_path)

@@ -27,6 +27,9 @@ OPTIONS: Mapping[str, str] = {
     **dict.fromkeys(("output", "o", "outdir", "output-dir", "out-dir", "outpath", "save", "dir"), "--out"),
     **dict.fromkeys(("gpu", "cuda", "use-gpu"), "--device cuda"),
     **dict.fromkeys(("cpu", "no-gpu"), "--device cpu"),
+    **dict.fromkeys(("fp16", "half", "float16"), "--dtype float16"),
+    **dict.fromkeys(("bf16", "bfloat16"), "--dtype bfloat16"),
+    **dict.fromkeys(("fp32", "full-precision", "no-half", "float32"), "--dtype float32"),
     **dict.fromkeys(("checkpoint", "ckpt", "model-name", "model-id", "model-path", "pretrained"), "--model"),
     **dict.fromkeys(("guidance", "scale", "guide", "cfg-rescale"), "--guidance-scale"),
     **dict.fromkeys(("num-steps", "sampling-steps", "ddim-steps", "s", "inference-steps"), "--steps"),
@@ -45,7 +48,7 @@ SENTENCES: Mapping[str, str] = {
     **dict.fromkeys(("prompt", "p", "text", "input", "image", "i", "file"), "{argument} is given without an option"),
     "lora": "adapters act in Python, by pipe.load_lora_weights; `versatile train --lora RANK` trains one",
     **dict.fromkeys(
-        ("fp16", "half", "precision", "dtype", "bf16"),
+        ("precision", "dtype"),
         "`versatile convert MODEL FOLDER --dtype float16` writes a model in half precision",
     ),
     **dict.fromkeys(("verbose", "v", "debug"), "VERSATILE_DEBUG=1 in the environment shows tracebacks"),
@@ -68,6 +71,8 @@ def of_option(given: str, verb: str | None, arguments: str) -> str | None:
     name = given.lstrip("-").lower().replace("_", "-")
     if (elsewhere := _tasks_with(name)) and verb in TASKS and verb not in elsewhere:
         return f"{given} does not apply to {verb}; it belongs to {', '.join(elsewhere)}"
+    if verb == "train" and OPTIONS.get(name, "").startswith("--dtype"):
+        return "train computes in float32, or with --bf16 in bfloat16"
     if name in SENTENCES:
         return SENTENCES[name].format(argument=arguments or "what is made")
     return f"Did you mean {OPTIONS[name]}?" if name in OPTIONS else None

@@ -14,32 +14,44 @@ from versatile_diffusion.cli.io.console import note, show, show_json
 from versatile_diffusion.cli.io.files import check_folder
 from versatile_diffusion.cli.options import Device, Dtype, Json, Model
 
+Host = Annotated[str, typer.Option(help="Address to bind; 0.0.0.0 accepts other machines.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port; default: first free port from 7860.")]
+Auth = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME:PASSWORD", help="Login; repeatable. Visible to other users of this machine."),
+]
+AuthFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="File of logins, one NAME:PASSWORD per line; or set VERSATILE_AUTH."),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Additional host name to accept, e.g. a proxy's; repeatable."),
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder in which every result is saved with its settings.")]
+NoSave = Annotated[bool, typer.Option("--no-save", help="Save nothing; results last as long as their page.")]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Further model that can be loaded from the page; repeatable."),
+]
+Loras = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of LoRA adapters that can be loaded from the page.")
+]
+Browser = Annotated[bool, typer.Option("--open", help="Open the studio in a browser.")]
+
 
 def ui(
     model: Model = "emoji",
-    host: Annotated[str, typer.Option(help="Address to bind; 0.0.0.0 accepts other machines.")] = "127.0.0.1",
-    port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port; default: first free port from 7860.")
-    ] = None,
-    auth: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME:PASSWORD", help="Login; repeatable. Visible to other users of this machine."),
-    ] = None,
-    auth_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File of logins, one NAME:PASSWORD per line; or set VERSATILE_AUTH."),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Additional host name to accept, e.g. a proxy's; repeatable."),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder in which every result is saved with its settings.")
-    ] = Path("outputs"),
-    no_save: Annotated[
-        bool, typer.Option("--no-save", help="Save nothing; results last as long as their page.")
-    ] = False,
-    browser: Annotated[bool, typer.Option("--open", help="Open the studio in a browser.")] = False,
+    host: Host = "127.0.0.1",
+    port: Port = None,
+    auth: Auth = None,
+    auth_file: AuthFile = None,
+    allow_host: AllowHost = None,
+    out: Out = Path("outputs"),
+    no_save: NoSave = False,
+    also: Also = None,
+    loras: Loras = None,
+    browser: Browser = False,
     device: Device = None,
     dtype: Dtype = "auto",
     json: Json = False,
@@ -52,7 +64,8 @@ def ui(
 
     try:
         from versatile_diffusion.ui.page.gate import allowed_names, is_loopback
-        from versatile_diffusion.ui.serve import logins, running, written_logins
+        from versatile_diffusion.ui.page.models import adapters_in
+        from versatile_diffusion.ui.serve import Choice, logins, running, written_logins
     except ImportError as error:
         raise ValueError(f"the studio needs the extra 'ui': pip install 'versatile-diffusion[ui]' ({error})") from error
 
@@ -64,8 +77,12 @@ def ui(
         note("other users of this machine can read --auth in the process list; use --auth-file or VERSATILE_AUTH")
     if not no_save:
         check_folder(out)
+    adapters_in(loras)
+    choice = Choice((model, *(also or ())), loras, lambda name: load(name, device, dtype))
+    if (also or loras) and (beyond or everybody or names):
+        note("models and adapters can be changed from this machine alone; --also and --loras have no effect")
     pipe = load(model, device, dtype)
-    options: dict[str, Any] = {"auth": everybody, "allow_hosts": names, "open_browser": browser}
+    options: dict[str, Any] = {"auth": everybody, "allow_hosts": names, "open_browser": browser, "choice": choice}
     with running(pipe, model, host=host, port=port, out=None if no_save else out, **options) as studio:
         show_json({"url": studio.url}) if json else show(studio.url)
         if beyond and not everybody:

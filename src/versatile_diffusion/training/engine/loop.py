@@ -269,7 +269,13 @@ class _Run:
             line = {**means, "lr_factor": self.settings.factor(state.step - 1, self.clock)}
             extra = {"seconds": self.elapsed_before + seconds, "items_per_second": speed, "memory_gib": peak}
             self.tracker.log(state.step, line, **extra)
-        return {"loss": means["loss"], "items/s": round(speed, 1), "GiB": round(peak, 2)}
+        return {"loss": means["loss"], "items/s": round(speed, 1), "GiB": round(peak, 2), **self._left()}
+
+    def _left(self) -> dict[str, str]:
+        """The time left where the clock ends the run; the progress bar itself has that of a run of so many steps."""
+        if self.settings.by_clock is None:
+            return {}
+        return {"left": tqdm.format_interval(max(0, 60 * self.settings.by_clock - self.clock))}
 
     def _snapshot(self) -> None:
         state, settings = self.state, self.settings

@@ -14,6 +14,18 @@ window.versatileStudio = (() => {
       if (shade) dark(shade === "dark");
       return stored("versatile-browser") || stored("versatile-browser", random()) || random();
     },
+    // Another model is being loaded: the server goes away and comes back with another page.
+    again: async () => {
+      const id = () => fetch("gradio_api/app_id", { cache: "no-store" }).then((answer) => answer.json()).then((one) => one.app_id);
+      const before = await id().catch(() => null);
+      const look = async () => {
+        if (document.querySelector("#models .trouble")) return;  // it could not be loaded
+        const now = await id().catch(() => null);
+        if (before !== null && now !== null && now !== before) location.reload();
+        else setTimeout(look, 700);
+      };
+      setTimeout(look, 1500);
+    },
     shade: () => { stored("versatile-shade", dark() ? "dark" : "light"); },
   };
 })();

@@ -157,6 +157,11 @@ class Desk:
             for place in [place for place in self._halts if place[0] == person]:
                 del self._halts[place]
 
+    @property
+    def busy(self) -> bool:
+        """Whether requests run or wait."""
+        return bool(self._jobs())
+
     def jobs(self, person: str, place: str) -> list[StudioJob]:
         """Return a person's unfinished jobs in a tab."""
         return [job for job in self._jobs() if (job.person, job.place) == (person, place)]

@@ -21,6 +21,7 @@ from versatile_diffusion.ui.page import stage
 from versatile_diffusion.ui.page.desk import one_sentence
 from versatile_diffusion.ui.page.gallery import gallery
 from versatile_diffusion.ui.page.guard import Guarded, forget_session
+from versatile_diffusion.ui.page.models import models_panel
 from versatile_diffusion.ui.page.panel import Panel
 from versatile_diffusion.ui.page.results import Restorer, history, link_panel, on_shelf, session_of
 from versatile_diffusion.ui.page.shelf import STUDIO, Made
@@ -52,6 +53,7 @@ def build(studio: Studio) -> gr.Blocks:
                 None, js="() => versatileStudio.shade()", **PRIVATE
             )
         notice = gr.HTML("", elem_id="notice")
+        models_panel(studio.desk, studio.shelves.model, studio.choices)
         menu = gr.HTML(
             None,
             html_template=asset("menu.html"),

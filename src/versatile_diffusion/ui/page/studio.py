@@ -14,6 +14,7 @@ from versatile_diffusion.ui.forms.applications import application_forms
 from versatile_diffusion.ui.forms.tabs import Form, task_form
 from versatile_diffusion.ui.page.desk import Desk
 from versatile_diffusion.ui.page.kept import Kept, owner_of
+from versatile_diffusion.ui.page.models import Choices
 from versatile_diffusion.ui.page.panel import Panel
 from versatile_diffusion.ui.page.shelf import Made, Shelves
 
@@ -28,6 +29,7 @@ class Studio:
         title: name of the model.
         kept: folder in which results are saved; None keeps them for the session only.
         owners: whose page a session is.
+        choices: models and adapters that may be loaded.
     """
 
     desk: Desk
@@ -35,6 +37,7 @@ class Studio:
     title: str
     kept: Kept | None = None
     owners: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    choices: Choices = field(default_factory=Choices)
 
     def arrive(self, session: str, identity: str) -> None:
         """Remember whose page a session is: a login, or what a browser calls itself."""
