@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from versatile_diffusion import on_demand
 from versatile_diffusion.on_demand import defer
 
 
@@ -63,3 +64,30 @@ def test_the_pipeline_is_imported_without_every_model_of_diffusers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "FluxTransformer2DModel"]
+
+
+def test_a_stand_in_runs_the_package_when_it_is_called(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / package / "__init__.py").write_text("def add(a, b=1):\n    return a + b\n")
+    monkeypatch.setattr(on_demand, "STAND_INS", {package: ("add",)})
+    defer([package])
+    from slow_package import add  # type: ignore[import-not-found]
+
+    module = sys.modules[package]
+    assert type(module).__name__ == "_Package"
+    assert (add(1, b=2), add(1)) == (3, 2)
+    assert type(module).__name__ == "module"
+    assert module.add is not add
+
+
+def test_the_pipeline_is_imported_without_the_optimizers_of_scipy() -> None:
+    told = (
+        "import sys; from versatile_diffusion import VersatileDiffusionPipeline; "
+        "print(*(name in sys.modules for name in ('scipy.optimize._optimize', 'scipy.integrate._ode'))); "
+        "from transformers.loss.loss_for_object_detection import linear_sum_assignment as assigned; "
+        "print(*map(int, assigned([[0.0, 1.0], [1.0, 0.0]])[1])); "
+        "from scipy.optimize import minimize; print(minimize.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "0", "1", "minimize"]

@@ -3,13 +3,17 @@
 diffusers runs the modules of every transformer and every autoencoder that it knows where one of them is imported, and
 with them half of scipy. A module of such a package can be imported by its full name without that; what the package
 itself offers is there as soon as it is asked for. Whoever has imported them before is not affected.
+
+A function that other modules take from such a package while they are imported, only to call it later, has a stand-in:
+it runs the package when it is called.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -19,6 +23,8 @@ PACKAGES = (
     "diffusers.models.autoencoders",
     "diffusers.models.transformers",
     "diffusers.models.unets",
+    "scipy.integrate",
+    "scipy.optimize",
     "scipy.stats",
 )
 _lock = threading.RLock()
@@ -33,6 +39,11 @@ def defer(packages: Iterable[str] = PACKAGES) -> None:
 
 class _Package(ModuleType):
     """A package that has not been run."""
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        for taken in STAND_INS.get(name, ()):
+            setattr(self, taken, partial(_called, self, taken))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -51,6 +62,16 @@ class _Package(ModuleType):
                 assert self.__spec__ is not None
                 assert self.__spec__.loader is not None
                 self.__spec__.loader.exec_module(self)
+
+
+def _called(package: _Package, name: str, *given: Any, **options: Any) -> Any:
+    """Runs the package and calls its function."""
+    _Package._run(package)
+    return vars(package)[name](*given, **options)
+
+
+STAND_INS: Mapping[str, Sequence[str]] = {"scipy.optimize": ("linear_sum_assignment",)}
+"""By package, functions that other modules take from it while they are imported, only to call them later."""
 
 
 class _Unrun(Loader):

@@ -31,6 +31,14 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert "Usage: versatile" in done.stdout
 
 
+def test_describe_loads_nothing_heavy(model: Path) -> None:
+    told = ["describe", "--model", str(model), "--json"]
+    done = subprocess.run([sys.executable, "-c", HELP, *told], capture_output=True, text=True, check=True)
+    facts, _, end = done.stdout.rpartition("}\n")
+    assert end.split() == ["0"]
+    assert json.loads(facts + "}")["streams"] == {"data": ["image", "text"], "context": ["image", "text"]}
+
+
 REFUSED = """
 import sys
 class Refuse:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from versatile_diffusion.cli.io.console import show, show_json, stdout
 from versatile_diffusion.cli.options import Json, Model
-
-if TYPE_CHECKING:
-    from versatile_diffusion import VersatileDiffusionPipeline
 
 
 def describe(
@@ -22,45 +20,50 @@ def describe(
     json: Json = False,
 ) -> None:
     """Show a model's tasks, streams, parameters by group, styles and file sizes."""
-    from versatile_diffusion.cli.io.model import load
-    from versatile_diffusion.pipeline.models import find_model
+    from versatile_diffusion.shipped import find_model, is_ours
 
-    pipe = load(model, "cpu")
+    folder = Path(find_model(model))
+    facts, known = _of_folder(folder, model) if is_ours(folder) else _of_model(folder, model)
     if vocabulary:
-        return show_vocabulary(pipe, json)
-    facts = facts_of(pipe, Path(find_model(model)))
+        return show_vocabulary(facts["model"], known, json)
     if json:
         return show_json(facts)
     show_tables(facts)
 
 
-def show_vocabulary(pipe: VersatileDiffusionPipeline, json: bool) -> None:
+def show_vocabulary(name: str, known: Mapping[str, Sequence[str]], json: bool) -> None:
     """Print the concepts that the model was trained on, one per line with synonyms.
 
     Raises:
         ValueError: the model has no vocabulary.
     """
-    known = pipe.config.vocabulary
     if not known:
-        raise ValueError(f"{pipe.model_name} has no vocabulary; try any words")
+        raise ValueError(f"{name} has no vocabulary; try any words")
     if json:
         return show_json({name: list(words) for name, words in known.items()})
-    for name, words in known.items():
-        show(f"{name}: {', '.join(words)}")
+    for concept, words in known.items():
+        show(f"{concept}: {', '.join(words)}")
 
 
-def facts_of(pipe: VersatileDiffusionPipeline, folder: Path) -> dict[str, Any]:
-    """Describe a model as plain JSON; `folder` is where it is stored (no sizes if elsewhere)."""
+def _of_folder(folder: Path, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Facts and vocabulary by the headers of a folder in our layout; torch is not imported."""
+    from versatile_diffusion.pipeline.facts import facts_of
+    from versatile_diffusion.reading import read_json
+    from versatile_diffusion.shipped import INDEX
+
+    return facts_of(folder, Path(model).name), dict(read_json(folder / INDEX).get("vocabulary") or {})
+
+
+def _of_model(folder: Path, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Facts and vocabulary of a model in any other layout, which has to be loaded."""
+    from versatile_diffusion.cli.io.model import load
     from versatile_diffusion.diffuser.groups import parameter_counts
+    from versatile_diffusion.pipeline.facts import bytes_of
     from versatile_diffusion.sampling.schedulers import scheduler_name
 
+    pipe = load(model, "cpu")
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in pipe.bank.parts.items()}
-    sizes = {
-        str(file.relative_to(folder)): file.stat().st_size
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and not file.name.startswith(".")
-    }
-    return {
+    facts = {
         "model": pipe.model_name,
         "tasks": {task.name: str(task.flow) for task in pipe.tasks()},
         "streams": {"data": list(pipe.unet.data), "context": list(pipe.unet.context)},
@@ -69,8 +72,10 @@ def facts_of(pipe: VersatileDiffusionPipeline, folder: Path) -> dict[str, Any]:
         "scheduler": scheduler_name(pipe.scheduler) or type(pipe.scheduler).__name__,
         "styles": dict(pipe.config.styles),
         "defaults": dict(pipe.config.defaults),
-        "bytes": sizes,
+        "distilled": [],
+        "bytes": bytes_of(folder),
     }
+    return facts, dict(pipe.config.vocabulary)
 
 
 def show_tables(facts: dict[str, Any]) -> None:
@@ -85,6 +90,8 @@ def show_tables(facts: dict[str, Any]) -> None:
     for group, streams in facts["streams"].items():
         table.add_row(f"{group} streams", ", ".join(streams))
     table.add_row("scheduler", facts["scheduler"])
+    if facts["distilled"]:
+        table.add_row("distilled", ", ".join(f"--fast {name}" for name in facts["distilled"]))
     table.add_row("styles", ", ".join(facts["styles"]) or "none")
     stdout.print(table)
     counts = Table("parameters", "", box=None, pad_edge=False)
