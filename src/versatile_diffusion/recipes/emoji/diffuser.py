@@ -144,7 +144,7 @@ def second_objective(
     bank = bank.to(device).eval()
     options = _fitted(options, bank)
     items = {split: EmojiSet.load(data, split) for split in ("train", "pair-val")}
-    train, held_out = (_viewed(items[split], count, bank, out) for split, count in (("train", VIEWS), ("pair-val", 1)))
+    train, held_out = (viewed(items[split], count, bank, out) for split, count in (("train", VIEWS), ("pair-val", 1)))
     again = [VIEWS * (row * len(items["train"]) // MEASURED_AGAIN) for row in range(MEASURED_AGAIN)]
     model["vocabulary"] = items["train"].vocabulary()
     looks = _looks(items["pair-val"])
@@ -168,7 +168,7 @@ def _installed(fresh: bool) -> tuple[ModalityBank, dict[str, Any], MultiFlowUNet
     return bank, {name: dict(config[name]) for name in ("styles", "defaults")}, unet
 
 
-def _viewed(items: EmojiSet, count: int, bank: ModalityBank, out: Path) -> Pairs:
+def viewed(items: EmojiSet, count: int, bank: ModalityBank, out: Path) -> Pairs:
     """Return the items with `count` views each, adjacent."""
     rows = [row for row in range(len(items)) for _ in range(count)]
     pictures = [
