@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
+from versatile_diffusion.modalities.audio.encoder import DualAudioEncoder
+from versatile_diffusion.modalities.audio.vae import AudioVAE
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.modalities.encoders.dual import DualImageEncoder, DualTextEncoder
 from versatile_diffusion.modalities.image.lite_vae import LiteVAE
@@ -13,6 +17,7 @@ from versatile_diffusion.modalities.text.optimus import Optimus
 from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.sampling.schedulers import SCHEDULERS
 
+ALL = ("image", "text", "audio")
 SIDE = 16  # pixels of a picture
 LATENT = 32  # numbers of a text's latent
 WORDS = "a an the red green blue apple pear house cat dog with and in style noto of two small big"
@@ -56,7 +61,7 @@ def tiny_unet(
     contexts: tuple[str, ...] = ("image", "text"),
 ) -> MultiFlowUNet:
     """A diffuser of two levels, for text latents of `latent` numbers and context tokens of `context`."""
-    data_streams = {"image": {"channels": 4}, "text": {"width": latent, "positions": 4}}
+    data_streams = {"image": {"channels": 4}, "text": {"width": latent, "positions": 4}, "audio": {"channels": 4}}
     return MultiFlowUNet(
         data_streams={name: data_streams[name] for name in data},
         context_streams={name: {"width": context} for name in contexts},
@@ -80,10 +85,11 @@ def build_tiny_pipeline(
         for weight in unet.parameters():  # some begin at zero, and would hide mistakes
             if weight.abs().sum() == 0:
                 torch.nn.init.normal_(weight, std=0.05)
-        codecs = {"image": LiteVAE(widths=(16, 16), sample_size=SIDE), "text": tiny_optimus(tokenizer)}
+        codecs: dict[str, Any] = {"image": LiteVAE(widths=(16, 16), sample_size=SIDE), "text": tiny_optimus(tokenizer)}
         texts = DualTextEncoder(vocabulary=tokenizer.get_vocab_size(), depth=1, heads=2)
         texts.tokenizer = tokenizer
-        encoders = {"image": DualImageEncoder(widths=(8, 8, 16), sample_size=SIDE), "text": texts}
+        encoders: dict[str, Any] = {"image": DualImageEncoder(widths=(8, 8, 16), sample_size=SIDE), "text": texts}
+        codecs["audio"], encoders["audio"] = AudioVAE((4, 4)), DualAudioEncoder((4, 4, 4))
     bank = ModalityBank({name: codecs[name] for name in data}, {name: encoders[name] for name in contexts})
     pipe = VersatileDiffusionPipeline(unet.eval(), bank.eval(), SCHEDULERS["ddim"](), styles=STYLES)
     pipe.set_progress_bar_config(disable=True)

@@ -9,13 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import laion
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import build_tiny_pipeline
+from tiny import ALL, build_tiny_pipeline
 
 from tests.cli import shell
 from versatile_diffusion.cli.table import every_verb
+from versatile_diffusion.modalities.audio.waveform import Waveform, write_wav
 from versatile_diffusion.pipeline import models
 from versatile_diffusion.recipes.emoji.data import Manifest
 from versatile_diffusion.tasks import TASKS
@@ -33,7 +35,7 @@ FEWER = {
 @pytest.fixture(scope="module")
 def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of random weights with the styles that examples name, which takes two steps."""
-    pipe = build_tiny_pipeline()
+    pipe = build_tiny_pipeline(ALL, ALL)
     steps = {name: {"num_inference_steps": 2} for name in TASKS}
     pipe.register_to_config(styles={"noto": "noto style", "twemoji": "twemoji style"}, defaults=steps)
     folder = tmp_path_factory.mktemp("model") / "weights"
@@ -61,6 +63,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emoji: Path) -> Path:
         Image.new("RGB", (24, 24), colour).save(f"photos/{name}.png")
         Image.new("RGB", (16, 16), colour).save(f"pictures/{k}.png")
         Path(f"pictures/{k}.txt").write_text(f"a {colour} {name}")
+    Path("recordings").mkdir()
+    for file in ("hello.wav", "recordings/a.wav"):
+        with Path(file).open("wb") as stream:
+            write_wav(Waveform((np.sin(np.arange(8000) / 9) * 9000).astype(np.int16), 16_000), stream, {})
     Path("prompts.txt").write_text("a red apple\na blue car\n")
     Path("prompts.csv").write_text("prompt,seed\na red apple,0\na blue car,1\n")
     Path("photos.jsonl").write_text('{"image": "photos/apple.png"}\n{"image": "photos/car.png"}\n')
@@ -82,6 +88,8 @@ def test_examples_work(here: Path, words: str, monkeypatch: pytest.MonkeyPatch) 
         pytest.importorskip("gradio")
         at_once = SimpleNamespace(Event=lambda: SimpleNamespace(wait=lambda: None))  # it would serve until Ctrl-C
         monkeypatch.setattr("versatile_diffusion.cli.verbs.ui.threading", at_once)
+    if words == "versatile data speech" and shutil.which("espeak-ng") is None:
+        pytest.skip("espeak-ng is not installed")
     if words == "versatile serve":
         pytest.importorskip("fastapi")
         monkeypatch.setattr("versatile_diffusion.serving.server.serve", ended)

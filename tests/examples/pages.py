@@ -35,6 +35,7 @@ TWO_PROCESSES = "stands for any training; tests/training/engine/test_distributed
 LAION = "needs LAION's metadata; tests/cli/test_examples.py runs it on made-up rows"
 SHARDED = "needs shards and a model of the reader's; tests/cli/test_scale.py runs the like on small ones"
 CLUSTER = "needs a cluster; tests/recipes/test_cluster.py and scripts/small_road.py start one here"
+SPOKEN = "trains for hours on spoken words; tests/recipes/speech builds a small set and trains each part on it"
 CURL = re.findall(r"^curl .*$", PAGES["docs/guides/serving.md"].read_text(encoding="utf-8"), re.MULTILINE)
 NOT_RUN: Mapping[str, str] = {
     "make demo": INSTALLS,
@@ -59,6 +60,16 @@ NOT_RUN: Mapping[str, str] = {
     "docker compose --profile gpu up": DOCKER,
     "versatile serve": "serves until it is stopped; tests/serving/test_server.py starts it",
     **{line: SERVED for line in CURL},
+    "versatile data speech --out data/speech": SPOKEN,
+    **{
+        f"versatile train {what} --data data/speech --out runs/speech/{run}": SPOKEN
+        for what, run in (
+            ("audio-codec --settings speech", "audio-codec"),
+            ("audio-context --settings speech", "audio-context"),
+            ("diffuser --settings speech", "diffuser-speech"),
+            ("diffuser --settings speech-joint", "diffuser-speech-joint"),
+        )
+    },
     "versatile data select laion/ --out selected/": LAION,
     "versatile data fetch selected/ --out shards/": LAION,
     "versatile data encode shards/ --out encoded/ --model MODEL --side 256 --ray ADDRESS": CLUSTER,

@@ -102,7 +102,9 @@ def test_no_bank(tmp_path):
 
 def test_unknown_class(tmp_path):
     (tmp_path / "bank.json").write_text(json.dumps({"parts": {"codec-image": "Cassette"}}))
-    with pytest.raises(ValueError, match="unknown class of codec or context encoder 'Cassette'; known: AutoKLCodec"):
+    with pytest.raises(
+        ValueError, match="unknown class of codec or context encoder 'Cassette'; known: AudioVAE, AutoKLCodec"
+    ):
         ModalityBank.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"'SoundContext'.*{PARTS_GROUP}"):
         ModalityBank(encoders={"sound": SoundContext()}).save_pretrained(tmp_path)

@@ -162,6 +162,12 @@ MODELS = (
                 home="data_emoji",
             ),
             _verb(
+                "speech",
+                "Build the speech set: words spoken by espeak-ng.",
+                "versatile data speech --out data/speech",
+                home="data_speech",
+            ),
+            _verb(
                 "select",
                 "Filter LAION-style metadata by the paper's rules.",
                 "versatile data select laion/ --out selected/",

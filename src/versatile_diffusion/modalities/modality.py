@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ZEROS = "zeros"
 """Null context of zeros, available for every modality."""
-FORMS = ("typed", "painted", "file")
+FORMS = ("typed", "painted", "recorded", "file")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Modality:
         noun, plural: words for users; by default the name.
         guides: help text of the command-line argument; metavar: its placeholder.
         example, several: example arguments for one value and for several.
-        form: input form: `"typed"` text, `"painted"` (an image to paint on) or `"file"`.
+        form: input form: `"typed"` text, `"painted"` (an image to paint on), `"recorded"` (a microphone) or `"file"`.
 
         suffixes: readable file suffixes in lower case, preferred one first.
         suffix: suffix of written files; by default the first of `suffixes`.

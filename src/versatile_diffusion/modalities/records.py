@@ -85,6 +85,7 @@ AUDIO = Modality(
     null="silence",
     noun="recording",
     guides="Recording to condition on",
+    form="recorded",
     example="hello.wav",
     several="recordings/",
     suffixes=(".wav", ".flac", ".ogg", ".mp3"),

@@ -8,10 +8,13 @@ from typing import Any
 
 from versatile_diffusion.choices import unknown
 from versatile_diffusion.recipes.emoji.settings import EMOJI
+from versatile_diffusion.recipes.speech.settings import SPEECH
 from versatile_diffusion.training.diffuser.own_data import own_data
 from versatile_diffusion.training.engine.loop import Settings
 
-SETTINGS: Mapping[str, Mapping[str, Settings]] = EMOJI
+SETTINGS: Mapping[str, Mapping[str, Settings]] = {
+    objective: {**EMOJI.get(objective, {}), **SPEECH.get(objective, {})} for objective in (*EMOJI, *SPEECH)
+}
 """Settings by objective and name."""
 
 OWN_DATA = "own-data"

@@ -23,6 +23,15 @@ SAMPLES = round(SECONDS * RATE)
 RATES = (1_000, 400_000)
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 """Formats that libsndfile may detect, regardless of suffix."""
+WRITTEN = {
+    "wav": ("WAV", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "opus": ("OGG", "OPUS"),
+    "pcm": ("", ""),
+}
+"""Forms to write, as soundfile calls them."""
+PCM_RATE = 24_000  # of OpenAI's API
 MOST_BYTES = 512_000_000
 MOST_SECONDS = 60
 """What is read of a file: only the first `SECONDS` of its sound are used."""
@@ -201,7 +210,25 @@ def _levels16(samples: Float[np.ndarray, " n"]) -> np.ndarray:
 
 def write_wav(wave: Waveform, stream: BinaryIO, chunks: Mapping[str, str]) -> None:
     """Write a WAV file of 16 bits. Records are JSON files beside it."""
+    write_sound(wave, stream, "wav")
+
+
+def write_sound(wave: Waveform, stream: BinaryIO, form: str) -> None:
+    """Write a recording as one of `WRITTEN`, of 16 bits where the form has bits; `pcm` has samples alone, at 24 kHz.
+
+    Raises:
+        ValueError: another form.
+    """
+    if form not in WRITTEN:
+        raise ValueError(f"a recording cannot be written as {shown(form)}; allowed: {', '.join(WRITTEN)}")
+    samples, rate = wave.samples, wave.rate
+    if form == "pcm" and rate != PCM_RATE:
+        samples, rate = _library("soxr").resample(samples, rate, PCM_RATE, quality="HQ"), PCM_RATE
+    levels = _levels16(samples).astype("<i2")
+    if form == "pcm":
+        stream.write(levels.tobytes())
+        return
+    kind, subtype = WRITTEN[form]
     content = BytesIO()  # soundfile seeks, which stdout cannot
-    levels = _levels16(wave.samples).astype(np.int16)
-    _library("soundfile").write(content, levels, wave.rate, subtype="PCM_16", format="WAV")
+    _library("soundfile").write(content, levels, rate, subtype=subtype, format=kind)
     stream.write(content.getvalue())

@@ -146,7 +146,7 @@ def second_objective(
     options = _fit_width(options, bank)
     items = {split: EmojiSet.load(data, split) for split in ("train", "pair-val")}
     train, held_out = (
-        _several_views(items[split], count, bank, out) for split, count in (("train", VIEWS), ("pair-val", 1))
+        several_views(items[split], count, bank, out) for split, count in (("train", VIEWS), ("pair-val", 1))
     )
     again = [VIEWS * (row * len(items["train"]) // MEASURED_AGAIN) for row in range(MEASURED_AGAIN)]
     model["vocabulary"] = items["train"].vocabulary()
@@ -171,7 +171,7 @@ def _load_installed(fresh: bool) -> tuple[ModalityBank, dict[str, Any], MultiFlo
     return bank, {name: dict(config[name]) for name in ("styles", "defaults")}, unet
 
 
-def _several_views(items: EmojiSet, count: int, bank: ModalityBank, out: Path) -> Pairs:
+def several_views(items: EmojiSet, count: int, bank: ModalityBank, out: Path) -> Pairs:
     """Return the items with `count` views each, adjacent."""
     rows = [row for row in range(len(items)) for _ in range(count)]
     pictures = [

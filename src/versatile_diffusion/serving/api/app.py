@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
-from versatile_diffusion.serving.api import chat, embeddings, images, own, status
+from versatile_diffusion.serving.api import audio, chat, embeddings, images, own, status
 from versatile_diffusion.serving.api.errors import handle_errors
 from versatile_diffusion.serving.api.gate import Gate
 from versatile_diffusion.serving.api.metrics import Metrics
@@ -61,7 +61,7 @@ def app(
 
     api = FastAPI(title=TITLE, description=ABOUT, version=__version__, lifespan=lifespan, redoc_url=None)
     api.state.service = Service(engine, name or pipe.model_name, metrics, log_prompts, tuple(others))
-    for part in (images, chat, embeddings, own, status):
+    for part in (images, audio, chat, embeddings, own, status):
         api.include_router(part.router)
     handle_errors(api)
     api.add_middleware(Gate, metrics=metrics, keys=api_keys, hosts=allow_hosts, most=limits.megabytes * MEGABYTE)

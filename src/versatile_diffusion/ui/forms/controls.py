@@ -319,7 +319,12 @@ HANDLES: Mapping[str, Handle] = {
 }
 """Every control of a condition, by command-line name."""
 
-READERS: Mapping[str, Callable[[Any], Any]] = {"typed": _filled, "painted": read_picture, "file": lambda file: file}
+READERS: Mapping[str, Callable[[Any], Any]] = {
+    "typed": _filled,
+    "painted": read_picture,
+    "recorded": lambda file: file,
+    "file": lambda file: file,
+}
 """Converters of an input's value, by the modality's input form."""
 
 

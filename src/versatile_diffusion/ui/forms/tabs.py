@@ -223,8 +223,8 @@ def seeded_examples(form: Form) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
 def examples_of(contexts: Sequence[str]) -> tuple[tuple[Any, ...], ...]:
     """Return example values for these contexts; empty if one has no examples."""
-    columns = {"typed": EXAMPLE_TEXTS, "painted": tuple(map(str, sample_pictures())), "file": ()}
+    columns = {"typed": EXAMPLE_TEXTS, "painted": tuple(map(str, sample_pictures()))}
     forms = [form_of(name) for name in contexts]
-    if any(not columns[form] for form in forms):
+    if not columns.keys() >= set(forms):
         return ()
     return tuple(zip(*(columns[form] for form in forms), strict=False))[:EXAMPLE_PICTURES]

@@ -60,7 +60,16 @@ def _other(label: str) -> gr.File:
     return gr.File(label=label, type="filepath")
 
 
-INPUTS: Mapping[str, Callable[[str], Any]] = {"typed": _text, "painted": picture, "file": _other}
+def _recorder(label: str) -> gr.Audio:
+    return gr.Audio(label=label, type="filepath", sources=["upload", "microphone"], buttons=[])
+
+
+INPUTS: Mapping[str, Callable[[str], Any]] = {
+    "typed": _text,
+    "painted": picture,
+    "recorded": _recorder,
+    "file": _other,
+}
 """Input components, by the form of a modality."""
 
 

@@ -1,0 +1,239 @@
+"""The emoji model with streams of audio: five flows more, promoted from the shipped diffuser (`official` to `official
++ audio`)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from versatile_diffusion.diffuser.unet import MultiFlowUNet
+from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.modalities.audio.encoder import DualAudioEncoder
+from versatile_diffusion.modalities.audio.vae import AudioVAE
+from versatile_diffusion.modalities.bank import ModalityBank
+from versatile_diffusion.pipeline.models import find_model
+from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
+from versatile_diffusion.recipes.emoji.data.manifest import Manifest
+from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
+from versatile_diffusion.recipes.emoji.diffuser import DEFAULTS as OLD_DEFAULTS
+from versatile_diffusion.recipes.emoji.diffuser import JOINT, finished, several_views
+from versatile_diffusion.recipes.speech.data.build import SpeechManifest
+from versatile_diffusion.recipes.speech.data.reader import SpeechSet
+from versatile_diffusion.recipes.speech.data.voices import VOICES
+from versatile_diffusion.tasks import Task
+from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserObjective, DiffuserSettings
+from versatile_diffusion.training.diffuser.pairs import Choices, Pairs, Side, Table
+
+AUDIO = "audio"
+NEW = ("text-to-audio", "audio-to-text", "image-to-audio", "audio-to-image", "audio-variation")
+OLD = STAGES["official"]
+CODEC, ENCODER, FIRST = "audio-codec", "audio-context", "diffuser-speech"
+"""Folders of the runs that the diffuser's run starts from, beside its own."""
+
+OLD_STREAMS = ("global", "data.image", "data.text", "context.image", "context.text")
+FROZEN = dict.fromkeys(OLD_STREAMS, 0.0)
+GENTLE = dict.fromkeys(OLD_STREAMS, 0.05)
+
+MIXTURE = {
+    "text-to-audio": 1.0,
+    "image-to-audio": 0.3,
+    "audio-variation": 0.3,
+    "audio-to-image": 0.5,
+    "audio-to-text": 0.4,
+}
+BATCH = {
+    "text-to-audio": 24,
+    "image-to-audio": 8,
+    "audio-variation": 8,
+    "audio-to-image": 16,
+    "audio-to-text": 32,
+}
+AUDIO_DEFAULTS: dict[str, dict[str, Any]] = {
+    "text-to-audio": {"guidance_scale": 3.0, "num_inference_steps": 25},
+    "image-to-audio": {"guidance_scale": 3.0, "num_inference_steps": 25},
+    "audio-variation": {"guidance_scale": 2.0, "num_inference_steps": 25},
+    "audio-to-image": {"guidance_scale": 3.0, "num_inference_steps": 25},
+    "audio-to-text": {"guidance_scale": 2.0, "num_inference_steps": 25},
+}
+"""Default generation options of the new flows; not searched yet."""
+
+LOOKS = 8
+
+
+def with_audio(before: MultiFlowUNet, joint: bool) -> DiffuserSettings:
+    """Return the settings of a diffuser with the streams of `before` and those of audio.
+
+    Args:
+        before: the diffuser that it begins as.
+        joint: whether the old flows are trained, too, with small multipliers; else nothing that was there learns.
+    """
+    config = {name: value for name, value in before.config.items() if not name.startswith("_")}
+    data, contexts = dict(config.pop("data_streams")), dict(config.pop("context_streams"))
+    return DiffuserSettings(
+        stage="official",
+        unet=config,
+        data_streams=data | {AUDIO: {"channels": 4}},
+        context_streams=contexts | {AUDIO: {"width": 192}},
+        mixture=MIXTURE | ({name: 0.5 * JOINT.mixture[name] for name in OLD} if joint else {}),
+        batch=BATCH | {"text-to-image": 16, "image-variation": 8, "image-to-text": 32, "text-variation": 16},
+        prediction="v_prediction",
+        muon_lr=0.004 if joint else 0.015,
+        lr=3e-4 if joint else 1e-3,
+        not_muon=(*JOINT.not_muon, "data.audio.0.", "data.audio.28."),
+        flows=(*NEW, *OLD) if joint else NEW,
+        joint=True,
+        multipliers=GENTLE if joint else FROZEN,
+        new_contexts="copied",
+        noises={"text": 4},
+        high_noise={"image": 0.6, AUDIO: 0.5},
+    )
+
+
+@dataclass(frozen=True)
+class SpeechPairs(Pairs):
+    """Recordings, each with drawings of its concept and with texts; flows without audio are drawn from `old`."""
+
+    old: Pairs | None = None
+
+    def batches(
+        self,
+        wanted: Callable[[int], Sequence[tuple[Task, int]]],
+        step: int,
+        number: int,
+        count: int,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[Pairs, Tensor]]:
+        """See `Pairs.batches`."""
+        spoken = Pairs(self.count, self.latents, self.tokens)
+        for task, size in wanted(step):
+            heard = AUDIO in (task.flow.data, *task.flow.contexts)
+            source = spoken if heard or self.old is None else self.old
+            yield from source.batches(partial(_only, (task, size)), step, number, count, generator)
+
+
+def _only(wanted: tuple[Task, int], step: int) -> list[tuple[Task, int]]:
+    return [wanted]
+
+
+@dataclass
+class SpeechObjective(DiffuserObjective):
+    """Flows with audio on recordings, the old ones on drawings as before.
+
+    Args:
+        old: the objective of the old flows, which measures them; None where they are not trained.
+    """
+
+    old: DiffuserObjective | None = field(default=None, kw_only=True)
+
+    def evaluate(self, module: MultiFlowUNet) -> dict[str, float]:
+        return super().evaluate(module) | ({} if self.old is None else self.old.evaluate(module))
+
+
+def speech_objective(joint: bool, data: Path, out: Path, device: torch.device) -> SpeechObjective:
+    """A stage of the model with audio: the new flows alone, from the installed emoji model and the runs `audio-codec`
+    and `audio-context` beside `out`; or all flows, from the run `diffuser-speech`. The emoji set is beside `data`.
+
+    Raises:
+        ValueError: the model or a set is missing, the sets do not belong together, or a run is not finished.
+    """
+    folder, runs = Path(find_model("emoji")), out.parent
+    before = folder / "unet" if not joint else finished(runs / FIRST) / "unet"
+    start = MultiFlowUNet.from_pretrained(before, dtype=torch.float32)
+    old_bank = ModalityBank.from_pretrained(folder / "bank", dtype=torch.float32)
+    bank = audio_bank(old_bank, runs).to(device)
+    options, emoji = with_audio(start, joint), emoji_beside(data)
+    drawings = EmojiSet.load(emoji, "train")
+    pictures = drawn(drawings, bank, out / "encoded")
+    sets = {split: SpeechSet.load(data, split) for split in ("train", "pair-val")}
+    pairs = {split: speech_pairs(found, drawings, pictures, bank, out / "encoded") for split, found in sets.items()}
+    config = VersatileDiffusionPipeline.load_config(str(folder))
+    model = {name: dict(config[name]) for name in ("styles", "defaults", "vocabulary")}
+    model["styles"] |= {voice.id: voice.phrases[0] for voice in VOICES}
+    model["defaults"] = OLD_DEFAULTS | model["defaults"] | AUDIO_DEFAULTS
+    old = None
+    if joint:
+        items = {"train": drawings, "pair-val": EmojiSet.load(emoji, "pair-val")}
+        seen = {split: several_views(found, 1, old_bank.to(device), out) for split, found in items.items()}
+        plain = replace(options, flows=OLD, multipliers={})
+        old = DiffuserObjective(plain, seen["train"], seen["pair-val"], bank, {}, None, device)
+        pairs["train"] = replace(pairs["train"], old=seen["train"])
+    looks = looks_of(sets["pair-val"], drawings)
+    return SpeechObjective(options, pairs["train"], pairs["pair-val"], bank, looks, start, device, model, old=old)
+
+
+def audio_bank(bank: ModalityBank, runs: Path) -> ModalityBank:
+    """Return the bank with the trained audio codec and encoder."""
+    codec, encoder = AudioVAE.from_pretrained(finished(runs / CODEC)), finished(runs / ENCODER)
+    codecs: dict[str, Any] = {**dict(bank.codecs.items()), AUDIO: codec}
+    encoders: dict[str, Any] = {**dict(bank.encoders.items()), AUDIO: DualAudioEncoder.from_pretrained(encoder)}
+    return ModalityBank(codecs, encoders).eval()
+
+
+def emoji_beside(data: Path) -> Path:
+    """Return the emoji set that a speech set was built from: the folder `emoji` beside it.
+
+    Raises:
+        ValueError: no such set, or another one.
+    """
+    folder, wanted = data.parent / "emoji", SpeechManifest.read(data).emoji
+    if (found := Manifest.read(folder).hash) != wanted:
+        raise ValueError(f"{folder} is the emoji set {found}, but {data} speaks the words of {wanted}")
+    return folder
+
+
+def drawn(drawings: EmojiSet, bank: ModalityBank, cache: Path) -> Pairs:
+    """Return all drawings, encoded once."""
+    pictures = [[MODALITIES["image"].check(picture)] for picture in drawings.pictures]
+    return Pairs.encode({"image": pictures}, {"image": pictures}, bank, cache)
+
+
+def speech_pairs(data: SpeechSet, drawings: EmojiSet, pictures: Pairs, bank: ModalityBank, cache: Path) -> SpeechPairs:
+    """Return recordings of words that are drawn, each with all training drawings of its concept, with captions to be
+    conditioned on (also without the voice), and with its label to be generated."""
+    rows = _drawings_of(drawings)
+    kept = [row for row in range(len(data)) if data.concept_keys[data.concepts[row]] in rows]
+    waves = [[data.waves[row]] for row in kept]
+    fit = bank.encoders["text"].fit
+    said = [[fit(text) for text in (data.labels[row], *data.captions[row])] for row in kept]
+    heard = Pairs.encode(
+        {AUDIO: waves, "text": said}, {AUDIO: waves, "text": [[data.labels[row]] for row in kept]}, bank, cache, True
+    )
+    mine = [rows[data.concept_keys[data.concepts[row]]] for row in kept]
+    latents, tokens = ({"image": _chosen(sides["image"], mine)} for sides in (pictures.latents, pictures.tokens))
+    return SpeechPairs(len(kept), {**heard.latents, **latents}, {**heard.tokens, **tokens})
+
+
+def _drawings_of(drawings: EmojiSet) -> Mapping[str, list[int]]:
+    """Return the rows of each concept's drawings, by its key."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, concept in enumerate(drawings.concepts.tolist()):
+        rows[drawings.concept_keys[concept]].append(row)
+    return rows
+
+
+def _chosen(side: Side, rows: Sequence[Sequence[int]]) -> Choices:
+    """Return some rows of a table for each item."""
+    assert isinstance(side, Table)
+    most, device = max(map(len, rows)), side.rows.device
+    which = [[*one, *[0] * (most - len(one))] for one in rows]
+    return Choices(side.rows, torch.tensor(which, device=device), torch.tensor([*map(len, rows)], device=device))
+
+
+def looks_of(data: SpeechSet, drawings: EmojiSet, count: int = LOOKS) -> dict[str, list[Any]]:
+    """Return the inputs of sample sheets: recordings, their captions, and a drawing of each."""
+    rows = _drawings_of(drawings)
+    kept = [row for row in range(len(data)) if data.concept_keys[data.concepts[row]] in rows]
+    kept = [kept[i * len(kept) // min(count, len(kept))] for i in range(min(count, len(kept)))]
+    first = [rows[data.concept_keys[data.concepts[row]]][0] for row in kept]
+    return {
+        AUDIO: [data.waves[row] for row in kept],
+        "text": [data.captions[row][0] for row in kept],
+        "image": [MODALITIES["image"].check(drawings.pictures[row]) for row in first],
+    }
