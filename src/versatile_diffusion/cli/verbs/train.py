@@ -201,7 +201,7 @@ def _out(given: dict[str, Any]) -> Path:
     return Path("runs", root, "-".join(filter(None, (given["objective"], variant))))
 
 
-def _start(given: dict[str, Any]) -> str | None:
+def _start(given: dict[str, Any]) -> Any:
     """The model that a run begins with."""
     return given["start"] or given["distill"]
 

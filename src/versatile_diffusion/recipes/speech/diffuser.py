@@ -23,13 +23,13 @@ from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.recipes.emoji.data.manifest import Manifest
 from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
 from versatile_diffusion.recipes.emoji.diffuser import DEFAULTS as OLD_DEFAULTS
-from versatile_diffusion.recipes.emoji.diffuser import JOINT, finished, several_views
+from versatile_diffusion.recipes.emoji.diffuser import JOINT, export_of, several_views
 from versatile_diffusion.recipes.speech.data.build import SpeechManifest
 from versatile_diffusion.recipes.speech.data.reader import SpeechSet
 from versatile_diffusion.recipes.speech.data.voices import VOICES
 from versatile_diffusion.tasks import Task
 from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserObjective, DiffuserSettings
-from versatile_diffusion.training.diffuser.pairs import Choices, Pairs, Side, Table
+from versatile_diffusion.training.diffuser.pairs import Choices, EncodedValues, Pairs, Side
 
 AUDIO = "audio"
 NEW = ("text-to-audio", "audio-to-text", "image-to-audio", "audio-to-image", "audio-variation")
@@ -144,7 +144,7 @@ def speech_objective(joint: bool, data: Path, out: Path, device: torch.device) -
         ValueError: the model or a set is missing, the sets do not belong together, or a run is not finished.
     """
     folder, runs = Path(find_model("emoji")), out.parent
-    before = folder / "unet" if not joint else finished(runs / FIRST) / "unet"
+    before = folder / "unet" if not joint else export_of(runs / FIRST) / "unet"
     start = MultiFlowUNet.from_pretrained(before, dtype=torch.float32)
     old_bank = ModalityBank.from_pretrained(folder / "bank", dtype=torch.float32)
     bank = audio_bank(old_bank, runs).to(device)
@@ -170,7 +170,7 @@ def speech_objective(joint: bool, data: Path, out: Path, device: torch.device) -
 
 def audio_bank(bank: ModalityBank, runs: Path) -> ModalityBank:
     """Return the bank with the trained audio codec and encoder."""
-    codec, encoder = AudioVAE.from_pretrained(finished(runs / CODEC)), finished(runs / ENCODER)
+    codec, encoder = AudioVAE.from_pretrained(export_of(runs / CODEC)), export_of(runs / ENCODER)
     codecs: dict[str, Any] = {**dict(bank.codecs.items()), AUDIO: codec}
     encoders: dict[str, Any] = {**dict(bank.encoders.items()), AUDIO: DualAudioEncoder.from_pretrained(encoder)}
     return ModalityBank(codecs, encoders).eval()
@@ -220,7 +220,7 @@ def _drawings_of(drawings: EmojiSet) -> Mapping[str, list[int]]:
 
 def _chosen(side: Side, rows: Sequence[Sequence[int]]) -> Choices:
     """Return some rows of a table for each item."""
-    assert isinstance(side, Table)
+    assert isinstance(side, EncodedValues)
     most, device = max(map(len, rows)), side.rows.device
     which = [[*one, *[0] * (most - len(one))] for one in rows]
     return Choices(side.rows, torch.tensor(which, device=device), torch.tensor([*map(len, rows)], device=device))

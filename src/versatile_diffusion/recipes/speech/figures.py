@@ -22,7 +22,7 @@ from versatile_diffusion.evaluation import captions
 from versatile_diffusion.evaluation.intervals import Measured, bootstrap, mean
 from versatile_diffusion.evaluation.items import spread
 from versatile_diffusion.evaluation.judge_network import PictureJudge
-from versatile_diffusion.evaluation.networks import fitted, load_judge, pixels
+from versatile_diffusion.evaluation.networks import fit_images, load_judge, pixels
 from versatile_diffusion.files import write_whole
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.modalities import MODALITIES
@@ -101,7 +101,7 @@ class Judges:
         """Whether the concept is recognised, first and among the first five; not a number where it is unknown."""
         if self.image is None:
             return {}
-        parts = [fitted(images[k : k + BATCH], IMAGE_SIDE) for k in range(0, len(images), BATCH)]
+        parts = [fit_images(images[k : k + BATCH], IMAGE_SIDE) for k in range(0, len(images), BATCH)]
         order = torch.cat([self.image(pixels(part, self.image.device)).likeliest(AMONG).cpu() for part in parts])
         known = {key: place for place, key in enumerate(self.image.config.concepts)}
         wanted = torch.tensor([known.get(word, -2) for word in items.words])

@@ -28,7 +28,9 @@ LOOP = get_type_hints(LoopSettings)
 DIFFUSER = {name: hint for name, hint in get_type_hints(DiffuserSettings).items() if name not in OF_THE_MODEL}
 ABOVE_0 = ("lr", "muon_lr", "minutes", "checkpoint_minutes", "eval_minutes", "sample_minutes")
 FROM_0 = ("weight_decay",)
-PARTS = tuple(one for hint in DIFFUSER.values() for one in get_args(hint) if is_dataclass(one))
+PARTS: tuple[type, ...] = tuple(
+    one for hint in DIFFUSER.values() for one in get_args(hint) if isinstance(one, type) and is_dataclass(one)
+)
 """Settings within settings: adapters and distillation."""
 MOST_ITEMS = 1 << 20
 
@@ -137,7 +139,7 @@ def _model() -> type[BaseModel]:
     strict = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
     for one in PARTS:
         with_config(strict)(one)
-    ranges = {name: {"gt": 0} for name in ABOVE_0} | {name: {"ge": 0} for name in FROM_0}
+    ranges: dict[str, dict[str, Any]] = {name: {"gt": 0} for name in ABOVE_0} | {name: {"ge": 0} for name in FROM_0}
     fields: dict[str, Any] = {
         name: (hint, Field(default=None, **ranges.get(name, {}))) for name, hint in (DIFFUSER | LOOP).items()
     }

@@ -261,7 +261,7 @@ class _Run:
             )
         return means
 
-    def _log(self) -> dict[str, float]:
+    def _log(self) -> dict[str, float | str]:
         means, state, seconds = self._means(), self.state, time.monotonic() - self.start
         state.clear()
         speed, peak = self.items / max(seconds - self.aside, 1e-9), memory(self.objective.device)
@@ -269,9 +269,10 @@ class _Run:
             line = {**means, "lr_factor": self.settings.factor(state.step - 1, self.clock)}
             extra = {"seconds": self.elapsed_before + seconds, "items_per_second": speed, "memory_gib": peak}
             self.tracker.log(state.step, line, **extra)
-        return {"loss": means["loss"], "items/s": round(speed, 1), "GiB": round(peak, 2), **self._left()}
+        shown: dict[str, float | str] = {"loss": means["loss"], "items/s": round(speed, 1), "GiB": round(peak, 2)}
+        return shown | self._left()
 
-    def _left(self) -> dict[str, str]:
+    def _left(self) -> dict[str, float | str]:
         """The time left where the clock ends the run; the progress bar itself has that of a run of so many steps."""
         if self.settings.by_clock is None:
             return {}

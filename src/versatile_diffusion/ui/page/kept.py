@@ -145,7 +145,9 @@ class Kept:
         except OSError:  # deleted meanwhile
             return None
         made = self._read[name][1]
-        return made and Entry(name, made, str(noted.get(OWNER, "")), noted.get(FAVOURITE) is True)
+        if made is None:
+            return None
+        return Entry(name, made, str(noted.get(OWNER, "")), noted.get(FAVOURITE) is True)
 
     def _index(self) -> dict[str, dict[str, Any]]:
         try:
