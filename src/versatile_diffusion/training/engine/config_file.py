@@ -155,7 +155,7 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     from pydantic import ValidationError
 
     try:
-        checked = _model().model_validate_json(json.dumps(values))
+        checked = _model().model_validate_json(json.dumps(dict(values)))
     except ValidationError as error:
         raise ValueError("; ".join(_messages(error))) from error
     typed = {name: getattr(checked, name) for name in values}
