@@ -9,6 +9,7 @@ import pytest
 from versatile_diffusion import modalities
 from versatile_diffusion.modalities import MODALITIES, ModalityTable
 from versatile_diffusion.modalities.image import IMAGE
+from versatile_diffusion.modalities.modality import Late
 from versatile_diffusion.modalities.text import TEXT, truncate_text
 
 
@@ -51,3 +52,16 @@ def test_a_text_is_cut_by_words_and_where_there_are_no_spaces_by_characters() ->
     calls = []
     truncate_text("word " * 100_000, lambda text: calls.append(1) or len(text) < 40)
     assert len(calls) < 40
+
+
+def test_every_function_that_a_record_names_is_there() -> None:
+    named = [
+        (name, field, late)
+        for name, record in MODALITIES.items()
+        for field, value in vars(record).items()
+        for late in (value.values() if isinstance(value, dict) else [value])
+        if isinstance(late, Late)
+    ]
+    assert {field for _, field, _ in named} > {"check", "said", "read", "forms"}
+    missing = [(name, field) for name, field, late in named if not callable(late.__wrapped__)]
+    assert missing == []

@@ -65,7 +65,7 @@ TEXT = Modality(
     write=Late(f"{_TEXT}:write_line"),
     together=True,
     plain=True,
-    said=Late(f"{_TEXT}:said"),
+    said=Late(f"{_TEXT}:normalise_text"),
     words=Late(f"{_TEXT}:one_line"),
     parts={
         "Optimus": f"{_HOME}.text.optimus:Optimus",
