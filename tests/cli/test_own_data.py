@@ -110,7 +110,7 @@ def test_mistakes_are_told_in_a_line(versatile, model: str, pictures: Path) -> N
         (["data", "encode", pictures, "--model", model, "--out", "encoded", "--bad", "7"], "from 0 to 1"),
         (["data", "encode", pictures, "--model", model, "--out", "encoded", "--long", "no"], "unknown --long 'no'"),
         (["data", "encode", "s-{0..3.tar", "--model", model, "--out", "encoded"], "unbalanced braces"),
-        (["data", "encode", pictures, "--model", model, "--out", "encoded", "--aspect", "0.5"], "from 1 up"),
+        (["data", "encode", pictures, "--model", model, "--out", "encoded", "--aspect", "0.5"], "1 or more"),
         (["train", "diffuser", "--aspect", "2", "--data", pictures, "--out", "run"], "go with --from"),
     ):
         answer = versatile(*words)

@@ -177,7 +177,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "notes.txt", tmp_path / "*.tar"):
         with pytest.raises(ValueError, match="no images with captions; allowed: a folder"):
             open_source(path)
-    with pytest.raises(ValueError, match="missing: no such file or folder"):
+    with pytest.raises(ValueError, match="missing: no such folder or file"):
         open_source(tmp_path / "missing")
 
 

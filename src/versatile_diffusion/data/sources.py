@@ -202,7 +202,7 @@ def open_source(path: str | Path, encoding: str | None = None) -> Source:
     shards, left_out = shards_in(Path(path), encoding)
     if not shards:
         if not Path(path).exists() and not is_pattern(Path(path)):
-            raise ValueError(f"{path}: no such file or folder")
+            raise ValueError(f"{path}: no such folder or file")
         there = "; ".join(f"{why} {names}" for why, names in summed(left_out).items())
         raise ValueError(
             f"{path} has no images with captions; allowed: a folder of images, each with a .txt of the same name or "

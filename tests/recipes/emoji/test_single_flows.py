@@ -66,9 +66,8 @@ def test_the_page_begins_with_the_losses(several: Path, tmp_path: Path) -> None:
     once = write(tmp_path / "once", {30: {"text-to-image": 0.6}}, ["text-to-image"])
     page = tmp_path / "docs" / "beside.md"
     page.parent.mkdir()
-    page.write_text(
-        "# four, measured\n\nWritten by a command.\n\n## pair-test\n\nA.\n\n## Comparison with other models\n\nB.\n"
-    )
+    parts = ["# four, measured", "Written by a command.", "## pair-test", "A.", "## Comparison with other models", "B."]
+    page.write_text("\n\n".join(parts) + "\n")
     insert(page, section(several, losses_beside(several, [alone, once]), page.parent / "images" / page.stem))
     lines = [line for line in page.read_text().splitlines() if line]
     assert "has width 8 and was trained for **70 steps** with batches of 4 images or 8 texts; the full" in lines[1]

@@ -120,5 +120,7 @@ def test_from_two_blocks_to_four() -> None:
 
 
 def test_a_deeper_one_may_not_have_fewer_blocks() -> None:
-    with pytest.raises(ValueError, match=r"depth is \[1, 2\]; at least as many residual blocks as before: \[2, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"depth is \[1, 2\]; each level needs at least as many residual blocks as before: \[2, 2\]"
+    ):
         deepen(diffuser("official", 0, depth=2), [1, 2], ["image"])

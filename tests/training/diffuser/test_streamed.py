@@ -158,9 +158,9 @@ def test_what_cannot_be_streamed_is_refused(model: Path, shards: Path, encoded: 
 
     refused("either data or sets")
     refused("either data or sets", data=shards, stream=[str(shards)])
-    refused("weights must be above 0", stream=[f"{shards}@0"])
+    refused("with weights above 0", stream=[f"{shards}@0"])
     refused("use sets of one kind", stream=[str(shards), str(encoded)])
-    refused("its shapes are settled", stream=[str(encoded)], aspect=2)
+    refused("already encoded with fixed shapes", stream=[str(encoded)], aspect=2)
     refused("no such folder", stream=[str(tmp_path / "none")])
     refused("has no shards", stream=["memory://nothing-here"])
     refused("at least two are needed", stream=[str(write_shards(tmp_path / "one", 1, 1))])

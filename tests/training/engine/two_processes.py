@@ -180,7 +180,7 @@ def nodes(out: Path, world: World) -> None:
     assert not train(Flows({4: _stop}), hsdp, out / "hsdp-broken", world).finished
     train(Flows(), hsdp, out / "hsdp-broken", world)
     os.environ["LOCAL_WORLD_SIZE"] = "1" if RANK == 0 else "3"
-    assert "as many processes on each node" in _refused(Flows(), hsdp, out / "uneven", world)
+    assert "the same number of processes on each node" in _refused(Flows(), hsdp, out / "uneven", world)
 
 
 def sharded(out: Path, world: World) -> None:
