@@ -248,7 +248,7 @@ class _Run:
             )
         return means
 
-    def _log(self) -> dict[str, float]:
+    def _log(self) -> dict[str, float | str]:
         means, state, seconds = self._means(), self.state, time.monotonic() - self.start
         state.clear()
         speed, peak = self.items / max(seconds - self.aside, 1e-9), memory(self.objective.device)

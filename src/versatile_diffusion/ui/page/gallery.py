@@ -84,7 +84,7 @@ def gallery(studio: Studio, kept: Kept, restorer: Restorer) -> None:
 
     def find(session: str, name: Any) -> Made | None:
         entry = kept.get(str(name), studio.owner(session))
-        return entry and kept.shown(entry.made)
+        return None if entry is None else kept.shown(entry.made)
 
     for panel in panels:
         link_panel(find, panel, restorer.drawn, restorer.tabs)
