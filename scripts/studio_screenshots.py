@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 from playwright.sync_api import TimeoutError as TooLate
@@ -29,12 +30,12 @@ OUT = ROOT / "docs" / "images" / "studio"
 LARGEST = 78_000  # bytes
 DESK = {"viewport": {"width": 1280, "height": 820}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
-EXAMPLES = {"dual-guided": 2, "blend": 1}
+EXAMPLES = {"blend": 1}
 """Which example is clicked, where it is not the first."""
-HISTORY = ("text-to-image", "image-to-text")
-"""Tabs whose examples fill the history before it is shown."""
+GALLERY = ("text-to-image", "image-variation", "image-to-text")
+"""Tabs whose examples fill the gallery before it is shown."""
 DARK = {**DESK, "color_scheme": "dark"}
-LOOKS = {"image-variation": DARK, "text-to-image-phone": PHONE, "blend-phone": PHONE}
+LOOKS = {"image-variation": DARK, "text-to-image-phone": PHONE, "blend-phone": PHONE, "gallery-phone": PHONE}
 """Of a screenshot, where it is not that of a desk in the light."""
 LOADED = "[...document.images].filter(one => one.offsetParent).every(one => one.complete && one.naturalWidth)"
 
@@ -54,16 +55,17 @@ def save(shot: bytes, name: str) -> None:
 
 
 def order(tabs: Sequence[str]) -> list[str]:
-    """Names of all screenshots, the history as soon as there is enough in it."""
-    tasks, rest = [tab for tab in tabs if tab in HISTORY], [tab for tab in tabs if tab not in (*HISTORY, "history")]
-    return [*tasks, "history", *rest, *(look for look in LOOKS if look.endswith("-phone"))]
+    """Names of all screenshots, the gallery as soon as there is enough in it."""
+    tasks, rest = [tab for tab in tabs if tab in GALLERY], [tab for tab in tabs if tab not in (*GALLERY, "gallery")]
+    return ["opened", *tasks, "gallery", *rest, *(look for look in LOOKS if look.endswith("-phone"))]
 
 
 def shoot(visitor: Visitor, name: str) -> None:
     """One screenshot: of a tab, after its example has run."""
     tab, page, started = name.removesuffix("-phone"), visitor.page, time.perf_counter()
-    visitor.tab(tab)
     said = ""
+    if tab != "opened":  # the first tab as it is at first
+        visitor.tab(tab)
     if page.locator(f"#{tab}-go").count():
         visitor.example(tab, EXAMPLES.get(tab, 0))
         said = visitor.said(tab)
@@ -81,10 +83,14 @@ def main(chosen: Sequence[str]) -> None:
     if program is None:
         raise SystemExit("no chromium here")
     OUT.mkdir(parents=True, exist_ok=True)
-    with running(load("emoji"), "emoji") as studio, sync_playwright() as driver:
+    with (
+        TemporaryDirectory() as out,
+        running(load("emoji"), "emoji", out=Path(out) / "outputs") as studio,
+        sync_playwright() as driver,
+    ):
         browser = launched(driver, program)
         tabs = [block.id for block in studio.page.blocks.values() if type(block).__name__ == "Tab"]
-        wanted = {*(chosen or order(tabs)), *(HISTORY if "history" in chosen else ())}
+        wanted = {*(chosen or order(tabs)), *(GALLERY if "gallery" in chosen else ())}
         visitors: dict[str, Visitor] = {}
         slow: list[str] = []
         for name in order(tabs):

@@ -40,6 +40,9 @@ def test_every_tab_opens_and_fits(chromium: Any, saving: Running, screen: dict[s
     visitor = Visitor(chromium.new_context(**screen).new_page(), saving.url).open()
     names = tabs_of(saving)
     assert len(names) == 13
+    tabs = [block for block in saving.page.blocks.values() if type(block).__name__ == "Tab"]
+    homes = {tab.parent.elem_id for tab in tabs if tab.parent is not None}
+    assert homes == {"tabs"}, "a tab is inside another one"
     for load in ("first", "again"):
         for name in names:
             part = visitor.tab(name)

@@ -11,4 +11,10 @@ const follow = () => {
     props.value = null;
   }
 };
-new MutationObserver(follow).observe(document.querySelector("#tabs"), { subtree: true, attributes: true, attributeFilter: ["style"] });
+let planned = false;
+const plan = () => {  // once per burst of changes, and only where the menu is seen
+  if (planned || !element.offsetParent) return;
+  planned = true;
+  setTimeout(() => { planned = false; follow(); }, 100);
+};
+new MutationObserver(plan).observe(document.querySelector("#tabs"), { subtree: true, attributes: true, attributeFilter: ["style"] });

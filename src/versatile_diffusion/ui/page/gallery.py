@@ -55,6 +55,27 @@ class Wanted:
         return [self.only, self.search, self.most]
 
 
+@dataclass(frozen=True)
+class Actions:
+    """Buttons for the selected result of a panel."""
+
+    again: Any
+    star: Any
+    compare: Any
+    delete: Any
+
+    @classmethod
+    def draw(cls, panel: Panel) -> Actions:
+        """Draw them at the end of a panel. Within its tab: gradio goes on in the parent of what is entered again."""
+        with panel.box, gr.Row(elem_classes="deeds"):
+            return cls(
+                gr.Button("Reuse settings", size="md", min_width=120),
+                gr.Button("Favourite", size="md", min_width=100),
+                gr.Button("Compare", size="md", min_width=100),
+                gr.Button("Delete", size="md", variant="stop", min_width=90),
+            )
+
+
 def gallery(studio: Studio, kept: Kept, restorer: Restorer) -> None:
     """Draw and connect the tab."""
     with gr.Tab("Gallery", id="gallery", elem_id="tab-gallery") as tab:
@@ -64,6 +85,7 @@ def gallery(studio: Studio, kept: Kept, restorer: Restorer) -> None:
             search = gr.Textbox(label="Search prompts and captions", max_length=200, elem_id="gallery-search")
         hint = gr.HTML("", elem_id="gallery-hint")
         panels = [Panel.draw(data, "gallery", COLUMNS) for data in kinds_of(studio)]
+        actions = [Actions.draw(panel) for panel in panels]
         more = gr.Button("Show more", size="sm", visible=False, elem_id="gallery-more")
         with gr.Column(elem_id="gallery-compared"):
             compared = gr.HTML("")
@@ -86,9 +108,9 @@ def gallery(studio: Studio, kept: Kept, restorer: Restorer) -> None:
         entry = kept.get(str(name), studio.owner(session))
         return None if entry is None else kept.shown(entry.made)
 
-    for panel in panels:
+    for panel, buttons in zip(panels, actions, strict=True):
         link_panel(find, panel, restorer.drawn, restorer.tabs)
-        _link_actions(studio, kept, panel, restorer, (look, wanted, outputs), (compared, chosen))
+        _link_actions(studio, kept, (panel, buttons), restorer, (look, wanted, outputs), (compared, chosen))
 
 
 def listed(kept: Kept, panels: Iterable[Panel], entries: list[Entry], most: int) -> list[Any]:
@@ -109,19 +131,13 @@ def _starred(kept: Kept, entry: Entry) -> Made:
 def _link_actions(
     studio: Studio,
     kept: Kept,
-    panel: Panel,
+    drawn: tuple[Panel, Actions],
     restorer: Restorer,
     listing: tuple[Any, Wanted, list[Any]],
     comparison: tuple[Any, Any],
 ) -> None:
-    """Draw and connect the buttons for the selected result of a panel."""
-    look, wanted, outputs = listing
-    compared, chosen = comparison
-    with panel.box, gr.Row(elem_classes="deeds"):
-        again = gr.Button("Reuse settings", size="md", min_width=120)
-        star = gr.Button("Favourite", size="md", min_width=100)
-        compare = gr.Button("Compare", size="md", min_width=100)
-        delete = gr.Button("Delete", size="md", variant="stop", min_width=90)
+    """Connect the buttons for the selected result of a panel."""
+    (panel, buttons), (look, wanted, outputs), (compared, chosen) = drawn, listing, comparison
 
     def entry_of(request: gr.Request, names: list[str], place: int) -> Entry | None:
         ok = 0 <= place < len(names)
@@ -150,10 +166,10 @@ def _link_actions(
         return [side_by_side(entries), [found.name for found in entries]]
 
     at = [panel.numbers, panel.picked]
-    star.click(favour, [*at, *wanted.parts], outputs, queue=False, **PRIVATE)
-    delete.click(remove, [*at, *wanted.parts], outputs, queue=False, js=CONFIRM, **PRIVATE)
-    again.click(reuse, at, restorer.outputs, queue=False, **PRIVATE)
-    compare.click(beside, [*at, chosen], [compared, chosen], queue=False, **PRIVATE)
+    buttons.star.click(favour, [*at, *wanted.parts], outputs, queue=False, **PRIVATE)
+    buttons.delete.click(remove, [*at, *wanted.parts], outputs, queue=False, js=CONFIRM, **PRIVATE)
+    buttons.again.click(reuse, at, restorer.outputs, queue=False, **PRIVATE)
+    buttons.compare.click(beside, [*at, chosen], [compared, chosen], queue=False, **PRIVATE)
 
 
 def side_by_side(entries: list[Entry]) -> str:

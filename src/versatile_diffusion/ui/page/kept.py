@@ -145,9 +145,7 @@ class Kept:
         except OSError:  # deleted meanwhile
             return None
         made = self._read[name][1]
-        if made is None:
-            return None
-        return Entry(name, made, str(noted.get(OWNER, "")), noted.get(FAVOURITE) is True)
+        return None if made is None else Entry(name, made, str(noted.get(OWNER, "")), noted.get(FAVOURITE) is True)
 
     def _index(self) -> dict[str, dict[str, Any]]:
         try:
@@ -186,7 +184,8 @@ def _made(file: Path) -> Made | None:
     text = str(texts[0]) if isinstance(texts, list) and texts else str(record.get("prompt") or "")
     if not text:
         text = next(iter(_prompts(record)), "")
-    return Made(data, text[:LONGEST] or file.name, file, record, size=file.stat().st_size)
+    text = text or str(record.get("task") or file.stem).replace("-", " ").capitalize()
+    return Made(data, text[:LONGEST], file, record, size=file.stat().st_size)
 
 
 def _record(file: Path) -> tuple[dict[str, Any], str]:
