@@ -36,7 +36,7 @@ class Model(Protocol):
         """Return the tasks the model supports."""
         ...
 
-    def form_of(self, fast: str) -> Form | None:
+    def form_of(self, fast: Any) -> Form | None:
         """Return the distilled form that a preset uses, if it uses one."""
         ...
 

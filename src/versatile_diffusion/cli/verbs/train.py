@@ -106,7 +106,9 @@ def _export(run: Path, to: Path | None, data: Path | None, ema: float | None, *,
 def _run(given: dict[str, Any]) -> Outcome:
     """The training in this process."""
     changes, options = _settings(given)
-    objective, settings = given["objective"] or "own-data", given["settings"] if given["objective"] else _start(given)
+    objective, settings = given["objective"], given["settings"]
+    if objective is None:
+        objective, settings = "own-data", _start(given)
     plain = {name: given[name] for name in PLAIN} | {"changes": changes, "options": options}
     from versatile_diffusion.recipes.run import run
 

@@ -147,7 +147,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _made(value: Any, hint: Any) -> Any:
     """What a field holds, of a JSON value that fits."""
-    made = next((one for one in get_args(hint) if is_dataclass(one)), None)
+    made: Any = next((one for one in get_args(hint) if is_dataclass(one)), None)
     if isinstance(value, dict) and made is not None:
         hints = get_type_hints(made)
         return made(**{name: _made(one, hints[name]) for name, one in value.items()})
