@@ -193,7 +193,7 @@ def _out(given: dict[str, Any]) -> Path:
             model = model.parent
         data = given["data"] or Path(given["stream"][0].rpartition("@")[0] or given["stream"][0])
         name = f"{_words(model)}-{_words(data.absolute())}"
-        return Path("runs", f"{name}-distilled" if given["distill"] else name)
+        return Path("runs", f"{name}-distilled" if given.get("distill") else name)
     root, _, variant = given["settings"].partition("-")
     if given["objective"] == "diffuser":
         variant = variant or "official"  # its plain settings are those of the last stage
@@ -202,7 +202,7 @@ def _out(given: dict[str, Any]) -> Path:
 
 def _start(given: dict[str, Any]) -> str | None:
     """The model that a run begins with."""
-    return given["start"] or given["distill"]
+    return given["start"] or given.get("distill")
 
 
 def _words(path: Path) -> str:
