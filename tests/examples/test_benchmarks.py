@@ -13,6 +13,7 @@ import torch
 from tiny import build_tiny_pipeline
 
 from versatile_diffusion.evaluation.ensemble import single_flow
+from versatile_diffusion.pipeline.distilled import Form
 
 DATA = Path(__file__).parents[1] / "data" / "emoji"
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -65,3 +66,23 @@ def test_levels_of_mixing_beside_two_whole_models(
         assert table["in turn"]["context blocks"] == table["layer"]["context blocks"]
         found.append({name: value for name, value in table["in turn"].items() if name != "seconds"})
     assert found[0] == found[1], "the folders hold those flows"
+
+
+@pytest.mark.slow
+def test_a_distilled_model_is_judged_beside_its_teacher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    distilled = importlib.import_module("distilled")
+    pipe = build_tiny_pipeline()
+    pipe.save_pretrained(tmp_path / "teacher")
+    pipe.add_form(Form("4", {"text-to-image": {"guidance_scale": 1.0, "num_inference_steps": 4}}, "trailing"))
+    pipe.save_pretrained(tmp_path / "student")
+    models = {name: str(tmp_path / name) for name in ("teacher", "student")}
+    page = tmp_path / "page.md"
+    page.write_text("<!-- distilled -->\n<!-- /distilled -->\n")
+    options = {"fast": "4", "steps": "1,2", "guided": "3", "count": 2, "out": tmp_path / "out", "page": page}
+    distilled.main(judge=DATA.parent / "judge", **models, **options)
+    table = json.loads((tmp_path / "out" / "distilled.json").read_text())
+    passes = {name: row["passes"] for name, row in table.items()}
+    assert passes == {"teacher, 3 guided steps": 6, "student, 1 steps": 1, "student, 2 steps": 2}
+    assert page.read_text().count("| student, ") == 2
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3

@@ -97,7 +97,7 @@ def test_own_data_from_pictures_to_a_model(tiny_emoji: None, monkeypatch: pytest
     monkeypatch.setattr(own_data.DiffuserObjective, "evaluate", lambda *_: {})
     page = (ROOT / "docs" / "guides" / "own_data.md").read_text(encoding="utf-8")
     counts = Counter(kind for _, kind, _ in PARTS.findall(page))
-    assert counts == {"python": 2, "json": 1, "": 5}
+    assert counts == {"python": 2, "json": 1, "": 6}
     names: dict[str, Any] = {}
     for before, kind, text in PARTS.findall(page):
         if kind == "python":

@@ -52,17 +52,13 @@ class Form:
         told = read_json(folder / INDEX)
         defaults, scale = told.get("defaults"), told.get("scale", 1.0)
         spacing = told.get("timestep_spacing")
-        tables: dict[str, Any] = defaults if isinstance(defaults, dict) else {"": None}
-        if (
-            not all(isinstance(table, dict) for table in tables.values())
-            or type(scale) not in (int, float)
-            or spacing not in (None, "leading", "trailing", "linspace")
-        ):
+        fits = type(scale) in (int, float) and spacing in (None, "leading", "trailing", "linspace")
+        if not isinstance(defaults, dict) or not all(isinstance(t, dict) for t in defaults.values()) or not fits:
             raise ValueError(f"{folder / INDEX} is damaged: it needs defaults by task, a scale and a timestep_spacing")
         adapter = folder / ADAPTER if (folder / ADAPTER).is_file() else None
         if told.get("adapter") and adapter is None:
             raise ValueError(f"{folder} lacks its adapter ({ADAPTER})")
-        return cls(folder.name, tables, spacing, adapter, scale)
+        return cls(folder.name, defaults, spacing, adapter, scale)
 
     def save(self, folder: Path) -> None:
         """Into a folder of its own."""

@@ -109,7 +109,9 @@ def _export(run: Path, to: Path | None, data: Path | None, ema: float | None, *,
 def _run(given: dict[str, Any]) -> Outcome:
     """The training in this process."""
     changes, options = _settings(given)
-    objective, settings = given["objective"] or "own-data", given["settings"] if given["objective"] else _start(given)
+    objective, settings = given["objective"], given["settings"]
+    if objective is None:
+        objective, settings = "own-data", _start(given)
     plain = {name: given[name] for name in PLAIN} | {"changes": changes, "options": options}
     from versatile_diffusion.recipes.run import run
 
@@ -194,7 +196,7 @@ def _out(given: dict[str, Any]) -> Path:
             model = model.parent
         data = given["data"] or Path(given["stream"][0].rpartition("@")[0] or given["stream"][0])
         name = f"{_words(model)}-{_words(data.absolute())}"
-        return Path("runs", f"{name}-distilled" if given["distill"] else name)
+        return Path("runs", f"{name}-distilled" if given.get("distill") else name)
     root, _, variant = given["settings"].partition("-")
     if given["objective"] == "diffuser":
         variant = variant or "official"  # its plain settings are those of the last stage
@@ -203,7 +205,7 @@ def _out(given: dict[str, Any]) -> Path:
 
 def _start(given: dict[str, Any]) -> Any:
     """The model that a run begins with."""
-    return given["start"] or given["distill"]
+    return given["start"] or given.get("distill")
 
 
 def _words(path: Path) -> str:
