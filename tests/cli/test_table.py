@@ -91,13 +91,13 @@ def test_names_for_completion_are_those_of_the_tables() -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("versatile text-", ["text-to-image", "text-variation"]),
-        ("versatile data ", ["emoji", "select", "fetch", "encode"]),
+        ("versatile text-", ["text-to-image", "text-variation", "text-to-audio"]),
+        ("versatile data ", ["emoji", "speech", "select", "fetch", "encode"]),
         ("versatile text-to-image a --guidance-s", ["--guidance-scale"]),
         ("versatile text-to-image a --scheduler d", ["ddim", "dpm++"]),
         ("versatile dual-guided a b --mixing la", ["layer"]),
         ("versatile describe --model em", ["emoji"]),
-        ("versatile sweep image-", ["image-variation", "image-to-text"]),
+        ("versatile sweep image-", ["image-variation", "image-to-text", "image-to-audio"]),
         ("versatile train image-c", ["image-codec", "image-context"]),
         ("versatile train --from e", ["emoji"]),
         ("versatile text-to-image a --repaint to", ["top"]),

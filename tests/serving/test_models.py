@@ -140,7 +140,7 @@ def plan(folder: Path, model: str = "one", **more: Any) -> ClusterPlan:
     return ClusterPlan(str(folder / model), Limits(each=200, places=2), cpus=0.1, name=BASE, loras=loras, **more)
 
 
-def deployed(what: Plan, port: int) -> str:
+def deployed(what: ClusterPlan, port: int) -> str:
     """Serves it on a Ray of this machine, whose own processes have 30 seconds to start; a busy one gets more tries."""
     for _ in range(2):
         try:

@@ -32,7 +32,10 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "device": ("cpu", "cuda", "mps", "gpu"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "as": ("context", "latent"),
-    "objective": ("image-codec", "text-codec", "context-encoders", "image-context", "judge", "diffuser"),
+    "objective": (
+        *("image-codec", "text-codec", "context-encoders", "image-context", "judge", "diffuser"),
+        *("audio-codec", "audio-context", "speech-judge"),
+    ),
     "parallel": ("ddp", "fsdp", "hsdp"),
     "protocol": ("quick", "full", "varied"),
     "long": ("cut", "skip", "refuse"),

@@ -9,7 +9,10 @@ import typer
 
 from versatile_diffusion.cli.options import Device, among, models, tasks
 
-OBJECTIVES = "image-codec, text-codec, context-encoders, image-context, judge or diffuser."
+OBJECTIVES = (
+    "image-codec, text-codec, context-encoders, image-context, judge or diffuser; or audio-codec, audio-context or "
+    "speech-judge (--settings speech)."
+)
 METHODS = "trajectory, progressive, multistep or consistency"
 SETTINGS_HELP = "Named settings of the objective; with --from, the paper's: basic, dual-context or official."
 

@@ -74,7 +74,7 @@ def with_audio(before: MultiFlowUNet, joint: bool) -> DiffuserSettings:
         before: the diffuser that it begins as.
         joint: whether the old flows are trained, too, with small multipliers; else nothing that was there learns.
     """
-    config = {name: value for name, value in before.config.items() if not name.startswith("_")}
+    config, last = {k: v for k, v in before.config.items() if not k.startswith("_")}, len(before.plan) - 1
     data, contexts = dict(config.pop("data_streams")), dict(config.pop("context_streams"))
     return DiffuserSettings(
         stage="official",
@@ -86,7 +86,7 @@ def with_audio(before: MultiFlowUNet, joint: bool) -> DiffuserSettings:
         prediction="v_prediction",
         muon_lr=0.004 if joint else 0.015,
         lr=3e-4 if joint else 1e-3,
-        not_muon=(*JOINT.not_muon, "data.audio.0.", "data.audio.28."),
+        not_muon=("time_embed", "data.text", *(f"data.{m}.{end}." for m in ("image", AUDIO) for end in (0, last))),
         flows=(*NEW, *OLD) if joint else NEW,
         joint=True,
         multipliers=GENTLE if joint else FROZEN,
