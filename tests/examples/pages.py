@@ -48,6 +48,7 @@ NOT_RUN: Mapping[str, str] = {
     ".venv/bin/pre-commit install": "writes into the hooks of the clone that one works in",
     "versatile ui": SERVES,
     "versatile ui --host 0.0.0.0 --auth-file logins.txt": SERVES,
+    "versatile ui --also my-model --loras adapters": SERVES,
     "FORWARDED_ALLOW_IPS=127.0.0.1 versatile ui --auth-file logins.txt --allow-host studio.example.org": SERVES,
     'pip install "versatile-diffusion[serve]"': INSTALLS,
     'pip install "versatile-diffusion[serve,cluster]"': INSTALLS,
