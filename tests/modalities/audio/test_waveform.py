@@ -96,6 +96,19 @@ def test_impossible_recordings_are_refused(samples: np.ndarray, rate: int, messa
         Waveform(samples, rate)
 
 
+def test_what_is_read_of_a_file_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = encoded(np.zeros((10, 65), np.float32), RATE, "WAV")
+    with pytest.raises(ValueError, match="65 channels; at most 64"):
+        check_audio(many)
+    long = encoded(np.zeros(61 * 1000, np.float32), 1000, "FLAC")
+    assert check_audio(long).seconds == 60
+    monkeypatch.setattr("versatile_diffusion.modalities.audio.waveform.MOST_SAMPLES", 5000)
+    assert len(check_audio(long).samples) == 5000
+    monkeypatch.setattr("versatile_diffusion.modalities.audio.waveform.MOST_BYTES", 100)
+    with pytest.raises(ValueError, match="too large"):
+        check_audio(io.BytesIO(long))
+
+
 def test_a_format_that_is_not_allowed_is_refused() -> None:
     with pytest.raises(ValueError, match="its format is AU; allowed: WAV"):
         check_audio(encoded(tone(0.1), RATE, "AU"))

@@ -29,7 +29,7 @@ def evaluate(
     model: Annotated[
         str, typer.Option(help="Model or baseline: name, folder or hub id.", autocompletion=models)
     ] = "emoji",
-    data: Annotated[Path | None, typer.Option(help="Held-out images with captions, or the emoji set.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Held-out images with captions; emoji or speech set.")] = None,
     protocol: Annotated[
         str, typer.Option(help="quick, full, varied, or a JSON file.", autocompletion=among("protocol"))
     ] = "quick",

@@ -21,8 +21,8 @@ from versatile_diffusion.modalities.audio.waveform import check_audio as check_a
 from versatile_diffusion.modalities.audio.waveform import write_wav as write_wav
 from versatile_diffusion.modalities.records import AUDIO as AUDIO
 
-PICTURE = (320, 120)
-"""Width and height of a drawn waveform."""
+PICTURE = (192, 192)
+"""Width and height of a drawn waveform; square, as the tiles of sheets are."""
 
 
 def audio_data_stream(

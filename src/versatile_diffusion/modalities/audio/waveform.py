@@ -33,8 +33,8 @@ WRITTEN = {
 """Forms to write, as soundfile calls them."""
 PCM_RATE = 24_000  # of OpenAI's API
 MOST_BYTES = 512_000_000
-MOST_SECONDS = 60
-"""What is read of a file: only the first `SECONDS` of its sound are used."""
+MOST_SECONDS, MOST_SAMPLES, MOST_CHANNELS = 60, 50_000_000, 64
+"""What is read of a file at most; only the first `SECONDS` of its sound are used."""
 LOUDNESS = 0.1
 """Root mean square of the sounding parts, -20 dB of full scale."""
 PEAK = 0.99
@@ -64,7 +64,7 @@ class Waveform:
     def __post_init__(self) -> None:
         rate = number("the rate of a recording", self.rate, *RATES, whole=True)
         array = np.asarray(self.samples)
-        if array.ndim not in (1, 2) or 0 in array.shape or (array.ndim == 2 and array.shape[1] > 64):
+        if array.ndim not in (1, 2) or 0 in array.shape or (array.ndim == 2 and array.shape[1] > MOST_CHANNELS):
             raise ValueError(f"a recording must be an array (N,) or (N, channels) with samples, not {array.shape}")
         if array.dtype.kind == "i" and array.dtype.itemsize in (2, 4):
             array = array / float(2 ** (8 * array.dtype.itemsize - 1))
@@ -113,7 +113,10 @@ def read_waveform(file: Any, name: str = "") -> Waveform:
         with soundfile.SoundFile(BytesIO(data)) as opened:
             if opened.format not in FORMATS:
                 raise ValueError(f"its format is {opened.format}; allowed: {', '.join(FORMATS)}")
-            samples = opened.read(MOST_SECONDS * opened.samplerate, dtype="float32", always_2d=True)
+            if opened.channels > MOST_CHANNELS:
+                raise ValueError(f"it has {opened.channels} channels; at most {MOST_CHANNELS} are allowed")
+            most = min(MOST_SECONDS * opened.samplerate, MOST_SAMPLES // opened.channels)
+            samples = opened.read(most, dtype="float32", always_2d=True)
             return Waveform(samples, opened.samplerate)
     except (soundfile.SoundFileError, ValueError, TypeError, MemoryError) as error:
         reason = " ".join(str(getattr(error, "error_string", error)).split())[:200]
