@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import build_tiny_pipeline
+from tests.tiny import ALL, build_tiny_pipeline
 from versatile_diffusion import Condition, Context
 from versatile_diffusion.diffuser.context import shares
+from versatile_diffusion.modalities.audio.waveform import RATE, Waveform
 from versatile_diffusion.sampling.focus import join_tokens
 from versatile_diffusion.tasks import TASKS
 
@@ -116,9 +117,10 @@ def test_normalisation_of_half_precision(dtype: torch.dtype, how: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_in_half_precision(pipe: Any, picture: Any, dtype: torch.dtype, task: str) -> None:
-    pipe.to(dtype)
-    given = {"text": "a cat", "image": picture}
+def test_every_task_in_half_precision(picture: Any, dtype: torch.dtype, task: str) -> None:
+    pipe = build_tiny_pipeline(ALL, ALL).to(dtype)
+    tone = torch.sin(torch.arange(RATE) / 5).numpy() / 2
+    given = {"text": "a cat", "image": picture, "audio": Waveform(tone, RATE)}
     flow = TASKS[task].flow
     made = pipe.generate(flow.data, [Condition(name, given[name]) for name in flow.contexts], **FAST)
     assert made.latents.isfinite().all()

@@ -161,7 +161,7 @@ class DistilledMethods:
         Raises:
             ValueError: the model lacks it.
         """
-        if fast not in FAST or not FAST[fast].distilled:
+        if not isinstance(fast, str) or fast not in FAST or not FAST[fast].distilled:
             return None
         if fast not in self._forms:
             has = f"it has {', '.join(self._forms)}" if self._forms else "it has none"
