@@ -28,7 +28,7 @@ OTHER = [
 
 @pytest.mark.parametrize("error", FULL, ids=str)
 def test_a_full_disk_is_told_with_what_is_safe(error: Exception) -> None:
-    message = r"^out could not be written to \(.*\); all is safe; make room"
+    message = r"^out could not be written to \(.*\); all is safe; free some space"
     with pytest.raises(OSError, match=message) as told, writing(Path("out"), lambda: "all is safe"):
         raise error
     assert told.value.__cause__ is error

@@ -88,7 +88,7 @@ def writing(folder: Path, safe: Callable[[], str]) -> Iterator[None]:
         if not _full(error):
             raise
         raise OSError(
-            f"{folder} could not be written to ({error}); {safe()}; make room and start the same command again"
+            f"{folder} could not be written to ({error}); {safe()}; free some space and run the same command again"
         ) from error
 
 

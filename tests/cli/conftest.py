@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import ALL, build_tiny_pipeline
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.cli import main
+from versatile_diffusion.modalities.audio.waveform import Waveform, write_wav
 from versatile_diffusion.pipeline import models
 
 
@@ -58,6 +61,14 @@ def model(tiny_pipeline: VersatileDiffusionPipeline, tmp_path_factory: pytest.Te
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def able_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model of every modality."""
+    folder = tmp_path_factory.mktemp("able")
+    build_tiny_pipeline(ALL, ALL).save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture
 def versatile(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """`versatile(*arguments)` in an empty folder; what it answered."""
@@ -73,6 +84,15 @@ def versatile(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: p
         return Answer(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def hello(tmp_path: Path) -> Path:
+    """Half a second of a tone."""
+    file = tmp_path / "hello.wav"
+    with file.open("wb") as stream:
+        write_wav(Waveform((np.sin(np.arange(8000) / 9) * 9000).astype(np.int16), 16_000), stream, {})
+    return file
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emoji: Path) -> Path:
         Image.new("RGB", (16, 16), colour).save(f"pictures/{k}.png")
         Path(f"pictures/{k}.txt").write_text(f"a {colour} {name}")
     Path("recordings").mkdir()
-    for file in ("hello.wav", "recordings/a.wav"):
+    for file in ("hello.wav", "recordings/a.wav", "pictures/0.wav", "pictures/1.wav"):
         with Path(file).open("wb") as stream:
             write_wav(Waveform((np.sin(np.arange(8000) / 9) * 9000).astype(np.int16), 16_000), stream, {})
     Path("prompts.txt").write_text("a red apple\na blue car\n")

@@ -100,18 +100,18 @@ def test_a_file_that_does_not_fit_the_model_is_refused_before_data_are_read(
 
 def test_mistakes_are_told_in_a_line(versatile, model: str, pictures: Path) -> None:
     for words, told in (
-        (["train", "diffuser", "--lora", "4", "--data", pictures, "--out", "run"], "go with --from"),
+        (["train", "diffuser", "--lora", "4", "--data", pictures, "--out", "run"], "--lora goes with --from"),
         (["train", "--from", model, "--data", "missing", "--out", "run"], "no such folder or file"),
         (["train", "--from", model, "--data", pictures, "--out", "run", "--flows", "image-to-smell"], "no flow"),
         (["train", "--from", model, "--out", "run"], "--data"),
-        (["train", "diffuser", "--config", "mine.json", "--data", pictures], "go with --from"),
-        (["train", "--from", model, "--data", pictures, "--config", "mine.json"], "mine.json, and there is no such"),
+        (["train", "diffuser", "--config", "mine.json", "--data", pictures], "--config goes with --from"),
+        (["train", "--from", model, "--data", pictures, "--config", "mine.json"], "mine.json, but there is no such"),
         (["data", "encode", "missing", "--model", model, "--out", "encoded"], "no such folder or file"),
         (["data", "encode", pictures, "--model", model, "--out", "encoded", "--bad", "7"], "from 0 to 1"),
         (["data", "encode", pictures, "--model", model, "--out", "encoded", "--long", "no"], "unknown --long 'no'"),
         (["data", "encode", "s-{0..3.tar", "--model", model, "--out", "encoded"], "unbalanced braces"),
         (["data", "encode", pictures, "--model", model, "--out", "encoded", "--aspect", "0.5"], "1 or more"),
-        (["train", "diffuser", "--aspect", "2", "--data", pictures, "--out", "run"], "go with --from"),
+        (["train", "diffuser", "--aspect", "2", "--data", pictures, "--out", "run"], "--aspect goes with --from"),
     ):
         answer = versatile(*words)
         assert answer.code != 0

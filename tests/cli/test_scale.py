@@ -40,7 +40,7 @@ def test_a_plan_builds_nothing(versatile: Command, tmp_path: Path) -> None:
         (("--gpus", "8"), "go with --plan"),
         (("--settings", "basic", "--plan", "--gpus", "8", "--mfu", "2"), "mfu at most 1"),
         (("--from", "emoji"), "give what to train"),
-        (("--stream", "shards"), "give what to train"),
+        (("--stream", "shards"), "--stream goes with --from or --distill"),
         (("--from", "emoji", "--stream", "no-shards"), "no such folder"),
         (("--from", "emoji", "--stream", "x", "--nodes", "2"), "--nodes goes with --ray"),
     ],

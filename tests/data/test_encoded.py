@@ -141,7 +141,9 @@ def test_a_full_disk_is_told_with_what_stays(bank, folder: Path, tmp_path: Path,
 
     save = module.save_file
     monkeypatch.setattr(module, "save_file", full)
-    with pytest.raises(OSError, match=r"out could not be .*No space left.*; the first 3 items are kept; make room"):
+    with pytest.raises(
+        OSError, match=r"out could not be .*No space left.*; the first 3 items are kept; free some space"
+    ):
         encode_set(open_source(folder), bank, tmp_path / "out", part=3)
     assert not list(tmp_path.rglob("*.tmp"))
     monkeypatch.undo()
@@ -164,7 +166,7 @@ def test_a_full_disk_is_told_from_the_folder_to_the_end(
         monkeypatch.setattr(Path, "mkdir", mkdir)
     else:
         monkeypatch.setattr(module, "_write_index", write)
-    with pytest.raises(OSError, match=rf"out could not be .*; the first {stays} items are kept; make room"):
+    with pytest.raises(OSError, match=rf"out could not be .*; the first {stays} items are kept; free some space"):
         encode_set(source, bank, tmp_path / "out", part=3)
 
 

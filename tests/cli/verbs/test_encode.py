@@ -95,7 +95,9 @@ def test_tokens_are_decoded_by_a_task(versatile: Command, model: str, folder: Pa
     varied = versatile("decode", file, "--steps", 2, "--out", "words", "--model", model)
     assert varied.out.split() == ["words/words-0001.txt", "words/words-0002.txt"]
     refused = versatile("decode", file, "--task", "image-variation", "--out", "x", "--model", model)
-    assert refused.err == ("error: text context embeddings support these tasks: text-to-image, text-variation\n")
+    assert refused.err == (
+        "error: text context embeddings support these tasks: text-to-image, text-variation, text-to-audio\n"
+    )
 
 
 def test_other_libraries_are_noted(versatile: Command, model: str, folder: Path) -> None:

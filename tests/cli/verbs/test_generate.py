@@ -12,7 +12,7 @@ from PIL import Image
 from tests.cli.conftest import Command
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.records.png import read_record
-from versatile_diffusion.tasks import TASKS
+from versatile_diffusion.tasks import TASKS, Task
 
 FEW = ("--steps", 2, "--seed", 5)
 
@@ -60,13 +60,14 @@ def test_nothing_is_written_over(versatile: Command, model: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
-def test_every_task_has_a_command(versatile: Command, model: str, apple: Path, task: object) -> None:
-    inputs = {"text": "a red apple", "image": apple}
-    given = [inputs[modality] for modality in TASKS[task.name].flow.contexts]
-    answer = versatile(task.name, *given, "--model", model, "--json", *FEW)
+def test_every_task_has_a_command(versatile: Command, able_model: str, apple: Path, hello: Path, task: Task) -> None:
+    inputs = {"text": "a red apple", "image": apple, "audio": hello}
+    given = [inputs[modality] for modality in task.flow.contexts]
+    answer = versatile(task.name, *given, "--model", able_model, "--json", *FEW)
+    assert answer.code == 0, answer.err
     result = json.loads(answer.out)
-    assert (answer.code, result["task"], result["settings"]["seeds"]) == (0, task.name, [5])
-    made = result["files"] if task.flow.data == "image" else result["texts"]
+    assert (result["task"], result["settings"]["seeds"]) == (task.name, [5])
+    made = result["texts"] if task.flow.data == "text" else result["files"]
     assert len(made) == 1
 
 

@@ -205,7 +205,7 @@ def test_context_layers_alone_can_be_trained(objective) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"flows": ("text-to-music",)}, "there is no flow text-to-music; allowed: text-to-image"),
+        ({"flows": ("text-to-music",)}, "unknown flow text-to-music; allowed: text-to-image"),
         ({"mixture": {"text-to-image": 1}}, "no weight for image-variation"),
         ({"dropout": {"text": 2}}, "from 0 to 1"),
         ({"multipliers": {"data.audio": 1}}, "allowed: global, data, context, data.image"),

@@ -170,7 +170,7 @@ def test_what_cannot_be_streamed_is_refused(model: Path, shards: Path, encoded: 
         for p in other.bank.parameters():
             p.add_(0.1)
     other.save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match="encoded by another model"):
+    with pytest.raises(ValueError, match="encoded with another model"):
         own_data(str(tmp_path / "other"), None, tmp_path, CPU, stream=[str(encoded)])
 
 

@@ -199,7 +199,7 @@ def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path) -> None:
 
 def test_a_process_of_many_does_not_train_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="WORLD_SIZE in the environment is 2, but the group of processes has 1"):
+    with pytest.raises(ValueError, match="WORLD_SIZE in the environment is 2, but the process group has 1 members"):
         train(Flows(), SHORT, tmp_path)
     monkeypatch.delenv("MASTER_PORT", raising=False)
     with pytest.raises(ValueError, match="MASTER_PORT"), joined(CPU):
@@ -237,7 +237,7 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
         place("meta")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(ValueError, match="GPU 1, and there are 1"):
+    with pytest.raises(ValueError, match="needs GPU 1, but there are 1 GPUs"):
         place("cuda")
 
 

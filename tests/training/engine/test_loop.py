@@ -185,7 +185,7 @@ def test_compiling_changes_no_more_than_rounding(tmp_path: Path) -> None:
 
 
 def test_options_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="activation_checkpointing: Sequential cannot"):
+    with pytest.raises(ValueError, match="activation_checkpointing is not supported by Sequential"):
         train(Regression(), replace(SHORT, activation_checkpointing=True), tmp_path / "a")
     with held(tmp_path), pytest.raises(ValueError, match="another process is training"):
         train(Regression(), SHORT, tmp_path)
@@ -202,7 +202,7 @@ def test_averages_of_other_widths_are_stored_and_go_on(tmp_path: Path) -> None:
     for step in (3, 6, 9, 12):
         left, right = (reconstruct(tmp_path / name / "posthoc", 0.07, step) for name in ("whole", "broken"))
         assert all(torch.equal(left[name], right[name]) for name in right)
-    with pytest.raises(ValueError, match="0 widths and the run began with 2"):
+    with pytest.raises(ValueError, match="posthoc has 0 widths, but the run was started with 2"):
         train(Regression(), SHORT, tmp_path / "broken")
 
 
@@ -331,7 +331,7 @@ def test_a_trapezoid_falls_to_zero_over_its_last_fifth_wherever_it_ends() -> Non
 
 def test_a_run_ends_where_it_is_told_while_it_goes_on(tmp_path: Path) -> None:
     settings = replace(SHORT, steps=1000, schedule="trapezoid", warmup=0, log_every=1)
-    with pytest.raises(ValueError, match="end is 5; it must be 1 or more, and goes with the schedule 'trapezoid'"):
+    with pytest.raises(ValueError, match="end is 5; it must be 1 or more, and needs the schedule 'trapezoid'"):
         replace(SHORT, schedule="linear", end=5)
     assert not train(Regression(), replace(settings, minutes=1e-9), tmp_path).finished
     done = train(Regression(), replace(settings, end=20), tmp_path)
@@ -500,5 +500,5 @@ def test_the_average_is_exported_while_the_run_goes_on(clock: None, tmp_path: Pa
 
 
 def test_a_clock_and_an_end_are_not_both_given() -> None:
-    with pytest.raises(ValueError, match=r"by_clock is 3\.0; it must be above 0, and goes without end"):
+    with pytest.raises(ValueError, match=r"by_clock is 3\.0; it must be above 0, and cannot be combined with end"):
         LoopSettings(steps=3, schedule="trapezoid", end=2, by_clock=3.0)

@@ -136,5 +136,5 @@ def test_latents_follow_a_guide_and_keep_its_proportions(guide: DualTextEncoder,
 
 
 def test_a_guide_needs_room(guide: DualTextEncoder) -> None:
-    with pytest.raises(ValueError, match="latent_size is 8; with a guide of 168 channels it must be 168 or more"):
+    with pytest.raises(ValueError, match="latent_size is 8; with a guide of width 168 it must be 168 or more"):
         TextCodecObjective(captions(DATA), SMALL, torch.device("cpu"), guide)

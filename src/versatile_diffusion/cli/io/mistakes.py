@@ -27,6 +27,7 @@ PLAINER: Mapping[str, str] = {
     "a valid integer": "a whole number",
     "a valid number": "a number",
     ", unable to parse string as an? [a-z]+": "",
+    r"(Did you mean '[^']*')(?:, '[^']*')+\?": r"\1?",  # the closest alone
 }
 """Wording of the option parser, and its replacement."""
 

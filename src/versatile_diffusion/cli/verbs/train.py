@@ -156,11 +156,12 @@ def _check(given: dict[str, Any]) -> None:
     start, data = _start(given), given["data"]
     what = given["objective"] or start
     own = [name for name in (*OWN, "config") if given[name]]
-    if not what or (data is None and not given["stream"]) or (own and not start):
+    if own and not start:
+        raise ValueError(f"--{own[0].replace('_', '-')} goes with --from or --distill")
+    if not what or (data is None and not given["stream"]):
         raise ValueError(
-            f"give what to train (or the model that goes on, with --from, or is distilled, with --distill) and --data; "
-            f"or --export RUN. --{', --'.join((*OWN, 'config')).replace('_', '-')} go with --from or --distill. "
-            f"What is trained: {OBJECTIVES}"
+            "give what to train (or the model that goes on, with --from, or is distilled, with --distill) and --data; "
+            f"or --export RUN. What is trained: {OBJECTIVES}"
         )
     spacings = [name for name in ENGINE if name.endswith("_minutes")]
     for name in ("minutes", "by_clock", *spacings, "timeout"):

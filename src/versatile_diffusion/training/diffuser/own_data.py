@@ -301,14 +301,15 @@ def settings_of(pipe: VersatileDiffusionPipeline) -> DiffuserSettings:
     if not flows:
         raise ValueError(f"{pipe.model_name} supports none of the flows {', '.join(able)}")
     config = {name: value for name, value in pipe.unet.config.items() if not name.startswith("_")}
+    data_streams = config.pop("data_streams")
     scheduler = pipe.scheduler.config
     return DiffuserSettings(
         stage=next((stage for stage, tasks in STAGES.items() if set(flows) <= set(tasks)), list(STAGES)[-1]),
-        data_streams=config.pop("data_streams"),
+        data_streams=data_streams,
         context_streams=config.pop("context_streams"),
         unet=config,
         mixture={name: SHARES.get(name, 1) for name in flows},
-        batch={name: 16 if modality.grid else 32 for name, modality in MODALITIES.items() if modality.data_stream},
+        batch={name: 16 if MODALITIES[name].grid else 32 for name in data_streams},
         prediction=scheduler.prediction_type,
         zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr")),
         flows=flows,
