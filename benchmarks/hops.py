@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from versatile_diffusion.modalities.audio import spectrogram
-from versatile_diffusion.modalities.audio.waveform import normalised
+from versatile_diffusion.modalities.audio.waveform import normalise
 from versatile_diffusion.recipes.speech.codec import mel_distance
 from versatile_diffusion.recipes.speech.data.voices import VOICES, speak
 
@@ -35,7 +35,7 @@ def levels_at(samples: torch.Tensor, window: int, hop: int) -> torch.Tensor:
 def main() -> None:
     torch.set_num_threads(1)
     spoken = [speak(voice, word) for word in WORDS for voice in VOICES]
-    samples = torch.from_numpy(np.stack([normalised(wave) for wave in spoken]))
+    samples = torch.from_numpy(np.stack([normalise(wave) for wave in spoken]))
     print(f"{len(samples)} recordings\nwindow  hop  latents  mel distance (dB)  seconds each")
     for window, hop in TRIED:
         levels = levels_at(samples, window, hop)

@@ -43,7 +43,7 @@ class _Package(ModuleType):
     def __init__(self, name: str):
         super().__init__(name)
         for taken in STAND_INS.get(name, ()):
-            setattr(self, taken, partial(_called, self, taken))
+            setattr(self, taken, partial(_run_and_call, self, taken))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -64,7 +64,7 @@ class _Package(ModuleType):
                 self.__spec__.loader.exec_module(self)
 
 
-def _called(package: _Package, name: str, *given: Any, **options: Any) -> Any:
+def _run_and_call(package: _Package, name: str, *given: Any, **options: Any) -> Any:
     """Runs the package and calls its function."""
     _Package._run(package)
     return vars(package)[name](*given, **options)

@@ -13,7 +13,7 @@ import torch
 from tiny import build_tiny_pipeline
 
 from versatile_diffusion.evaluation.ensemble import single_flow
-from versatile_diffusion.pipeline.distilled import Form
+from versatile_diffusion.pipeline.distilled import DistilledForm
 
 DATA = Path(__file__).parents[1] / "data" / "emoji"
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -74,7 +74,7 @@ def test_a_distilled_model_is_judged_beside_its_teacher(monkeypatch: pytest.Monk
     distilled = importlib.import_module("distilled")
     pipe = build_tiny_pipeline()
     pipe.save_pretrained(tmp_path / "teacher")
-    pipe.add_form(Form("4", {"text-to-image": {"guidance_scale": 1.0, "num_inference_steps": 4}}, "trailing"))
+    pipe.add_form(DistilledForm("4", {"text-to-image": {"guidance_scale": 1.0, "num_inference_steps": 4}}, "trailing"))
     pipe.save_pretrained(tmp_path / "student")
     models = {name: str(tmp_path / name) for name in ("teacher", "student")}
     page = tmp_path / "page.md"

@@ -44,7 +44,8 @@ CODE = ROOT / "src" / "versatile_diffusion"
 
 
 def imported(folder: Path) -> set[str]:
-    """Top-level modules that code imports, or names as a module in a string (found by `find_spec`, run on demand)."""
+    """Top-level modules that code imports, or names as a module in a string (found by `find_spec`, run on demand, a
+    `_library` that may be missing)."""
     found: set[str] = set()
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -54,6 +55,8 @@ def imported(folder: Path) -> set[str]:
                 found.add(node.module.split(".")[0])
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+", node.value):
                 found |= {node.value} & set(NAMES.values())
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "_library":
+                found |= {one.value for one in node.args if isinstance(one, ast.Constant)}
     return found
 
 

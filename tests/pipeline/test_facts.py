@@ -9,7 +9,7 @@ import pytest
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.diffuser.groups import parameter_counts
-from versatile_diffusion.pipeline.distilled import Form
+from versatile_diffusion.pipeline.distilled import DistilledForm
 from versatile_diffusion.pipeline.facts import facts_of
 from versatile_diffusion.sampling.names import CLASSES, scheduler_of_class
 from versatile_diffusion.sampling.schedulers import SCHEDULERS, scheduler_name
@@ -28,7 +28,7 @@ def test_a_folder_says_what_its_model_is(model: Path) -> None:
 
 def test_it_names_the_distilled_forms_and_a_damaged_file(model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "mine")
-    Form("4", {"text-to-image": {"guidance_scale": 1.0}}).save(tmp_path / "mine" / "distilled" / "4")
+    DistilledForm("4", {"text-to-image": {"guidance_scale": 1.0}}).save(tmp_path / "mine" / "distilled" / "4")
     assert facts_of(tmp_path / "mine", "mine")["distilled"] == ["4"]
     weights = tmp_path / "mine" / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])

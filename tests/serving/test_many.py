@@ -28,8 +28,8 @@ from versatile_diffusion.data.sources import open_source
 from versatile_diffusion.records.png import read_record
 from versatile_diffusion.serving.api.results import digest_of
 from versatile_diffusion.serving.many.cluster import by_ray_data
-from versatile_diffusion.serving.many.order import LEDGER, Order, pieces
-from versatile_diffusion.serving.many.rows import Columns, Table, row_of
+from versatile_diffusion.serving.many.order import LEDGER, GenerationOrder, pieces
+from versatile_diffusion.serving.many.rows import Table, TableColumns, row_of
 from versatile_diffusion.serving.many.work import INVALID, JOURNAL, UNDONE, GenerateShard, done_already, generate_many
 from versatile_diffusion.tasks import TASKS
 
@@ -64,12 +64,12 @@ def written(file: Path, rows: list[dict[str, Any]]) -> str:
     return str(file)
 
 
-def order_of(table: str, out: Path, model: str, **more: Any) -> Order:
+def order_of(table: str, out: Path, model: str, **more: Any) -> GenerationOrder:
     given = {"task": "text-to-image", "seed": 5, "options": {"num_inference_steps": 2}, "dtype": "float32", **more}
-    return Order(Table(table), out, model=model, **given)
+    return GenerationOrder(Table(table), out, model=model, **given)
 
 
-def made(order: Order) -> dict[str, Any]:
+def made(order: GenerationOrder) -> dict[str, Any]:
     return generate_many(order, pieces(order))
 
 
@@ -222,14 +222,14 @@ def test_a_row_that_ends_the_process_is_passed_over(tmp_path: Path, model: str) 
     ],
 )
 def test_what_is_wrong_with_a_row(given: dict[str, Any], said: str, tmp_path: Path) -> None:
-    columns = Columns.of(list(given), TASKS["image-variation"].flow)
+    columns = TableColumns.of(list(given), TASKS["image-variation"].flow)
     with pytest.raises(ValueError, match=said):
         row_of(0, given, columns, tmp_path)
 
 
 def test_columns_by_what_they_are_for(tmp_path: Path) -> None:
     names = ["caption", "path", "image.mask", "text.weight", "cfg", "seed", "height", "NSFW", "temperature"]
-    columns = Columns.of(names, TASKS["dual-guided"].flow)
+    columns = TableColumns.of(names, TASKS["dual-guided"].flow)
     assert columns.values == {"text": "caption", "image": "path"}
     assert columns.fields == {"image.mask": ("image", "mask"), "text.weight": ("text", "weight")}
     assert {name: control.name for name, control in columns.options.items()} == {
@@ -246,9 +246,9 @@ def test_columns_by_what_they_are_for(tmp_path: Path) -> None:
     assert row.options == {"guidance_scale": 5.0, "height": 64}
     assert (row.seed, row.more) == (7, {"NSFW": "no", "temperature": "1"})
     with pytest.raises(ValueError, match="several columns are for guidance_scale"):
-        Columns.of(["text", "cfg", "guidance_scale"], TASKS["text-to-image"].flow)
+        TableColumns.of(["text", "cfg", "guidance_scale"], TASKS["text-to-image"].flow)
     with pytest.raises(ValueError, match="needs one of text, prompt"):
-        Columns.of(["words"], TASKS["text-to-image"].flow)
+        TableColumns.of(["words"], TASKS["text-to-image"].flow)
 
 
 def versatile(*arguments: str) -> subprocess.Popen[str]:

@@ -30,7 +30,7 @@ FOLDER, INDEX, ADAPTER = "distilled", "form.json", "pytorch_lora_weights.safeten
 
 
 @dataclass(frozen=True)
-class Form:
+class DistilledForm:
     """A distilled form of a model.
 
     Args:
@@ -48,7 +48,7 @@ class Form:
     scale: float = 1.0
 
     @classmethod
-    def read(cls, folder: Path) -> Form:
+    def read(cls, folder: Path) -> DistilledForm:
         """From its folder; ValueError where it is damaged."""
         told = read_json(folder / INDEX)
         defaults, scale = told.get("defaults"), told.get("scale", 1.0)
@@ -100,10 +100,10 @@ class Form:
         return None if self.adapter is None else hashlib.sha256(self.adapter.read_bytes()).hexdigest()[:16]
 
 
-def forms_in(folder: str | PathLike[str]) -> dict[str, Form]:
+def forms_in(folder: str | PathLike[str]) -> dict[str, DistilledForm]:
     """The forms in a model's folder, by name; no weights are read."""
     indexes = sorted(Path(folder, FOLDER).glob(f"*/{INDEX}"))
-    return {index.parent.name: Form.read(index.parent) for index in indexes if index.parent.name in FAST}
+    return {index.parent.name: DistilledForm.read(index.parent) for index in indexes if index.parent.name in FAST}
 
 
 @torch.no_grad()
@@ -148,10 +148,10 @@ class DistilledMethods:
     """The distilled forms of a pipeline."""
 
     unet: MultiFlowUNet
-    _forms: dict[str, Form]
+    _forms: dict[str, DistilledForm]
     _distilled: tuple[Any, MultiFlowUNet] | None
 
-    def add_form(self, form: Form | str | PathLike[str]) -> None:
+    def add_form(self, form: DistilledForm | str | PathLike[str]) -> None:
         """Adds a distilled form, in place of an earlier one of its name; `fast=NAME` uses it.
 
         Args:
@@ -160,13 +160,13 @@ class DistilledMethods:
         Raises:
             ValueError: it is damaged, or no preset has its name.
         """
-        found = form if isinstance(form, Form) else Form.read(Path(form))
+        found = form if isinstance(form, DistilledForm) else DistilledForm.read(Path(form))
         if found.name not in FAST or not FAST[found.name].distilled:
             allowed = ", ".join(name for name, fast in FAST.items() if fast.distilled)
             raise ValueError(f"{shown(found.name)} is no name of a distilled form; allowed: {allowed}")
         self._forms, self._distilled = {**self._forms, found.name: found}, None
 
-    def form_of(self, fast: Any) -> Form | None:
+    def form_of(self, fast: Any) -> DistilledForm | None:
         """The form that a preset uses; None for presets without one.
 
         Raises:

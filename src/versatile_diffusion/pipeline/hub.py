@@ -81,7 +81,7 @@ class HubMethods:
             card = str(card_of(pipe, repo_id, about, drawn))
             (folder / CARD).write_text(card, encoding="utf-8")
             if not dry_run:
-                return _uploaded(folder, repo_id, about, card, private, token, commit_message, create_pr)
+                return _upload(folder, repo_id, about, card, private, token, commit_message, create_pr)
             return Upload(repo_id, _sizes(folder), card)
 
 
@@ -106,7 +106,7 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
 
 
-def _uploaded(
+def _upload(
     folder: Path,
     repo_id: str,
     about: About,

@@ -8,7 +8,7 @@ import torch
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.modalities.bank import ModalityBank
-from versatile_diffusion.pipeline.distilled import Form
+from versatile_diffusion.pipeline.distilled import DistilledForm
 from versatile_diffusion.tasks import Task
 
 
@@ -36,7 +36,7 @@ class Model(Protocol):
         """Return the tasks the model supports."""
         ...
 
-    def form_of(self, fast: Any) -> Form | None:
+    def form_of(self, fast: Any) -> DistilledForm | None:
         """Return the distilled form that a preset uses, if it uses one."""
         ...
 

@@ -56,6 +56,21 @@ class Running:
     studio: Any
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where the studio listens.
+
+    Args:
+        host: bind address; by default only this machine can connect.
+        port: port; by default the first free one from 7860.
+        allow_hosts: additional host names, e.g. of a reverse proxy.
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    allow_hosts: Sequence[str] = ()
+
+
 def logins(given: Sequence[str]) -> list[tuple[str, str]] | None:
     """Parse logins of the form `NAME:PASSWORD`; None if there are none.
 
@@ -98,38 +113,35 @@ def running(
     pipe: VersatileDiffusionPipeline | Engine,
     model: str,
     *,
-    host: str = "127.0.0.1",
-    port: int | None = None,
+    address: Address | None = None,
     auth: Sequence[str] = (),
-    allow_hosts: Sequence[str] = (),
     limits: StudioLimits | None = None,
     open_browser: bool = False,
     out: Path | None = None,
-    choice: Choice | None = None,
+    choice: StudioModels | None = None,
 ) -> Iterator[Running]:
     """Run the studio while the context lasts; its folder is removed at the end.
 
     Args:
         pipe: the pipeline; or an engine that has it and serves others besides.
         model: name of the model as given.
-        host: bind address; by default only this machine can connect.
-        port: port; by default the first free one from 7860.
+        address: where it listens; by default where only this machine can connect.
         auth: logins, `NAME:PASSWORD` each; none lets in anyone who can connect.
-        allow_hosts: additional host names, e.g. of a reverse proxy.
         limits: see `StudioLimits`.
         open_browser: whether to open it in a browser.
         out: folder in which all results are saved; None keeps them until their page is closed. Visitors see only their
             own results in it, unless this machine alone can connect and no logins are required.
         choice: models and adapters that may be loaded while it runs, where this machine alone can connect.
     """
-    pairs, limits, names = logins(auth), limits or StudioLimits(), allowed_names(host, allow_hosts)
+    pairs, limits, address = logins(auth), limits or StudioLimits(), address or Address()
+    names = allowed_names(address.host, address.allow_hosts)
     quiet = {**QUIET, "NO_PROXY": ",".join([*LOOPBACK, *filter(None, [os.environ.get("NO_PROXY")])])}
     # Proxies whose forwarded client addresses uvicorn trusts: none, unless the variable is set.
     quiet["FORWARDED_ALLOW_IPS"] = os.environ.get("FORWARDED_ALLOW_IPS", "")
     before = {name: os.environ.get(name) for name in (*quiet, "GRADIO_TEMP_DIR")}
     with studio_folder() as folder:
         os.environ.update(quiet, GRADIO_TEMP_DIR=str(folder))  # read by gradio when components are created
-        server = _Server(folder, names, port, pairs, limits, out, choice)
+        server = _Server(folder, names, address.port, pairs, limits, out, choice)
         try:
             yield server.open(pipe, model, open_browser)
         finally:
@@ -141,7 +153,7 @@ def running(
 
 
 @dataclass(frozen=True)
-class Choice:
+class StudioModels:
     """What may be loaded while the studio runs.
 
     Args:
@@ -165,7 +177,7 @@ class _Server:
     pairs: list[tuple[str, str]] | None
     limits: StudioLimits
     out: Path | None
-    choice: Choice | None
+    choice: StudioModels | None
     running: Running | None = None
 
     @property
@@ -219,15 +231,15 @@ class _Server:
         from versatile_diffusion.serving.engine import Engine
         from versatile_diffusion.ui.page.desk import Desk
         from versatile_diffusion.ui.page.kept import Kept
-        from versatile_diffusion.ui.page.models import Choices, adapters_in
+        from versatile_diffusion.ui.page.models import AllowedModels, adapters_in
         from versatile_diffusion.ui.page.shelf import Shelves
         from versatile_diffusion.ui.page.studio import Studio
 
-        limits, shared, choices = self.limits, isinstance(pipe, Engine), Choices()
+        limits, shared, choices = self.limits, isinstance(pipe, Engine), AllowedModels()
         kept = None if self.out is None else Kept(self.out.absolute(), self.folder, shared=self.alone)
         if self.choice is not None and self.alone and not shared:
             able = self.switch if self.choice.load is not None else None
-            choices = Choices(tuple(self.choice.models), adapters_in(self.choice.loras), able)
+            choices = AllowedModels(tuple(self.choice.models), adapters_in(self.choice.loras), able)
         desk = Desk(pipe.pipe, limits, pipe) if isinstance(pipe, Engine) else Desk(pipe, limits)
         shelves = Shelves(self.folder / RESULTS, model, limits.kept, limits.visitors, limits.stored * MEGABYTE // 2)
         return Studio(desk, shelves, desk.pipe.model_name, kept, choices=choices)

@@ -19,8 +19,8 @@ from versatile_diffusion.modalities.audio.waveform import (
     SAMPLES,
     Waveform,
     check_audio,
-    normalised,
-    rounded,
+    normalise,
+    round_to_16_bits,
     write_wav,
 )
 
@@ -117,8 +117,8 @@ def test_a_format_that_is_not_allowed_is_refused() -> None:
 @pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 22_050, 44_100, 48_000])
 def test_any_rate_gives_the_same_sound_at_16_khz(rate: int) -> None:
     gaps = np.zeros(rate // 4, np.float32)
-    seen = normalised(Waveform(np.concatenate([gaps, tone(0.5, rate), gaps]), rate))
-    ours = normalised(Waveform(tone(0.5), RATE))
+    seen = normalise(Waveform(np.concatenate([gaps, tone(0.5, rate), gaps]), rate))
+    ours = normalise(Waveform(tone(0.5), RATE))
     assert seen.shape == ours.shape == (SAMPLES,)
     spectra = [np.abs(np.fft.rfft(samples)) for samples in (seen, ours)]
     assert spectra[0].argmax() == spectra[1].argmax()
@@ -126,19 +126,19 @@ def test_any_rate_gives_the_same_sound_at_16_khz(rate: int) -> None:
 
 
 def test_loudness_is_set_and_silence_stays() -> None:
-    quiet, loud = (normalised(Waveform(tone(0.5, level=level), RATE)) for level in (0.01, 0.9))
+    quiet, loud = (normalise(Waveform(tone(0.5, level=level), RATE)) for level in (0.01, 0.9))
     assert np.abs(quiet - loud).max() < 1e-3
     sounds = quiet[np.abs(quiet) > 0]
     assert np.sqrt((sounds**2).mean()) == pytest.approx(LOUDNESS, rel=0.05)
-    assert not normalised(silence()).any()
-    assert not normalised(Waveform(tone(0.5, level=1e-5), RATE)).any()
+    assert not normalise(silence()).any()
+    assert not normalise(Waveform(tone(0.5, level=1e-5), RATE)).any()
 
 
 def test_sound_begins_at_once_and_is_cut_with_a_remark() -> None:
     wave = Waveform(np.concatenate([np.zeros(RATE, np.float32), tone(3.0)]), RATE)
     with pytest.warns(UserWarning, match=r"the recording: 3\.0\d s of sound; only the first 1.92 s are used"):
         check_audio(wave)
-    seen = normalised(wave)
+    seen = normalise(wave)
     assert np.flatnonzero(seen)[0] <= LEAD + 200
     assert np.abs(seen[-800:]).max() > 0.1
     with warnings.catch_warnings():
@@ -147,17 +147,17 @@ def test_sound_begins_at_once_and_is_cut_with_a_remark() -> None:
 
 
 def test_what_the_model_sees_is_what_it_sees_again() -> None:
-    once = normalised(Waveform(tone(0.7, 22_050), 22_050))
-    assert np.abs(normalised(Waveform(once, RATE)) - once).max() < 0.02
+    once = normalise(Waveform(tone(0.7, 22_050), 22_050))
+    assert np.abs(normalise(Waveform(once, RATE)) - once).max() < 0.02
 
 
 def test_a_written_file_is_the_value() -> None:
-    wave = Waveform(rounded(np.random.default_rng(0).normal(0, 0.4, 5000).astype(np.float32)), RATE)
+    wave = Waveform(round_to_16_bits(np.random.default_rng(0).normal(0, 0.4, 5000).astype(np.float32)), RATE)
     file = io.BytesIO()
     write_wav(wave, file, {})
     back = check_audio(file.getvalue())
     assert numbers(back).tobytes() == numbers(wave).tobytes()  # also the signs of zeros
-    assert not np.signbit(rounded(np.float32([-1e-9]))).any()
+    assert not np.signbit(round_to_16_bits(np.float32([-1e-9]))).any()
 
 
 def test_a_recording_is_drawn_and_told_in_a_line() -> None:

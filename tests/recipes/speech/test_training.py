@@ -20,7 +20,7 @@ from versatile_diffusion.recipes.speech.data.reader import SpeechSet
 from versatile_diffusion.recipes.speech.diffuser import NEW, OLD, OLD_STREAMS, speech_objective
 from versatile_diffusion.recipes.speech.figures import Heard, Judges, measure, page
 from versatile_diffusion.recipes.speech.judge import SpeechJudge, SpeechJudgeSettings, accuracy
-from versatile_diffusion.recipes.speech.levels import blurred, louder, masked, noisy, shifted
+from versatile_diffusion.recipes.speech.levels import blur_share, louder, mask_stripes, noisy, shift_later
 from versatile_diffusion.training.engine.loop import Objective
 
 CPU = torch.device("cpu")
@@ -67,11 +67,11 @@ def test_every_part_learns_and_is_exported(objective: str, spoken: Path, tmp_pat
 def test_augmentation_keeps_shape_and_range_and_silence(spoken: Path) -> None:
     levels = SpeechSet.load(spoken, "pair-test").levels().float()
     for change in (
-        lambda x, g: shifted(x, 8, g),
+        lambda x, g: shift_later(x, 8, g),
         lambda x, g: louder(x, 6.0, g),
-        lambda x, g: masked(x, 8, 8, g),
+        lambda x, g: mask_stripes(x, 8, 8, g),
         lambda x, g: noisy(x, 0.1, g),
-        lambda x, g: blurred(x, 0.5, g),
+        lambda x, g: blur_share(x, 0.5, g),
     ):
         changed = change(levels, seeded())
         assert changed.shape == levels.shape
@@ -79,8 +79,8 @@ def test_augmentation_keeps_shape_and_range_and_silence(spoken: Path) -> None:
         assert not torch.equal(changed, levels)
         assert torch.equal(changed, change(levels, seeded()))
     silent = torch.zeros(2, 1, 64, 96)
-    assert not louder(shifted(silent, 8, seeded()), 6.0, seeded()).any()
-    moved = shifted(levels, 8, seeded())
+    assert not louder(shift_later(silent, 8, seeded()), 6.0, seeded()).any()
+    moved = shift_later(levels, 8, seeded())
     assert torch.equal(moved.amax(3), levels.amax(3)) or float((moved.amax(3) - levels.amax(3)).abs().max()) < 0.9
     assert mel_distance(levels, levels).max() == 0
     assert float(mel_distance(levels + 0.01, levels).mean()) == pytest.approx(0.8, rel=0.01)

@@ -19,17 +19,17 @@ from versatile_diffusion.ui.queue.jobs import Limits
 
 def test_cards_are_added_removed_and_moved() -> None:
     start = "picture-1, text-1"
-    added = blend._added(start, blend.PICTURES)
+    added = blend._add_card(start, blend.PICTURES)
     assert added == "picture-1, text-1, picture-2"
-    moved = blend._moved(added, "picture-2", -1)
+    moved = blend._move_card(added, "picture-2", -1)
     assert moved == "picture-1, picture-2, text-1"
-    assert blend._moved(moved, "picture-1", -1) == moved
-    assert blend._moved(moved, "text-1", 1) == moved
+    assert blend._move_card(moved, "picture-1", -1) == moved
+    assert blend._move_card(moved, "text-1", 1) == moved
     assert blend._without(moved, "picture-1") == "picture-2, text-1"
-    assert blend._added("picture-2", blend.PICTURES) == "picture-2, picture-1"
+    assert blend._add_card("picture-2", blend.PICTURES) == "picture-2, picture-1"
     assert blend._with(start, "text-1") == start
     every = ", ".join(blend.INPUTS)
-    assert blend._added(every, blend.TEXTS) == every
+    assert blend._add_card(every, blend.TEXTS) == every
     assert blend.open_cards("text-1,, text-1, ../x, picture-9, picture-4") == ["text-1", "picture-4"]
 
 

@@ -14,8 +14,8 @@ import torch
 from tiny import build_tiny_pipeline
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.ui.page.models import adapters_in, apply, told
-from versatile_diffusion.ui.serve import Choice, Running, running
+from versatile_diffusion.ui.page.models import adapters_in, apply, loaded_html
+from versatile_diffusion.ui.serve import Running, StudioModels, running
 
 
 def adapter(folder: Path, seed: int) -> None:
@@ -82,9 +82,9 @@ def test_another_model_is_loaded_without_a_restart(tiny_pipeline: VersatileDiffu
         pipe.register_to_config(styles={f"style of {name}": "x"})
         return pipe
 
-    with running(tiny_pipeline, "first", choice=Choice(("first", "second"), None, load)) as studio:
+    with running(tiny_pipeline, "first", choice=StudioModels(("first", "second"), None, load)) as studio:
         url, page, switch = studio.url, studio.page, studio.studio.choices.switch
-        assert "most memory taken by this process" in told(studio.studio.desk, "first")
+        assert "most memory taken by this process" in loaded_html(studio.studio.desk, "first")
         assert switch is not None
         with pytest.raises(ValueError, match="not among the models"):
             switch("/etc")
@@ -99,7 +99,7 @@ def test_another_model_is_loaded_without_a_restart(tiny_pipeline: VersatileDiffu
 
 @pytest.mark.slow
 def test_nothing_is_chosen_where_others_can_log_in(tiny_pipeline: VersatileDiffusionPipeline) -> None:
-    choice = Choice(("first", "second"), None, lambda name: tiny_pipeline)
+    choice = StudioModels(("first", "second"), None, lambda name: tiny_pipeline)
     with running(tiny_pipeline, "first", auth=["ada:secret"], choice=choice) as studio:
         assert studio.studio.choices.switch is None
         assert "load-model" not in str(studio.page.get_config_file())

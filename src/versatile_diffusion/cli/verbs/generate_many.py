@@ -93,7 +93,7 @@ def generate_many(
     from versatile_diffusion.cli.io.model import find_device, without_bars
     from versatile_diffusion.cli.verbs.generate import check_names
     from versatile_diffusion.serving.many.cluster import by_ray_data
-    from versatile_diffusion.serving.many.order import Order, begun, pieces
+    from versatile_diffusion.serving.many.order import GenerationOrder, pieces, read_order
     from versatile_diffusion.serving.many.rows import Table
     from versatile_diffusion.serving.many.work import done_already
     from versatile_diffusion.serving.many.work import generate_many as generate
@@ -103,11 +103,11 @@ def generate_many(
     check_folder(out)
     check_options(options, task)
     without_bars()
-    order = Order(
+    order = GenerationOrder(
         Table(input),
         out,
         task,
-        seed=begun(out).get("seed", secrets.randbelow(2**32)) if options.seed is None else options.seed,
+        seed=read_order(out).get("seed", secrets.randbelow(2**32)) if options.seed is None else options.seed,
         model=options.model,
         dtype=options.dtype,
         device=None if options.device is None and ray is not None else find_device(options.device),

@@ -187,11 +187,11 @@ def _on_ray(plan: dict[str, Any], address: str, place: tuple[str, int], device: 
 def _studio(engine: Any, model: str, host: str, loopback: bool) -> AbstractContextManager[Any]:
     """The studio on the same engine. It knows no API keys, so others reach it only where VERSATILE_AUTH has logins."""
     try:
-        from versatile_diffusion.ui.serve import AUTH, running, written_logins
+        from versatile_diffusion.ui.serve import AUTH, Address, running, written_logins
     except ImportError as error:
         raise _without("--ui", "ui", error) from error
     people = written_logins(None)
     if not loopback and not people:
         note(f"the studio stays on this machine; logins in {AUTH} let others in")
         host = "127.0.0.1"
-    return running(engine, model, host=host, auth=people)
+    return running(engine, model, address=Address(host), auth=people)

@@ -65,7 +65,7 @@ def ui(
     try:
         from versatile_diffusion.ui.page.gate import allowed_names, is_loopback
         from versatile_diffusion.ui.page.models import adapters_in
-        from versatile_diffusion.ui.serve import Choice, logins, running, written_logins
+        from versatile_diffusion.ui.serve import Address, StudioModels, logins, running, written_logins
     except ImportError as error:
         raise ValueError(f"the studio needs the extra 'ui': pip install 'versatile-diffusion[ui]' ({error})") from error
 
@@ -78,12 +78,13 @@ def ui(
     if not no_save:
         check_folder(out)
     adapters_in(loras)
-    choice = Choice((model, *(also or ())), loras, lambda name: load(name, device, dtype))
+    choice = StudioModels((model, *(also or ())), loras, lambda name: load(name, device, dtype))
     if (also or loras) and (beyond or everybody or names):
         note("models and adapters can be changed from this machine alone; --also and --loras have no effect")
     pipe = load(model, device, dtype)
-    options: dict[str, Any] = {"auth": everybody, "allow_hosts": names, "open_browser": browser, "choice": choice}
-    with running(pipe, model, host=host, port=port, out=None if no_save else out, **options) as studio:
+    address, folder = Address(host, port, names), None if no_save else out
+    options: dict[str, Any] = {"auth": everybody, "open_browser": browser, "out": folder, "choice": choice}
+    with running(pipe, model, address=address, **options) as studio:
         show_json({"url": studio.url}) if json else show(studio.url)
         if beyond and not everybody:
             note("anyone who can reach this address can use it; require logins with --auth-file FILE")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from versatile_diffusion.layers.attention import context_layers
 from versatile_diffusion.layers.conv import conv_layer
 from versatile_diffusion.layers.plan import Stage
-from versatile_diffusion.modalities.audio.waveform import RATE, SAMPLES, Waveform, normalised
+from versatile_diffusion.modalities.audio.waveform import RATE, SAMPLES, Waveform, normalise
 from versatile_diffusion.modalities.audio.waveform import check_audio as check_audio
 from versatile_diffusion.modalities.audio.waveform import write_wav as write_wav
 from versatile_diffusion.modalities.records import AUDIO as AUDIO
@@ -70,7 +70,7 @@ def words(wave: Waveform) -> str:
 def as_array(waves: Sequence[Waveform]) -> Float[np.ndarray, "b n"]:
     """Convert recordings to an array in [-1, 1], at 16 kHz and of one length."""
     same = {(wave.rate, len(wave.samples)) for wave in waves} == {(RATE, SAMPLES)}
-    return np.stack([wave.samples if same else normalised(wave) for wave in waves])
+    return np.stack([wave.samples if same else normalise(wave) for wave in waves])
 
 
 def as_tensor(waves: Sequence[Waveform]) -> Float[Tensor, "b n"]:

@@ -55,11 +55,11 @@ def sound(levels: Float[Tensor, "b bands frames"]) -> Float[Tensor, "b n"]:
 def _sound(levels: Float[Tensor, "1 bands frames"]) -> Float[Tensor, "1 n"]:
     mel = 10 ** (FLOOR / 20 * (levels.clamp(0, 1) - 1))
     mel = torch.where(levels > 0, mel, torch.zeros_like(mel))
-    magnitude = WINDOW / 4 * _unmixed(mel)
+    magnitude = WINDOW / 4 * _unmix(mel)
     return _griffin_lim(torch.cat([magnitude, magnitude[..., -1:]], dim=2))
 
 
-def _unmixed(mel: Float[Tensor, "b bands frames"]) -> Float[Tensor, "b frequencies frames"]:
+def _unmix(mel: Float[Tensor, "b bands frames"]) -> Float[Tensor, "b frequencies frames"]:
     """Return magnitudes that are not negative and have these mel levels, by multiplicative updates (Lee and Seung)."""
     bank = filters().to(mel)
     found = (bank / bank.sum(0)) @ mel + 1e-8

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from versatile_diffusion.modalities.audio.spectrogram import BANDS, FRAMES, log_mel, sound
-from versatile_diffusion.modalities.audio.waveform import RATE, Waveform, normalised, rounded
+from versatile_diffusion.modalities.audio.waveform import RATE, Waveform, normalise, round_to_16_bits
 from versatile_diffusion.modalities.base import Codec, Generators
 from versatile_diffusion.modalities.image.lite_vae import ResidualBlock
 
@@ -22,7 +22,7 @@ DOWN = 4
 
 def waves(values: Sequence[Waveform]) -> Float[Tensor, "b n"]:
     """Return recordings as the model sees them."""
-    return torch.from_numpy(np.stack([normalised(value) for value in values]))
+    return torch.from_numpy(np.stack([normalise(value) for value in values]))
 
 
 def levels_of(values: Sequence[Waveform]) -> Float[Tensor, "b 1 bands frames"]:
@@ -85,7 +85,7 @@ class AudioVAE(Codec):
     def fit(self, value: Waveform, **size: int) -> Waveform:
         """Return the recording as generated ones are: 1.92 s at 16 kHz from its first sound on, at one loudness."""
         self.latent_shape(**size)
-        return Waveform(rounded(normalised(value)), RATE)
+        return Waveform(round_to_16_bits(normalise(value)), RATE)
 
     def posterior(
         self, levels: Float[Tensor, "b 1 h w"]
@@ -133,4 +133,4 @@ class AudioVAE(Codec):
             raise ValueError(f"the audio decoder takes no options; got {', '.join(options)}")
         levels = self.reconstruct(self.denormalise(latents.to(self.device, self.dtype)))
         samples = sound(levels[:, 0].float()).cpu().numpy()
-        return [Waveform(rounded(row.clip(-1, 1)), RATE) for row in samples]
+        return [Waveform(round_to_16_bits(row.clip(-1, 1)), RATE) for row in samples]

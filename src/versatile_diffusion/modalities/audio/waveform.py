@@ -167,12 +167,12 @@ def check_audio(value: Any) -> Waveform:
             if not isinstance(value, str)
             else f"{shown(value)} is no recording"
         )
-    if (length := len(sounding(value.samples, value.rate)) / value.rate) > SECONDS + LEAD / RATE:
+    if (length := len(sounding_part(value.samples, value.rate)) / value.rate) > SECONDS + LEAD / RATE:
         warnings.warn(f"{name}: {length:.2f} s of sound; only the first {SECONDS} s are used", stacklevel=2)
     return value
 
 
-def sounding(samples: Float[np.ndarray, " n"], rate: int = RATE) -> Float[np.ndarray, " m"]:
+def sounding_part(samples: Float[np.ndarray, " n"], rate: int = RATE) -> Float[np.ndarray, " m"]:
     """Return the part from the first to the last frame that sounds, with a short lead; empty for silence."""
     size = max(1, FRAME * rate // RATE)
     levels = _levels(samples, size)
@@ -188,13 +188,13 @@ def _levels(samples: Float[np.ndarray, " n"], size: int) -> Float[np.ndarray, " 
     return np.sqrt((padded.reshape(-1, size) ** 2).mean(1))
 
 
-def normalised(wave: Waveform) -> Float[np.ndarray, " n"]:
+def normalise(wave: Waveform) -> Float[np.ndarray, " n"]:
     """Return what the model sees of a recording: `SAMPLES` samples at `RATE`, from its first sound on, at the loudness
     `LOUDNESS`, padded with silence or cut."""
     samples = wave.samples
     if wave.rate != RATE:
         samples = _library("soxr").resample(samples, wave.rate, RATE, quality="HQ")
-    samples = sounding(samples)[:SAMPLES]
+    samples = sounding_part(samples)[:SAMPLES]
     if len(samples):
         levels = _levels(samples, FRAME)
         loud = float(np.sqrt((levels[levels > SOUNDING * levels.max()] ** 2).mean()))
@@ -202,7 +202,7 @@ def normalised(wave: Waveform) -> Float[np.ndarray, " n"]:
     return np.pad(samples, (0, SAMPLES - len(samples))).astype(np.float32)
 
 
-def rounded(samples: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def round_to_16_bits(samples: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Round to the 16 bits of the files that are written."""
     return (_levels16(samples) / 32768 + 0.0).astype(np.float32)  # a negative zero becomes one without a sign
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from versatile_diffusion.modalities.audio.spectrogram import FLOOR
 from versatile_diffusion.modalities.audio.vae import DOWN, AudioVAE
 from versatile_diffusion.modalities.image.lite_vae import gradient_l1
-from versatile_diffusion.recipes.speech.levels import louder, shifted
+from versatile_diffusion.recipes.speech.levels import louder, shift_later
 from versatile_diffusion.training.engine.loop import Objective
 from versatile_diffusion.training.engine.optimizer import split_parameters
 
@@ -89,7 +89,7 @@ class AudioCodecObjective(Objective[AudioVAE]):
     def batch(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Levels (B, 1, bands, frames), moved and made louder by chance, and noise for the posterior."""
         rows = torch.randint(len(self.levels), (self.batch_size,), generator=generator, device=self.device)
-        levels = shifted(self.levels[rows].float(), self.recipe.shift, generator)
+        levels = shift_later(self.levels[rows].float(), self.recipe.shift, generator)
         levels = louder(levels, self.recipe.gain, generator)
         shape = (self.batch_size, 4, levels.shape[2] // DOWN, levels.shape[3] // DOWN)
         return levels, torch.randn(shape, generator=generator, device=self.device)
@@ -110,7 +110,7 @@ class AudioCodecObjective(Objective[AudioVAE]):
     def evaluate(self, module: AudioVAE) -> dict[str, float]:
         result = {}
         for split, found in self.held_out.items():
-            parts = [mel_distance(_restored(module, part.float()), part.float()) for part in found.split(64)]
+            parts = [mel_distance(_restore(module, part.float()), part.float()) for part in found.split(64)]
             result[f"mel-distance/{split}"] = float(torch.cat(parts).mean())
         return result
 
@@ -119,7 +119,7 @@ class AudioCodecObjective(Objective[AudioVAE]):
         found = next(iter(self.held_out.values()))
         levels = found[torch.linspace(0, len(found) - 1, 16).long().to(self.device)].float()
         sheet = rearrange(
-            [levels, _restored(module, levels)], "two (row column) 1 h w -> (row two h) (column w)", column=4
+            [levels, _restore(module, levels)], "two (row column) 1 h w -> (row two h) (column w)", column=4
         )
         Image.fromarray((sheet.flip(0) * 255).round().byte().cpu().numpy()).save(path.with_suffix(".png"))
 
@@ -133,5 +133,5 @@ class AudioCodecObjective(Objective[AudioVAE]):
         module.save_pretrained(folder)
 
 
-def _restored(module: AudioVAE, levels: Tensor) -> Tensor:
+def _restore(module: AudioVAE, levels: Tensor) -> Tensor:
     return module.reconstruct(module.posterior(levels)[0]).clamp(0, 1)

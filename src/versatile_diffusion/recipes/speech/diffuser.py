@@ -150,7 +150,7 @@ def speech_objective(joint: bool, data: Path, out: Path, device: torch.device) -
     bank = audio_bank(old_bank, runs).to(device)
     options, emoji = with_audio(start, joint), emoji_beside(data)
     drawings = EmojiSet.load(emoji, "train")
-    pictures = drawn(drawings, bank, out / "encoded")
+    pictures = drawing_pairs(drawings, bank, out / "encoded")
     sets = {split: SpeechSet.load(data, split) for split in ("train", "pair-val")}
     pairs = {split: speech_pairs(found, drawings, pictures, bank, out / "encoded") for split, found in sets.items()}
     config = VersatileDiffusionPipeline.load_config(str(folder))
@@ -188,7 +188,7 @@ def emoji_beside(data: Path) -> Path:
     return folder
 
 
-def drawn(drawings: EmojiSet, bank: ModalityBank, cache: Path) -> Pairs:
+def drawing_pairs(drawings: EmojiSet, bank: ModalityBank, cache: Path) -> Pairs:
     """Return all drawings, encoded once."""
     pictures = [[MODALITIES["image"].check(picture)] for picture in drawings.pictures]
     return Pairs.encode({"image": pictures}, {"image": pictures}, bank, cache)

@@ -15,7 +15,7 @@ from versatile_diffusion.modalities.audio.encoder import DualAudioEncoder
 from versatile_diffusion.modalities.encoders.dual import CONCEPT, DualTextEncoder, split
 from versatile_diffusion.numeric import unit
 from versatile_diffusion.recipes.speech.data.reader import SpeechSet
-from versatile_diffusion.recipes.speech.levels import louder, masked, noisy, shifted
+from versatile_diffusion.recipes.speech.levels import louder, mask_stripes, noisy, shift_later
 from versatile_diffusion.training.engine.loop import Objective
 from versatile_diffusion.training.engine.optimizer import adamw_and_muon
 
@@ -131,8 +131,8 @@ class AudioContextObjective(Objective[AudioContextTraining]):
         """Augmented levels, words and voices."""
         recipe, data = self.recipe, self.train
         rows = torch.randint(len(data.levels), (self.batch_size,), generator=generator, device=self.device)
-        levels = louder(shifted(data.levels[rows].float(), recipe.shift, generator), recipe.gain, generator)
-        levels = noisy(masked(levels, recipe.bands, recipe.frames, generator), recipe.noise, generator)
+        levels = louder(shift_later(data.levels[rows].float(), recipe.shift, generator), recipe.gain, generator)
+        levels = noisy(mask_stripes(levels, recipe.bands, recipe.frames, generator), recipe.noise, generator)
         return levels, data.words[rows], data.voices[rows]
 
     def loss(

@@ -136,15 +136,15 @@ def measure(pipe: VersatileDiffusionPipeline, items: Heard, judges: Judges, step
         steps: sampling steps; None uses the model's.
     """
     codec = pipe.bank.codecs[AUDIO]
-    found: Figures = {"recordings": _measured(judges.recordings(items.waves, items))}
+    found: Figures = {"recordings": _measures(judges.recordings(items.waves, items))}
     restored = _in_parts(lambda part: codec.decode(codec.encode(part)), items.waves)
     distance = mel_distance(levels_of(restored), levels_of(items.waves)).double().numpy()
-    found["codec"] = _measured({**judges.recordings(restored, items), "mel distance (dB)": distance})
+    found["codec"] = _measures({**judges.recordings(restored, items), "mel distance (dB)": distance})
     able = {task.name for task in pipe.tasks()}
     for name in (*NEW, "text-to-image", "image-to-text"):
         if name in able:
             found[name] = _of_task(pipe, name, items, judges, steps)
-    found["audio + image to text"] = _mixed(pipe, items, steps)
+    found["audio + image to text"] = _mixed_labels(pipe, items, steps)
     return {way: row for way, row in found.items() if row}
 
 
@@ -167,10 +167,10 @@ def _of_task(
             del hits["voice"]
     else:
         hits = judges.images(made, items) if flow.data == "image" else texts(made, items)
-    return _measured(hits)
+    return _measures(hits)
 
 
-def _mixed(pipe: VersatileDiffusionPipeline, items: Heard, steps: int | None) -> dict[str, Measured]:
+def _mixed_labels(pipe: VersatileDiffusionPipeline, items: Heard, steps: int | None) -> dict[str, Measured]:
     """Labels from a recording and a drawing of it together."""
     items = items.only([row for row, drawing in enumerate(items.drawings) if drawing is not None])
     options: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
@@ -183,14 +183,14 @@ def _mixed(pipe: VersatileDiffusionPipeline, items: Heard, steps: int | None) ->
         return pipe.generate("text", conditions, guidance_scale=2.0, seed=0, **options).values
 
     made = _in_parts(run, range(len(items.words)))
-    return _measured(texts(made, items)) if made else {}
+    return _measures(texts(made, items)) if made else {}
 
 
 def _in_parts(make: Callable[[Any], Sequence[Any]], values: Sequence[Any]) -> list[Any]:
     return [one for start in range(0, len(values), BATCH) for one in make(values[start : start + BATCH])]
 
 
-def _measured(hits: dict[str, np.ndarray]) -> dict[str, Measured]:
+def _measures(hits: dict[str, np.ndarray]) -> dict[str, Measured]:
     kept = {name: rows[~np.isnan(rows)] for name, rows in hits.items()}
     return {name: bootstrap(rows, mean, RESAMPLES) for name, rows in kept.items() if len(rows)}
 

@@ -23,7 +23,7 @@ from versatile_diffusion.modalities.audio.spectrogram import BANDS
 from versatile_diffusion.modalities.audio.vae import levels_of
 from versatile_diffusion.modalities.audio.waveform import Waveform
 from versatile_diffusion.recipes.speech.data.reader import SpeechSet
-from versatile_diffusion.recipes.speech.levels import blurred, louder, masked, noisy, shifted
+from versatile_diffusion.recipes.speech.levels import blur_share, louder, mask_stripes, noisy, shift_later
 from versatile_diffusion.training.engine.loop import Objective
 from versatile_diffusion.training.engine.optimizer import split_parameters
 
@@ -165,8 +165,8 @@ class SpeechJudgeObjective(Objective[SpeechJudge]):
         """Augmented levels, words and voices."""
         recipe = self.recipe
         rows = torch.randint(len(self.levels), (self.batch_size,), generator=generator, device=self.device)
-        levels = blurred(shifted(self.levels[rows].float(), recipe.shift, generator), recipe.blur, generator)
-        levels = masked(louder(levels, recipe.gain, generator), recipe.bands, recipe.frames, generator)
+        levels = blur_share(shift_later(self.levels[rows].float(), recipe.shift, generator), recipe.blur, generator)
+        levels = mask_stripes(louder(levels, recipe.gain, generator), recipe.bands, recipe.frames, generator)
         return noisy(levels, recipe.noise, generator), self.words[rows], self.voices[rows]
 
     def loss(self, module: SpeechJudge, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -16,7 +16,7 @@ def _between(low: float, high: float, shape: tuple[int, ...], generator: torch.G
     return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
 
 
-def shifted(levels: Levels, frames: int, generator: torch.Generator) -> Levels:
+def shift_later(levels: Levels, frames: int, generator: torch.Generator) -> Levels:
     """Move each recording later by up to `frames` frames; silence comes in."""
     if not frames:
         return levels
@@ -36,7 +36,7 @@ def louder(levels: Levels, decibels: float, generator: torch.Generator) -> Level
     return torch.where(levels > 0, (levels + (change + tilt) / FLOOR).clamp(0, 1), levels)
 
 
-def masked(levels: Levels, bands: int, frames: int, generator: torch.Generator) -> Levels:
+def mask_stripes(levels: Levels, bands: int, frames: int, generator: torch.Generator) -> Levels:
     """Silence one stripe of up to `bands` bands and one of up to `frames` frames (Park et al. 2019)."""
     for axis, most in ((2, bands), (3, frames)):
         length = levels.shape[axis]
@@ -55,7 +55,7 @@ def noisy(levels: Levels, most: float, generator: torch.Generator) -> Levels:
     return (levels + size * noise).clamp(0, 1)
 
 
-def blurred(levels: Levels, share: float, generator: torch.Generator) -> Levels:
+def blur_share(levels: Levels, share: float, generator: torch.Generator) -> Levels:
     """Smooth a share of the recordings over neighbouring bands and frames, as a codec does."""
     smooth = F.avg_pool2d(levels, 3, stride=1, padding=1)
     chosen = _between(0, 1, (len(levels), 1, 1, 1), generator) < share

@@ -14,7 +14,7 @@ from typing import Any
 from versatile_diffusion.data.places import Spread, T, in_turn, join
 
 
-class _Worker:
+class _ModelWorker:
     """The process of an actor."""
 
     def __init__(self, work: Callable[[Any], None], pieces: Sequence[Any]):
@@ -52,7 +52,7 @@ def _spread(address: str, work: Callable[[T], None], pieces: Sequence[T]) -> Ite
     device = "GPU" if ray.cluster_resources().get("GPU", 0) else "CPU"
     count = min(len(pieces), max(1, int(ray.cluster_resources().get(device, 1))))
     places = ray.data.from_items([{"place": k} for k in range(len(pieces))], override_num_blocks=len(pieces))
-    worker: Any = _Worker  # a class, since its instances keep the model
+    worker: Any = _ModelWorker  # a class, since its instances keep the model
     done = places.map(
         worker,
         fn_constructor_args=(work, list(pieces)),

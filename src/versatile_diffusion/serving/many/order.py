@@ -13,7 +13,7 @@ from versatile_diffusion.files import write_json
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.reading import read_json
 from versatile_diffusion.sampling.seeds import SEED_LIMIT
-from versatile_diffusion.serving.many.rows import Columns, Table
+from versatile_diffusion.serving.many.rows import Table, TableColumns
 from versatile_diffusion.tasks import TASKS
 
 ORDER, ENTRIES, LEDGER, MODEL = "order.json", "ledger", "ledger.json", "model.json"
@@ -24,7 +24,7 @@ SAYS_HOW = ("device",)
 
 
 @dataclass(frozen=True)
-class Order:
+class GenerationOrder:
     """What is generated.
 
     Args:
@@ -65,9 +65,9 @@ class Order:
         return TASKS[self.task].flow
 
     @property
-    def columns(self) -> Columns:
+    def columns(self) -> TableColumns:
         """What the columns of the table are for."""
-        return Columns.of(self.table.columns(), self.flow)
+        return TableColumns.of(self.table.columns(), self.flow)
 
     @property
     def folder(self) -> Path:
@@ -85,7 +85,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Piece:
+class RowRange:
     """Rows that become one shard.
 
     Args:
@@ -103,7 +103,7 @@ class Piece:
         return f"{self.number:05d}"
 
 
-def pieces(order: Order) -> list[Piece]:
+def pieces(order: GenerationOrder) -> list[RowRange]:
     """All shards, in order.
 
     Raises:
@@ -113,22 +113,22 @@ def pieces(order: Order) -> list[Piece]:
     if not rows:
         raise ValueError(f"{order.table.path} has no rows")
     starts = range(0, rows, order.rows)
-    return [Piece(number, start, min(order.rows, rows - start)) for number, start in enumerate(starts)]
+    return [RowRange(number, start, min(order.rows, rows - start)) for number, start in enumerate(starts)]
 
 
-def begun(out: Path) -> Mapping[str, Any]:
+def read_order(out: Path) -> Mapping[str, Any]:
     """What was asked for when a folder was begun; empty if it was not."""
     file = out / ORDER
     return read_json(file) if file.is_file() else {}
 
 
-def settle_order(order: Order) -> None:
+def settle_order(order: GenerationOrder) -> None:
     """Notes what is asked for in the output folder.
 
     Raises:
         ValueError: the folder was begun with something else.
     """
-    now, before = order.record(), begun(order.out)
+    now, before = order.record(), read_order(order.out)
     if not before:
         return write_json(order.out / ORDER, now)
     names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))

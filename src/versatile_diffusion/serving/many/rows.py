@@ -102,7 +102,7 @@ def _scan(file: Path) -> pl.LazyFrame:
 
 
 @dataclass(frozen=True)
-class Columns:
+class TableColumns:
     """What the columns of a table are for.
 
     Args:
@@ -118,7 +118,7 @@ class Columns:
     seed: str | None
 
     @classmethod
-    def of(cls, names: Sequence[str], flow: Flow) -> Columns:
+    def of(cls, names: Sequence[str], flow: Flow) -> TableColumns:
         """What columns of these names are for in a flow; others are kept as they are.
 
         Raises:
@@ -162,7 +162,7 @@ def _column(modality: str, names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
+class RequestRow:
     """What a row asks for.
 
     Args:
@@ -187,7 +187,7 @@ class Row:
         return json.dumps([self.fields, self.options], sort_keys=True, default=str)
 
 
-def row_of(number: int, given: Mapping[str, Any], columns: Columns, folder: Path) -> Row:
+def row_of(number: int, given: Mapping[str, Any], columns: TableColumns, folder: Path) -> RequestRow:
     """A row as plain Python, read.
 
     Args:
@@ -203,15 +203,15 @@ def row_of(number: int, given: Mapping[str, Any], columns: Columns, folder: Path
     fields: dict[str, dict[str, Any]] = {modality: {} for modality in values}
     for name, (modality, field) in columns.fields.items():
         if given[name] is not None:
-            fields[modality][field] = _setting(CONDITION[field], given[name], name, folder)
+            fields[modality][field] = _option_value(CONDITION[field], given[name], name, folder)
     options = {
-        control.name: _setting(control, given[name], name, folder)
+        control.name: _option_value(control, given[name], name, folder)
         for name, control in columns.options.items()
         if given[name] is not None
     }
     seed = None if columns.seed is None or given[columns.seed] is None else given[columns.seed]
     more = {name: value for name, value in given.items() if not columns.used(name) and not isinstance(value, bytes)}
-    return Row(number, values, fields, options, seed if seed is None else _number(int, seed, "seed"), more)
+    return RequestRow(number, values, fields, options, seed if seed is None else _number(int, seed, "seed"), more)
 
 
 def _value(modality: str, given: Any, name: str, folder: Path) -> Any:
@@ -234,7 +234,7 @@ def _file(given: Any, name: str, folder: Path) -> Path:
     return folder / given
 
 
-def _setting(control: Control, given: Any, name: str, folder: Path) -> Any:
+def _option_value(control: Control, given: Any, name: str, folder: Path) -> Any:
     """The value of an option; what is written as JSON is read, and names of files are relative to the table."""
     if control.is_number:
         return _number(control.type, given, name)
@@ -265,7 +265,7 @@ def _number(kind: type, given: Any, name: str) -> Any:
     return kind(number)
 
 
-def conditions_of(rows: Sequence[Row], shared: Mapping[str, Mapping[str, Any]]) -> list[Condition]:
+def conditions_of(rows: Sequence[RequestRow], shared: Mapping[str, Mapping[str, Any]]) -> list[Condition]:
     """The conditions of rows of one kind. Args: shared: fields of all conditions, by modality."""
     return [
         Condition(
@@ -275,9 +275,9 @@ def conditions_of(rows: Sequence[Row], shared: Mapping[str, Mapping[str, Any]]) 
     ]
 
 
-def batches(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
+def batches(rows: Sequence[RequestRow], most: int) -> Iterator[list[RequestRow]]:
     """Rows of one kind in groups of at most that size, in the order of the first row of each."""
-    kinds: dict[str, list[Row]] = {}
+    kinds: dict[str, list[RequestRow]] = {}
     for row in rows:
         kinds.setdefault(row.kind, []).append(row)
     groups = [group[k : k + most] for group in kinds.values() for k in range(0, len(group), most)]

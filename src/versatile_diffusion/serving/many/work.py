@@ -28,8 +28,16 @@ from versatile_diffusion.pipeline.run import prepare
 from versatile_diffusion.reading import read_json
 from versatile_diffusion.records.png import write_value
 from versatile_diffusion.serving.api.results import digest_of
-from versatile_diffusion.serving.many.order import ENTRIES, FORMS, LEDGER, MODEL, Order, Piece, settle_order
-from versatile_diffusion.serving.many.rows import Row, batches, conditions_of, row_of
+from versatile_diffusion.serving.many.order import (
+    ENTRIES,
+    FORMS,
+    LEDGER,
+    MODEL,
+    GenerationOrder,
+    RowRange,
+    settle_order,
+)
+from versatile_diffusion.serving.many.rows import RequestRow, batches, conditions_of, row_of
 from versatile_diffusion.serving.many.spool import (
     FAILED,
     WRITERS,
@@ -58,7 +66,7 @@ class GenerateShard:
         threads: of torch; rounding depends on them.
     """
 
-    order: Order
+    order: GenerationOrder
     threads: int = field(default_factory=torch.get_num_threads)
 
     @cached_property
@@ -83,14 +91,14 @@ class GenerateShard:
         """Without the model, which every process loads for itself."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
-    def spool(self, piece: Piece) -> Path:
+    def spool(self, piece: RowRange) -> Path:
         """Where the batches of a shard are until it is written."""
         return self.order.out / f"{piece.name}.part"
 
-    def entry(self, piece: Piece) -> Path:
+    def entry(self, piece: RowRange) -> Path:
         return self.order.out / ENTRIES / f"{piece.name}.json"
 
-    def __call__(self, piece: Piece) -> None:
+    def __call__(self, piece: RowRange) -> None:
         torch.set_num_threads(self.threads)
         order, spool = self.order, self.spool(piece)
         with writing(order.out, lambda: "what is generated stays"):
@@ -108,10 +116,10 @@ class GenerateShard:
             write_json(self.entry(piece), {"rows": piece.count, "items": items, "failed": failed})
             shutil.rmtree(spool)
 
-    def _rows(self, piece: Piece, journal: Journal) -> tuple[list[Row], list[Failure]]:
+    def _rows(self, piece: RowRange, journal: Journal) -> tuple[list[RequestRow], list[Failure]]:
         """The rows of a shard that can be generated, and what is wrong with the others."""
         order, columns = self.order, self.order.columns
-        good, bad = list[Row](), list[Failure]()
+        good, bad = list[RequestRow](), list[Failure]()
         for number, given in enumerate(order.table.part(piece.start, piece.count), piece.start):
             if journal.poisonous(str(number)):
                 bad.append(Failure(number, POISONOUS, "it ended the process again and again"))
@@ -125,21 +133,21 @@ class GenerateShard:
                     bad.append(Failure(number, INVALID, " ".join(str(error).split())))
         return good, bad
 
-    def _options(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def _options(self, rows: Sequence[RequestRow]) -> dict[str, Any]:
         return {**self.order.options, **rows[0].options}
 
-    def _seeds(self, rows: Sequence[Row]) -> list[int]:
+    def _seeds(self, rows: Sequence[RequestRow]) -> list[int]:
         outputs = self._options(rows).get("num_outputs", 1)
         firsts = [self.order.seed_of(row.number, outputs) if row.seed is None else row.seed for row in rows]
         return [first + k for first in firsts for k in range(outputs)]
 
-    def _prepare(self, rows: Sequence[Row]) -> None:
+    def _prepare(self, rows: Sequence[RequestRow]) -> None:
         """ValueError unless the model can generate these rows."""
         conditions = conditions_of(rows, self.order.fields)
         request = self.pipe.request(self.order.flow.data, conditions, self._options(rows))
         prepare(self.pipe, request, self._seeds(rows), None, None)
 
-    def _settle(self, batch: list[Row], spool: Path, journal: Journal) -> None:
+    def _settle(self, batch: list[RequestRow], spool: Path, journal: Journal) -> None:
         """Does a batch unless it is done."""
         file, names = spool / f"{batch[0].number:09d}.tar", [str(row.number) for row in batch]
         if file.is_file():
@@ -158,14 +166,14 @@ class GenerateShard:
                     failures.append(Failure(row.number, UNDONE, " ".join(str(error).split())))
         return write_batch(file, done, failures)
 
-    def _samples(self, batch: list[Row]) -> list[Sample] | None:
+    def _samples(self, batch: list[RequestRow]) -> list[Sample] | None:
         """The samples of a batch; None if they cannot be generated together."""
         try:
             return list(self._generated(batch))
         except (ValueError, RuntimeError, MemoryError):
             return None
 
-    def _generated(self, rows: Sequence[Row]) -> Iterator[Sample]:
+    def _generated(self, rows: Sequence[RequestRow]) -> Iterator[Sample]:
         conditions = conditions_of(rows, self.order.fields)
         options = self._options(rows)
         output = self.pipe.generate(self.order.flow.data, conditions, seed=self._seeds(rows), **options)
@@ -173,7 +181,7 @@ class GenerateShard:
         for place, item in enumerate(output):
             yield self._sample(rows[place // each], place % each, item)
 
-    def _sample(self, row: Row, index: int, item: Output) -> Sample:
+    def _sample(self, row: RequestRow, index: int, item: Output) -> Sample:
         """The members of an item."""
         known, (value,) = MODALITIES[item.data], item.values
         record = {
@@ -194,8 +202,8 @@ class GenerateShard:
 
 
 def generate_many(
-    order: Order,
-    inputs: Sequence[Piece],
+    order: GenerationOrder,
+    inputs: Sequence[RowRange],
     spread: Spread = in_turn,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, Any]:
@@ -235,7 +243,7 @@ def generate_many(
     return total
 
 
-def done_already(order: Order, inputs: Sequence[Piece]) -> int:
+def done_already(order: GenerationOrder, inputs: Sequence[RowRange]) -> int:
     """Rows that an earlier call has done, which are not done again."""
     work, rows = GenerateShard(order), 0
     for piece in inputs:

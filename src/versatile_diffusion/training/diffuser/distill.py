@@ -20,7 +20,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
-from versatile_diffusion.pipeline.distilled import Form
+from versatile_diffusion.pipeline.distilled import DistilledForm
 from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.tasks import Task
 from versatile_diffusion.training.diffuser.batch import Batch
@@ -142,12 +142,12 @@ class DistillObjective(DiffuserObjective):
         return levels.velocity_to(latent, now, at, end)
 
     @property
-    def form(self) -> Form:
+    def form(self) -> DistilledForm:
         """What the distilled model is used with."""
         steps = {"num_inference_steps": self.distill.steps} if self.distill.steps else {}
         tasks = [task.name for task in self.mixture.tasks]
         spacing = "trailing" if self.distill.steps else None
-        return Form(self.distill.name, {name: {"guidance_scale": 1.0, **steps} for name in tasks}, spacing)
+        return DistilledForm(self.distill.name, {name: {"guidance_scale": 1.0, **steps} for name in tasks}, spacing)
 
     def _sampling(self, task: Task) -> dict[str, Any]:
         return {"num_inference_steps": self.distill.steps or 20, "guidance_scale": 1.0}

@@ -53,8 +53,8 @@ class DistillSettings:
         steps: sampling steps of the result, of `STEPS`.
         method: a key of `METHODS`; without a meaning where only guidance is distilled.
         teacher_steps: steps of the teacher over the whole trajectory.
-        guidance: guidance scale of the teacher, by task or by the modality that is generated; the model's own where
-            left out. It is fixed in the result, which is then used with scale 1.
+        guidance: guidance scale of the teacher, by task or by the modality that is generated; the model's own by
+            default. It is fixed in the result, which is then used with scale 1.
 
     Raises:
         ValueError: a number or a name that is not allowed.
@@ -76,7 +76,7 @@ class DistillSettings:
                 "at most 1000"
             )
         if bad := {name: scale for name, scale in self.guidance.items() if not 0 <= scale < float("inf")}:
-            raise ValueError(f"guidance has {bad}; allowed are numbers of 0 or more")
+            raise ValueError(f"guidance has {bad}; scales must be 0 or more")
 
     @property
     def way(self) -> Method:
@@ -125,7 +125,7 @@ class Levels:
         return signal * noise - sigma * clean
 
     def stops(self, steps: int) -> Int[Tensor, " steps"]:
-        """The timesteps of sampling in so many steps, noisiest first (`timestep_spacing="trailing"`)."""
+        """The timesteps of sampling in this number of steps, noisiest first (`timestep_spacing="trailing"`)."""
         return (torch.arange(1, steps + 1) * self.count // steps - 1).flip(0)
 
     def below(self, timestep: Int[Tensor, " b"], steps: int) -> Int[Tensor, " b"]:

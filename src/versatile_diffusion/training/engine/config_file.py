@@ -67,7 +67,7 @@ def read_config(file: Path) -> Config:
         _check(found)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-    loop = _typed({name: value for name, value in found.items() if name in LOOP})
+    loop = _typed_values({name: value for name, value in found.items() if name in LOOP})
     return Config(loop, {name: value for name, value in found.items() if name in DIFFUSER})
 
 
@@ -85,7 +85,7 @@ def read_changes(options: DiffuserSettings, values: Mapping[str, Any]) -> dict[s
     Raises:
         ValueError: an invalid value, or a name that the model lacks.
     """
-    changes = _typed(values)
+    changes = _typed_values(values)
     streams = dict.fromkeys(name for stream in ("global", *options.streams) for name in (stream.split(".")[0], stream))
     known = {"mixture": options.mixture, "dropout": options.context_streams, "multipliers": streams}
     for name, allowed in known.items():
@@ -106,7 +106,7 @@ def _check(found: Mapping[str, Any]) -> None:
     for name in found:
         if name not in hints:
             raise ValueError(unknown("setting", name, hints, "; --flows, --only and --aspect are options only"))
-    _typed(found)
+    _typed_values(found)
     LoopSettings(**{"steps": 1} | {name: value for name, value in found.items() if name in LOOP})
     model = _any_model()
     changes = read_changes(model, {name: value for name, value in found.items() if name in DIFFUSER})
@@ -146,7 +146,7 @@ def _model() -> type[BaseModel]:
     return create_model("Settings", __config__=strict, **fields)
 
 
-def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+def _typed_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of fields from plain JSON: tuples and adapters in place of lists and objects, numbers as written.
 
     Raises:

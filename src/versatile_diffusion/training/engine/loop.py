@@ -273,7 +273,8 @@ class _Run:
         return shown | self._left()
 
     def _left(self) -> dict[str, float | str]:
-        """The time left where the clock ends the run; the progress bar itself has that of a run of so many steps."""
+        """The time left where the clock ends the run; the progress bar itself shows it for a run of a fixed number of
+        steps."""
         if self.settings.by_clock is None:
             return {}
         return {"left": tqdm.format_interval(max(0, 60 * self.settings.by_clock - self.clock))}

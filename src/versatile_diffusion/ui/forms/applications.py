@@ -25,9 +25,9 @@ from versatile_diffusion.ui.forms.controls import (
     condition,
     link_painter,
 )
-from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity, denoising, multiple_of
+from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity, denoising_slider, multiple_of
 from versatile_diffusion.ui.forms.joint import FLOWS, joint_form
-from versatile_diffusion.ui.forms.outpaint import NONE, draw_outpaint, enlarged
+from versatile_diffusion.ui.forms.outpaint import NONE, draw_outpaint, enlarge
 from versatile_diffusion.ui.forms.tabs import (
     First,
     Form,
@@ -194,7 +194,7 @@ def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
                 drawn["image.mask"] = painter("Paint the area to regenerate")
         drawn["text"] = gr.Textbox(label="Prompt", info="Empty: continue the image itself.", max_length=500)
         drawn |= draw_outpaint()
-        drawn[DENOISING] = denoising(0.05, 1)
+        drawn[DENOISING] = denoising_slider(0.05, 1)
         link_painter(drawn["image"], drawn["image.mask"], codec.fit)
         without = ("mixing", "layer_seed", "layer_plan", "width", "height", "start", DENOISING, "match_colours")
         return drawn | draw_settings(FROM_BOTH, setting, {}, drawn, without=without)
@@ -204,7 +204,7 @@ def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
         arguments = seeded(values)
         if values["outpaint"] not in (None, NONE):
             given = codec.fit(image), mask, values["outpaint"], float(values["outpaint_by"])
-            larger = enlarged(*given, multiple_of(pipe, "image"))
+            larger = enlarge(*given, multiple_of(pipe, "image"))
             width, height = larger.image.size
             arguments |= {"start": larger.image, "repaint": larger.mask, "width": width, "height": height}
         elif mask is None:

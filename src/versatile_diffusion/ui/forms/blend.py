@@ -135,8 +135,8 @@ def _link(
     order.change(shown, order, [*cards.values()], **quiet)
     for name in INPUTS:
         up, down, remove = buttons[name]
-        up.click(lambda written, name=name: _moved(written, name, -1), order, order, **quiet)
-        down.click(lambda written, name=name: _moved(written, name, 1), order, order, **quiet)
+        up.click(lambda written, name=name: _move_card(written, name, -1), order, order, **quiet)
+        down.click(lambda written, name=name: _move_card(written, name, 1), order, order, **quiet)
         remove.click(lambda written, name=name: [_without(written, name), None], order, [order, drawn[name]], **quiet)
         # shown if another tab or a file fills it in
         drawn[name].change(
@@ -146,41 +146,41 @@ def _link(
             **quiet,
         )
     for label, button in add.items():
-        button.click(lambda written, among=ADDED[label]: _added(written, among), order, order, **quiet)
+        button.click(lambda written, among=ADDED[label]: _add_card(written, among), order, order, **quiet)
 
 
 def _place(name: str, names: Sequence[str]) -> list[str]:
     return ["card", f"at-{list(names).index(name)}"] if name in names else ["card"]
 
 
-def _written(names: Sequence[str]) -> str:
+def _as_list(names: Sequence[str]) -> str:
     return ", ".join(names)
 
 
 def _with(written: str, name: str) -> str:
-    return _written(list(dict.fromkeys([*open_cards(written), name])))
+    return _as_list(list(dict.fromkeys([*open_cards(written), name])))
 
 
 def _without(written: str, name: str) -> str:
-    return _written([other for other in open_cards(written) if other != name])
+    return _as_list([other for other in open_cards(written) if other != name])
 
 
-def _added(written: str, among: Sequence[str]) -> str:
+def _add_card(written: str, among: Sequence[str]) -> str:
     """Open the next of these cards, if there is one."""
     names = open_cards(written)
     free = next((name for name in among if name not in names), None)
-    return _written(names) if free is None else _with(written, free)
+    return _as_list(names) if free is None else _with(written, free)
 
 
-def _moved(written: str, name: str, by: int) -> str:
+def _move_card(written: str, name: str, by: int) -> str:
     """Move a card up or down by one."""
     names = open_cards(written)
     if name not in names:
-        return _written(names)
+        return _as_list(names)
     place = names.index(name)
     to = min(max(place + by, 0), len(names) - 1)
     names.insert(to, names.pop(place))
-    return _written(names)
+    return _as_list(names)
 
 
 def _title(name: str) -> str:

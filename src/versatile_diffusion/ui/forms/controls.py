@@ -15,7 +15,7 @@ from versatile_diffusion.cli.options import numbers
 from versatile_diffusion.controls import CONDITION, PARTS, REQUEST, RESULT, RUN, WHOLE, Control
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities import MODALITIES, Modality
-from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity, denoising, seed_box
+from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity, denoising_slider, seed_box
 from versatile_diffusion.ui.forms.widgets import PRIVATE as PRIVATE
 from versatile_diffusion.ui.forms.widgets import form_of, painter, picture
 from versatile_diffusion.ui.page.uploads import canvas, read_mask, read_picture
@@ -162,7 +162,7 @@ MAKERS: Mapping[str, Callable[[Control, Setting], Any]] = {
         max_length=20_000,
     ),
     "start": lambda c, s: picture(c.label, height=150),
-    "fidelity": lambda c, s: denoising(0.05, 0.5),
+    "fidelity": lambda c, s: denoising_slider(0.05, 0.5),
     "match_colours": lambda c, s: gr.Dropdown([AS_THEY_ARE, *c.choices], value=AS_THEY_ARE, label=c.label),
 }
 """Options with a component of their own."""

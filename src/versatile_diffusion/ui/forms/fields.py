@@ -34,7 +34,7 @@ def seed_box(label: str, setting: Setting) -> gr.Number:
     return drawn
 
 
-def denoising(least: float, value: float, label: str = "Denoising strength") -> gr.Slider:
+def denoising_slider(least: float, value: float, label: str = "Denoising strength") -> gr.Slider:
     """Create the slider of the denoising strength, 1 - fidelity."""
     info = "1 ignores the init image; low values keep it."
     return gr.Slider(least, 1, value, step=0.05, label=label, info=info)

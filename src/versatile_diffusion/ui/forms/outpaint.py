@@ -45,7 +45,7 @@ def draw_outpaint() -> dict[str, Any]:
     return {"outpaint": sides, "outpaint_by": share}
 
 
-def enlarged(image: Image.Image, painted: Image.Image | None, sides: str, share: float, multiple: int) -> Canvas:
+def enlarge(image: Image.Image, painted: Image.Image | None, sides: str, share: float, multiple: int) -> Canvas:
     """Place an image on a canvas that is larger by `share` on these sides, rounded to a multiple of pixels.
 
     Args:

@@ -82,7 +82,7 @@ def page_of(results: Sequence[Shown], words: Sequence[str]) -> str:
     """Return the strip and the vocabulary as HTML."""
     images = "".join(
         f'<button type="button" data-prompt="{escape(one.prompt)}" data-seed="{one.seed}">'
-        f'<img src="{_inlined(one.file)}" alt=""><span>{escape(one.prompt)}</span></button>'
+        f'<img src="{_data_url(one.file)}" alt=""><span>{escape(one.prompt)}</span></button>'
         for one in results
     )
     strip = f'<p>Click a result to fill in its prompt and seed.</p><div class="strip">{images}</div>' if images else ""
@@ -91,6 +91,6 @@ def page_of(results: Sequence[Shown], words: Sequence[str]) -> str:
     return strip + (f'<details><summary>{known}</summary><div class="chips">{chips}</div></details>' if words else "")
 
 
-def _inlined(file: Path) -> str:
+def _data_url(file: Path) -> str:
     """Return an image as a data URL, which no clean-up of uploads can remove."""
     return f"data:image/{KINDS[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"

@@ -14,7 +14,7 @@ from PIL import Image
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.ui.forms.controls import PRIVATE
 from versatile_diffusion.ui.page import stage
-from versatile_diffusion.ui.page.kept import Entry, Kept
+from versatile_diffusion.ui.page.kept import Kept, KeptFile
 from versatile_diffusion.ui.page.panel import Panel
 from versatile_diffusion.ui.page.results import Restorer, kinds_of, link_panel, session_of
 from versatile_diffusion.ui.page.shelf import Made
@@ -43,7 +43,7 @@ CONFIRM = "(...given) => confirm('Delete this file?') ? given : given.map((value
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GalleryFilter:
     """What the gallery shows. Args: only, search: see `Kept.entries`. most: number of results."""
 
     only: Any
@@ -90,12 +90,12 @@ def gallery(studio: Studio, kept: Kept, restorer: Restorer) -> None:
         with gr.Column(elem_id="gallery-compared"):
             compared = gr.HTML("")
             chosen = gr.State([])
-    wanted = Wanted(only, search, gr.State(PAGE))
+    wanted = GalleryFilter(only, search, gr.State(PAGE))
     outputs = [hint, more, *(output for panel in panels for output in panel.outputs)]
 
     def look(request: gr.Request, only: str, search: str, most: int) -> list[Any]:
         entries = kept.entries(studio.owner(session_of(request)), only, search or "")
-        return listed(kept, panels, [*islice(entries, most + 1)], most)
+        return listing_updates(kept, panels, [*islice(entries, most + 1)], most)
 
     def further(request: gr.Request, only: str, search: str, most: int) -> list[Any]:
         return [most + PAGE, *look(request, only, search, most + PAGE)]
@@ -113,17 +113,17 @@ def gallery(studio: Studio, kept: Kept, restorer: Restorer) -> None:
         _link_actions(studio, kept, (panel, buttons), restorer, (look, wanted, outputs), (compared, chosen))
 
 
-def listed(kept: Kept, panels: Iterable[Panel], entries: list[Entry], most: int) -> list[Any]:
+def listing_updates(kept: Kept, panels: Iterable[Panel], entries: list[KeptFile], most: int) -> list[Any]:
     """Return updates that show these results, `most` at most."""
     said = stage.idle(f"Nothing here yet. Results are saved in {kept.folder}.") if not entries else ""
     updates: list[Any] = [said, gr.update(visible=len(entries) > most)]
     for panel in panels:
         mine = [entry for entry in entries[:most] if entry.made.data == panel.data]
-        updates += panel.shown([entry.name for entry in mine], [_starred(kept, entry) for entry in mine])
+        updates += panel.shown([entry.name for entry in mine], [_with_star(kept, entry) for entry in mine])
     return updates
 
 
-def _starred(kept: Kept, entry: Entry) -> Made:
+def _with_star(kept: Kept, entry: KeptFile) -> Made:
     made = kept.shown(entry.made)
     return Made(made.data, STAR * entry.favourite + made.text, made.file, made.record, size=made.size)
 
@@ -133,13 +133,13 @@ def _link_actions(
     kept: Kept,
     drawn: tuple[Panel, Actions],
     restorer: Restorer,
-    listing: tuple[Any, Wanted, list[Any]],
+    listing: tuple[Any, GalleryFilter, list[Any]],
     comparison: tuple[Any, Any],
 ) -> None:
     """Connect the buttons for the selected result of a panel."""
     (panel, buttons), (look, wanted, outputs), (compared, chosen) = drawn, listing, comparison
 
-    def entry_of(request: gr.Request, names: list[str], place: int) -> Entry | None:
+    def entry_of(request: gr.Request, names: list[str], place: int) -> KeptFile | None:
         ok = 0 <= place < len(names)
         return kept.get(names[place], studio.owner(session_of(request))) if ok else None
 
@@ -172,7 +172,7 @@ def _link_actions(
     buttons.compare.click(beside, [*at, chosen], [compared, chosen], queue=False, **PRIVATE)
 
 
-def side_by_side(entries: list[Entry]) -> str:
+def side_by_side(entries: list[KeptFile]) -> str:
     """Return results beside each other, with the settings in which they differ."""
     if not entries:
         return ""
@@ -195,7 +195,7 @@ def differences(records: list[Mapping[str, Any]]) -> Iterator[tuple[str, list[st
             yield label, row
 
 
-def _value(entry: Entry) -> str:
+def _value(entry: KeptFile) -> str:
     made = entry.made
     modality = MODALITIES[made.data]
     if modality.draw is None or not modality.embeds:

@@ -34,7 +34,7 @@ def owner_of(identity: str) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class KeptFile:
     """A file of the folder. Args: name: path below the folder. made: the result. owner, favourite: from the index."""
 
     name: str
@@ -68,7 +68,7 @@ class Kept:
         self._note(self._name(file), {OWNER: owner})
         return file
 
-    def entries(self, owner: str, only: str = "", search: str = "") -> Iterator[Entry]:
+    def entries(self, owner: str, only: str = "", search: str = "") -> Iterator[KeptFile]:
         """Yield the results that a visitor may see, newest first.
 
         Args:
@@ -86,7 +86,7 @@ class Kept:
             if not wrong and all(word in entry.made.text.lower() for word in words):
                 yield entry
 
-    def get(self, name: str, owner: str) -> Entry | None:
+    def get(self, name: str, owner: str) -> KeptFile | None:
         """Return a result by name; None if it is gone or not to be seen by this visitor."""
         entry = self._entry(name, self._index().get(name, {})) if self._inside(name) else None
         return entry if entry is not None and self._may_see(entry, owner) else None
@@ -99,11 +99,11 @@ class Kept:
             shutil.copyfile(made.file, copy)
         return Made(made.data, made.text, copy, made.record, made.label, made.size)
 
-    def favour(self, entry: Entry, favourite: bool) -> None:
+    def favour(self, entry: KeptFile, favourite: bool) -> None:
         """Mark a result as a favourite, or no longer."""
         self._note(entry.name, {FAVOURITE: favourite})
 
-    def delete(self, entry: Entry) -> None:
+    def delete(self, entry: KeptFile) -> None:
         """Delete a result with its record and its copies."""
         for file in (entry.made.file, *([entry.made.file.with_suffix(RECORD)] if _has_record(entry.made.file) else [])):
             file.unlink(missing_ok=True)
@@ -114,7 +114,7 @@ class Kept:
         """Return where `shown` puts the copy of a file."""
         return self.cache / hashlib.sha256(str(file).encode()).hexdigest()[:16] / file.name
 
-    def _may_see(self, entry: Entry, owner: str) -> bool:
+    def _may_see(self, entry: KeptFile, owner: str) -> bool:
         return self.shared or entry.owner == owner
 
     def _inside(self, name: str) -> bool:
@@ -135,17 +135,17 @@ class Kept:
     def _name(self, file: Path) -> str:
         return file.relative_to(self.folder).as_posix()
 
-    def _entry(self, name: str, noted: Mapping[str, Any]) -> Entry | None:
+    def _entry(self, name: str, noted: Mapping[str, Any]) -> KeptFile | None:
         file = self.folder / name
         try:
             state = file.stat()
             stamp = (state.st_mtime, state.st_size)
             if self._read.get(name, (None,))[0] != stamp:
-                self._read[name] = stamp, _made(file)
+                self._read[name] = stamp, _read_result(file)
         except OSError:  # deleted meanwhile
             return None
         made = self._read[name][1]
-        return None if made is None else Entry(name, made, str(noted.get(OWNER, "")), noted.get(FAVOURITE) is True)
+        return None if made is None else KeptFile(name, made, str(noted.get(OWNER, "")), noted.get(FAVOURITE) is True)
 
     def _index(self) -> dict[str, dict[str, Any]]:
         try:
@@ -174,7 +174,7 @@ def _has_record(file: Path) -> bool:
     return modality is not None and not modality.embeds and file.suffix != RECORD
 
 
-def _made(file: Path) -> Made | None:
+def _read_result(file: Path) -> Made | None:
     """Read a result; None if it is not one of this library."""
     try:
         record, data = _record(file)

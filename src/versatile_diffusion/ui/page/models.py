@@ -31,7 +31,7 @@ TROUBLES = (ValueError, OSError, MemoryError, RuntimeError)
 
 
 @dataclass(frozen=True)
-class Choices:
+class AllowedModels:
     """What may be chosen; nothing else is ever opened.
 
     Args:
@@ -78,7 +78,7 @@ def apply(pipe: VersatileDiffusionPipeline, chosen: Mapping[str, float], files: 
         pipe.unload_lora_weights()
 
 
-def told(desk: Desk, title: str) -> str:
+def loaded_html(desk: Desk, title: str) -> str:
     """Return what is loaded and the memory it takes, as HTML."""
     pipe = desk.pipe
     weights = sum(p.numel() * p.element_size() for p in pipe.unet.parameters() if not p.is_meta) / 2**20
@@ -91,16 +91,16 @@ def told(desk: Desk, title: str) -> str:
     )
 
 
-def models_panel(desk: Desk, title: str, choices: Choices) -> None:
+def models_panel(desk: Desk, title: str, choices: AllowedModels) -> None:
     """Draw and connect the panel; nothing if there is nothing to choose."""
     able = choices.switch is not None and len(choices.models) > 1
     if not able and not choices.adapters:
         return
     with gr.Accordion("Model and LoRA", open=False, elem_id="models"):
-        said = gr.HTML(told(desk, title), elem_classes="help")
+        said = gr.HTML(loaded_html(desk, title), elem_classes="help")
         if able:
             with gr.Row(elem_classes="deeds"):
-                sizes = [(_sized(name), name) for name in choices.models]
+                sizes = [(_with_size(name), name) for name in choices.models]
                 model = gr.Dropdown(sizes, value=title if title in choices.models else None, label="Model")
                 load = gr.Button("Load model", min_width=120, scale=0, elem_id="load-model")
             _link_model(desk, choices, model, load, said)
@@ -108,7 +108,7 @@ def models_panel(desk: Desk, title: str, choices: Choices) -> None:
             _adapters(desk, title, choices.adapters, said)
 
 
-def _sized(name: str) -> str:
+def _with_size(name: str) -> str:
     size = size_of(name) if Path(name).is_dir() else 0
     return f"{name} ({size / 2**20:,.0f} MB)" if size else name
 
@@ -129,7 +129,7 @@ def _adapters(desk: Desk, title: str, files: Mapping[str, Path], said: Any) -> N
             await asyncio.to_thread(call.future.result)
         except TROUBLES as error:
             return stage.trouble(one_sentence(error))
-        return told(desk, title)
+        return loaded_html(desk, title)
 
     button.click(act, [*names, *weights], said, **PRIVATE)
 
@@ -140,7 +140,7 @@ def check_idle(desk: Desk) -> None:
         raise ValueError("requests are running or waiting; wait until they are done, or stop them")
 
 
-def _link_model(desk: Desk, choices: Choices, model: Any, load: Any, said: Any) -> None:
+def _link_model(desk: Desk, choices: AllowedModels, model: Any, load: Any, said: Any) -> None:
     async def switch(name: str | None) -> AsyncIterator[str]:
         assert choices.switch is not None
         yield stage.remark(f"Loading {name}. The page opens again when it is ready.")

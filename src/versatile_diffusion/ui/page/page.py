@@ -181,11 +181,11 @@ def link(studio: Studio, tab: Tab, go: Any, halt: Any, examples: Any) -> None:
         trigger(run, [*components, tab.clock], outputs, js=NOW, **PRIVATE)
     for component in components:
         if is_picture(component):
-            component.upload(uploaded, [component, tab.stage], tab.stage, queue=False, **PRIVATE)
+            component.upload(after_upload, [component, tab.stage], tab.stage, queue=False, **PRIVATE)
     halt.click(stop, tab.clock, queue=False, js=NOW, **PRIVATE)
 
 
-def uploaded(path: str | None, shown: str) -> Any:
+def after_upload(path: str | None, shown: str) -> Any:
     """Return the status after an upload: whether the file can be read is said at once."""
     try:
         read_picture(path)
@@ -259,7 +259,9 @@ def finish(studio: Studio, tab: Tab, job: StudioJob, values: Mapping[str, Any]) 
         numbers = [studio.shelves.keep_sheet(job, sheet), *numbers]
     made = {number: shelf.made[number] for number in numbers if number in shelf.made}
     told = save(studio, job.person, [*made.values()])
-    told += stage.considered([row for output in job.outputs for row in output.considered] if sheet is None else ())
+    told += stage.candidates_table(
+        [row for output in job.outputs for row in output.considered] if sheet is None else ()
+    )
     return (sheet.table if sheet else "") + told, [*made], [*made.values()]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PREVIEW_SIDE = 128
 
 
-def considered(rows: Sequence[Ranked]) -> str:
+def candidates_table(rows: Sequence[Ranked]) -> str:
     """Return the texts that were not chosen, with their scores, folded; empty if there are none."""
     if len(rows) < 2:
         return ""

@@ -14,7 +14,7 @@ from versatile_diffusion.ui.forms.applications import application_forms
 from versatile_diffusion.ui.forms.tabs import Form, task_form
 from versatile_diffusion.ui.page.desk import Desk
 from versatile_diffusion.ui.page.kept import Kept, owner_of
-from versatile_diffusion.ui.page.models import Choices
+from versatile_diffusion.ui.page.models import AllowedModels
 from versatile_diffusion.ui.page.panel import Panel
 from versatile_diffusion.ui.page.shelf import Made, Shelves
 
@@ -37,7 +37,7 @@ class Studio:
     title: str
     kept: Kept | None = None
     owners: OrderedDict[str, str] = field(default_factory=OrderedDict)
-    choices: Choices = field(default_factory=Choices)
+    choices: AllowedModels = field(default_factory=AllowedModels)
 
     def arrive(self, session: str, identity: str) -> None:
         """Remember whose page a session is: a login, or what a browser calls itself."""

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from versatile_diffusion.files import write_whole
-from versatile_diffusion.modalities.audio.waveform import LEAD, RATE, SAMPLES, normalised, sounding
+from versatile_diffusion.modalities.audio.waveform import LEAD, RATE, SAMPLES, normalise, sounding_part
 from versatile_diffusion.printable import shown
 from versatile_diffusion.reading import read_json
 from versatile_diffusion.recipes.emoji.data.manifest import Manifest, sha256_of
@@ -118,10 +118,10 @@ def build_speech(out: Path, emoji: Path, workers: int = 2, progress: bool = True
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out is {out}, which is a file; give a folder")
     recipe = {"recipe": RECIPE, "rate": RATE, "voices": [voice.id for voice in VOICES]}
-    if (done := _finished(out)) and (done.recipe, done.tools, done.emoji) == (recipe, tools, words.hash):
+    if (done := _finished_manifest(out)) and (done.recipe, done.tools, done.emoji) == (recipe, tools, words.hash):
         return done
     out.mkdir(parents=True, exist_ok=True)
-    samples, left_out = _spoken(words.concepts, workers, progress)
+    samples, left_out = _speak_all(words.concepts, workers, progress)
     if not samples:
         raise ValueError(f"nothing to build: {emoji} has no words that fit into {SAMPLES / RATE} s")
     for old in (out / FILE_NAME, *out.glob("*.tar")):
@@ -147,7 +147,7 @@ def build_speech(out: Path, emoji: Path, workers: int = 2, progress: bool = True
     return manifest
 
 
-def _finished(out: Path) -> SpeechManifest | None:
+def _finished_manifest(out: Path) -> SpeechManifest | None:
     try:
         manifest = SpeechManifest.read(out)
     except ValueError:
@@ -155,7 +155,7 @@ def _finished(out: Path) -> SpeechManifest | None:
     return manifest if manifest.intact(out) else None
 
 
-def _spoken(
+def _speak_all(
     concepts: Sequence[Mapping[str, Any]], workers: int, progress: bool
 ) -> tuple[list[SpeechSample], list[str]]:
     """Return all samples in key order, and the words that are too long in some voice."""
@@ -193,9 +193,9 @@ def _flac(voice: Voice, text: str) -> bytes:
     import soundfile
 
     wave = speak(voice, text)
-    if len(sounding(wave.samples, wave.rate)) / wave.rate > (SAMPLES + LEAD) / RATE:
+    if len(sounding_part(wave.samples, wave.rate)) / wave.rate > (SAMPLES + LEAD) / RATE:
         return b""
-    samples = normalised(wave)
+    samples = normalise(wave)
     content = io.BytesIO()
     levels = (np.trim_zeros(samples, "b") * 32767).round().astype(np.int16)
     soundfile.write(content, levels, RATE, subtype="PCM_16", format="FLAC")

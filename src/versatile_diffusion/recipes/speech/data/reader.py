@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from versatile_diffusion.modalities.audio.spectrogram import log_mel
-from versatile_diffusion.modalities.audio.waveform import Waveform, normalised, read_waveform
+from versatile_diffusion.modalities.audio.waveform import Waveform, normalise, read_waveform
 from versatile_diffusion.printable import shown
 from versatile_diffusion.recipes.emoji.data.split import SPLITS
 from versatile_diffusion.recipes.speech.data.build import SpeechManifest, SpeechSample, read_shard
@@ -44,7 +44,7 @@ class SpeechSet:
     def levels(self) -> Tensor:
         """Return the log-mel levels (N, 1, bands, frames) in half precision."""
         parts = [self.waves[start : start + BATCH] for start in range(0, len(self), BATCH)]
-        rows = [log_mel(torch.from_numpy(np.stack([normalised(wave) for wave in part]))) for part in parts]
+        rows = [log_mel(torch.from_numpy(np.stack([normalise(wave) for wave in part]))) for part in parts]
         return torch.cat(rows)[:, None].half()
 
     @classmethod
