@@ -69,7 +69,7 @@ def test_what_is_no_dtype_is_refused(given: object) -> None:
 
 
 def test_auto_is_for_the_diffuser_alone_and_a_replay_restores_it(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("versatile_diffusion.pipeline.models.suited", lambda device, size: torch.bfloat16)
+    monkeypatch.setattr("versatile_diffusion.pipeline.models.suitable_dtype", lambda device, size: torch.bfloat16)
     pipe = VersatileDiffusionPipeline.from_pretrained(model, dtype="auto")
     assert (pipe.unet.dtype, next(pipe.bank.parameters()).dtype) == (torch.bfloat16, torch.float32)
     settings = json.loads(json.dumps(pipe.text_to_image("a", seed=0, num_inference_steps=2).settings))

@@ -6,12 +6,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from safetensors import safe_open
@@ -133,6 +134,16 @@ def with_adapter(unet: MultiFlowUNet, file: Path, scale: float = 1.0) -> MultiFl
     return changed
 
 
+class UploadOptions(TypedDict, total=False):
+    """Options of `save_pretrained` with `push_to_hub`, see diffusers."""
+
+    repo_id: str
+    private: bool | None
+    token: str | bool | None
+    commit_message: str | None
+    create_pr: bool
+
+
 class DistilledMethods:
     """The distilled forms of a pipeline."""
 
@@ -191,8 +202,18 @@ class DistilledMethods:
             self._distilled = key, with_adapter(self.unet, form.adapter, form.scale)
         return self._distilled[1]
 
-    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **options: Any) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | PathLike[str],
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        **options: Unpack[UploadOptions],
+    ) -> None:
         """Writes the model, as diffusers does, with its distilled forms."""
-        super().save_pretrained(save_directory, *args, **options)  # type: ignore[misc]
-        for name, form in self._forms.items():
+        for name, form in self._forms.items():  # first, as diffusers uploads the folder at its end
             form.save(Path(save_directory, FOLDER, name))
+        super().save_pretrained(  # type: ignore[misc]
+            os.fspath(save_directory), safe_serialization, variant, max_shard_size, push_to_hub, **options
+        )

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
 
 from versatile_diffusion.modalities import MODALITIES
 
-if TYPE_CHECKING:
-    pass
+
+class CompileOptions(TypedDict, total=False):
+    """Options of `torch.compile`."""
+
+    fullgraph: bool
+    dynamic: bool | None
+    backend: str | Callable[..., Any]
+    mode: str | None
+    options: Mapping[str, Any] | None
+    disable: bool
 
 
 class MemoryMethods:
@@ -45,12 +54,12 @@ class MemoryMethods:
             if MODALITIES[name].grid and not codec.save_memory(way, on) and on:
                 warnings.warn(f"the {name} codec of this model ({type(codec).__name__}) has no {way}", stacklevel=3)
 
-    def compile_repeated_blocks(self, *args: Any, **options: Any) -> None:
+    def compile_repeated_blocks(self, **options: Unpack[CompileOptions]) -> None:
         """Compiles the diffuser's blocks one kind at a time, which takes much less time than compiling it as a whole;
         arguments are those of `torch.compile`. The first run compiles, and outputs stay the same up to rounding."""
         pipe: Any = self
         pipe.load_now()
-        pipe.unet.compile_repeated_blocks(*args, **options)
+        pipe.unet.compile_repeated_blocks(**options)
 
     def enable_sequential_cpu_offload(
         self, gpu_id: int | None = None, device: torch.device | str | None = None

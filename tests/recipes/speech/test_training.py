@@ -14,7 +14,7 @@ from versatile_diffusion import Context, MultiFlowUNet, VersatileDiffusionPipeli
 from versatile_diffusion.modalities.audio.encoder import DualAudioEncoder
 from versatile_diffusion.modalities.audio.vae import AudioVAE
 from versatile_diffusion.pipeline.models import find_model
-from versatile_diffusion.recipes.settings import named
+from versatile_diffusion.recipes.settings import find_settings
 from versatile_diffusion.recipes.speech.codec import AudioCodecSettings, mel_distance
 from versatile_diffusion.recipes.speech.data.reader import SpeechSet
 from versatile_diffusion.recipes.speech.diffuser import NEW, OLD, OLD_STREAMS, speech_objective
@@ -41,7 +41,7 @@ def step(what: Objective, module: torch.nn.Module, number: int, optimizers: list
 
 @pytest.mark.parametrize("objective", ["audio-codec", "audio-context", "speech-judge"])
 def test_every_part_learns_and_is_exported(objective: str, spoken: Path, tmp_path: Path) -> None:
-    what, _ = named(objective, "speech")(spoken, tmp_path / "run", CPU)
+    what, _ = find_settings(objective, "speech")(spoken, tmp_path / "run", CPU)
     json.dumps(what.settings())
     torch.manual_seed(0)
     module = what.build()
