@@ -18,7 +18,7 @@ import typer
 from judging import write_table
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.evaluation.networks import fitted, load_judge
+from versatile_diffusion.evaluation.networks import fit_images, load_judge
 from versatile_diffusion.evaluation.protocol import Protocol
 from versatile_diffusion.recipes.emoji.prompt_sheet import counts, sheet, verdicts
 from versatile_diffusion.recipes.emoji.prompts import FIXED_PROMPTS, FixedPrompt
@@ -55,7 +55,7 @@ def main(
     for name, model, options in kinds:
         pipe = pipes.setdefault(str(model), VersatileDiffusionPipeline.from_pretrained(str(model)))
         pipe.set_progress_bar_config(disable=True)
-        images = fitted(made(pipe, prompts, **options), Protocol("sheet").side)
+        images = fit_images(made(pipe, prompts, **options), Protocol("sheet").side)
         rows = verdicts(known, prompts, images)
         found, passes = counts(rows), options["num_inference_steps"] * (1 if "fast" in options else 2)
         table[name] = {"passes": passes} | {key: found[key] for key in ("first", "among_five", "refused")}
