@@ -67,10 +67,16 @@ NOT_RUN: Mapping[str, str] = {
         for what, run in (
             ("audio-codec --settings speech", "audio-codec"),
             ("audio-context --settings speech", "audio-context"),
+            ("speech-judge --settings speech", "speech-judge"),
             ("diffuser --settings speech", "diffuser-speech"),
+            ("diffuser --settings speech", "diffuser-speech --by-clock 240"),
             ("diffuser --settings speech-joint", "diffuser-speech-joint"),
+            ("diffuser --settings speech-joint", "diffuser-speech-joint --by-clock 45"),
         )
     },
+    "python -m versatile_diffusion.recipes.speech.figures --model runs/speech/diffuser-speech-joint/export "
+    "--data data/speech --judge runs/speech/speech-judge/export --image-judge tests/data/judge "
+    "--out runs/speech/figures": "needs what those commands train; tests/recipes/speech has figures of a small model",
     "versatile data select laion/ --out selected/": LAION,
     "versatile data fetch selected/ --out shards/": LAION,
     "versatile data encode shards/ --out encoded/ --model MODEL --side 256 --ray ADDRESS": CLUSTER,

@@ -14,7 +14,7 @@ from PIL import Image
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.ui.forms import blend
 from versatile_diffusion.ui.forms.tabs import setting_of
-from versatile_diffusion.ui.queue.jobs import Limits
+from versatile_diffusion.ui.queue.jobs import StudioLimits
 
 
 def test_cards_are_added_removed_and_moved() -> None:
@@ -38,7 +38,7 @@ def test_inputs_are_combined_in_the_order_of_their_cards(
 ) -> None:
     form = blend.blend_form(tiny_pipeline, [])
     with gr.Blocks(analytics_enabled=False) as page:
-        drawn = form.draw(setting_of(tiny_pipeline, Limits(), None))
+        drawn = form.draw(setting_of(tiny_pipeline, StudioLimits(), None))
     shown = [block for block in page.blocks.values() if isinstance(block, gr.Column) and "card" in block.elem_classes]
     assert [card.visible for card in shown] == [name in blend.AT_FIRST for name in blend.INPUTS]
     Image.new("RGB", (8, 8), "red").save(file := tmp_path / "a.png")

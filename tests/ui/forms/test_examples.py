@@ -24,7 +24,7 @@ from versatile_diffusion.ui.forms.showcase import page_of, shown_by, words_of
 from versatile_diffusion.ui.forms.tabs import Form, seeded_examples, setting_of
 from versatile_diffusion.ui.page.page import _task_of
 from versatile_diffusion.ui.page.studio import forms
-from versatile_diffusion.ui.queue.jobs import Limits
+from versatile_diffusion.ui.queue.jobs import StudioLimits
 
 JUDGE = Path(__file__).parents[2] / "data" / "judge"
 ANY = 1
@@ -69,7 +69,7 @@ def first_example(pipe: VersatileDiffusionPipeline, form: Form) -> list[Output]:
     """What a click on it gives."""
     from versatile_diffusion.tasks import TASKS
 
-    setting = setting_of(pipe, Limits(), TASKS.get(form.name) or _task_of(form))
+    setting = setting_of(pipe, StudioLimits(), TASKS.get(form.name) or _task_of(form))
     with gr.Blocks(analytics_enabled=False):
         values: dict[str, Any] = {name: component.value for name, component in form.draw(setting).items()}
     names, rows = seeded_examples(form)

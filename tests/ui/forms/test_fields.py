@@ -14,11 +14,11 @@ from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.ui.forms.fields import NEW, as_fidelity, seed_box, size_presets
 from versatile_diffusion.ui.forms.tabs import label_of, setting_of
-from versatile_diffusion.ui.queue.jobs import Limits
+from versatile_diffusion.ui.queue.jobs import StudioLimits
 
 
 def test_every_preset_is_a_size_that_the_model_generates(tiny_pipeline: VersatileDiffusionPipeline) -> None:
-    setting = setting_of(tiny_pipeline, Limits(), None)
+    setting = setting_of(tiny_pipeline, StudioLimits(), None)
     with gr.Blocks(analytics_enabled=False) as page:
         size_presets(setting, "image", gr.Number(), gr.Number())
     (menu,) = (block for block in page.blocks.values() if isinstance(block, gr.Dropdown))
@@ -33,7 +33,7 @@ def test_every_preset_is_a_size_that_the_model_generates(tiny_pipeline: Versatil
 
 def test_the_seed_of_the_last_result_is_filled_in(tiny_pipeline: VersatileDiffusionPipeline) -> None:
     seeds = {"ada": 7}
-    setting = replace(setting_of(tiny_pipeline, Limits(), None), last_seed=seeds.get)
+    setting = replace(setting_of(tiny_pipeline, StudioLimits(), None), last_seed=seeds.get)
     with gr.Blocks(analytics_enabled=False) as page:
         assert seed_box("Seed", setting).value == NEW
     dice, last = page.fns.values()
