@@ -13,14 +13,23 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny import ALL, build_tiny_pipeline
 
 from versatile_diffusion import Condition, Embeddings, load_embeddings, save_embeddings
+from versatile_diffusion.modalities.audio.waveform import RATE, Waveform
 from versatile_diffusion.records.embeddings import OtherLibraries, embeddings_of, maker_of
 from versatile_diffusion.records.png import KEY
 from versatile_diffusion.tasks import TASKS
 
 FAST: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 2.0, "seed": 0}
 VALUES = {"image": Image.new("RGB", (20, 20), "red"), "text": "a red apple"}
+TONES = [Waveform(torch.sin(torch.arange(RATE) / period).numpy() / 2, RATE) for period in (5, 9)]
+
+
+@pytest.fixture(scope="module")
+def whole_pipeline() -> Any:
+    """A model that does every task, with audio too."""
+    return build_tiny_pipeline(ALL, ALL)
 
 
 def test_one_value_has_no_batch_axis_and_a_list_has(tiny_pipeline: Any, picture: Image.Image) -> None:
@@ -104,14 +113,14 @@ def forms(pipe: Any, modality: str, values: list[Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_takes_every_form_of_one_value_and_of_several(tiny_pipeline: Any, task: str) -> None:
+def test_every_task_takes_every_form_of_one_value_and_of_several(whole_pipeline: Any, task: str) -> None:
     flow, run = TASKS[task].flow, FAST | {"num_inference_steps": 2}
-    every = {"image": [VALUES["image"], Image.new("RGB", (9, 14), "blue")], "text": ["a dog", "a cat"]}
+    every = {"image": [VALUES["image"], Image.new("RGB", (9, 14), "blue")], "text": ["a dog", "a cat"], "audio": TONES}
 
     def made(batch: slice, **chosen: str) -> torch.Tensor:
-        given = {m: forms(tiny_pipeline, m, every[m][batch])[chosen.get(m, "raw")] for m in flow.contexts}
+        given = {m: forms(whole_pipeline, m, every[m][batch])[chosen.get(m, "raw")] for m in flow.contexts}
         conditions = [Condition(modality, value) for modality, value in given.items()]
-        return tiny_pipeline.generate(flow.data, conditions, **run | {"seed": [7] * len(every["text"][batch])}).latents
+        return whole_pipeline.generate(flow.data, conditions, **run | {"seed": [7] * len(every["text"][batch])}).latents
 
     for batch in (slice(1), slice(2)):
         plain = made(batch)
@@ -124,24 +133,26 @@ def test_every_task_takes_every_form_of_one_value_and_of_several(tiny_pipeline: 
                 assert torch.equal(made(batch, **{modality: form}), same), (batch, modality, form)
     one = [Condition(modality, every[modality][0]) for modality in flow.contexts]
     without_batch = [
-        Condition(modality, tiny_pipeline.encode_context(every[modality][0], modality)) for modality in flow.contexts
+        Condition(modality, whole_pipeline.encode_context(every[modality][0], modality)) for modality in flow.contexts
     ]
-    assert torch.equal(*(tiny_pipeline.generate(flow.data, given, **run).latents for given in (one, without_batch)))
+    assert torch.equal(*(whole_pipeline.generate(flow.data, given, **run).latents for given in (one, without_batch)))
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_gives_values_latents_or_tokens(tiny_pipeline: Any, task: str) -> None:
+def test_every_task_gives_values_latents_or_tokens(whole_pipeline: Any, task: str) -> None:
     flow, run = TASKS[task].flow, FAST | {"num_inference_steps": 2}
-    conditions = [Condition(modality, [VALUES[modality]] * 2) for modality in flow.contexts]
-    values = tiny_pipeline.generate(flow.data, conditions, **run)
-    latents = tiny_pipeline.generate(flow.data, conditions, output="latent", **run)
-    tokens = tiny_pipeline.generate(flow.data, conditions, output="context", **run)
+    given = VALUES | {"audio": TONES[0]}
+    conditions = [Condition(modality, [given[modality]] * 2) for modality in flow.contexts]
+    values = whole_pipeline.generate(flow.data, conditions, **run)
+    latents = whole_pipeline.generate(flow.data, conditions, output="latent", **run)
+    tokens = whole_pipeline.generate(flow.data, conditions, output="context", **run)
     assert torch.equal(latents.values, values.latents)
-    assert latents.values.shape == (2, *tiny_pipeline.bank.codecs[flow.data].latent_shape())
-    assert torch.equal(tokens.values, tiny_pipeline.encode_context(values.values, flow.data))
+    assert latents.values.shape == (2, *whole_pipeline.bank.codecs[flow.data].latent_shape())
+    assert torch.equal(tokens.values, whole_pipeline.encode_context(values.values, flow.data))
+    fitted = whole_pipeline.bank.codecs[flow.data].fit(values.values[0])  # as an init value is: size or loudness
     begun = [
-        tiny_pipeline.generate(flow.data, conditions, init_latent=start, strength=0.5, **run).latents
-        for start in (values.values[0], tiny_pipeline.encode_latent(values.values[0], flow.data))
+        whole_pipeline.generate(flow.data, conditions, init_latent=start, strength=0.5, **run).latents
+        for start in (values.values[0], whole_pipeline.encode_latent(fitted, flow.data))
     ]
     assert torch.equal(*begun)
 
