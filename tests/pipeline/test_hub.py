@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import ModelCard, constants, hf_api
 from PIL import Image
 from tiny import build_tiny_pipeline
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.pipeline.card import About
+from versatile_diffusion.pipeline.distilled import DistilledForm
 from versatile_diffusion.pipeline.hub import CARD
 from versatile_diffusion.records.png import read_record
 
@@ -126,6 +127,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     thread.start()
     url = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(hf_api.api, "endpoint", url)  # the client that diffusers has
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     yield held
@@ -151,3 +153,12 @@ def test_what_is_uploaded_loads_again(pipe: VersatileDiffusionPipeline, hub: dic
     assert hub[CARD] == b"# Written by hand"
     assert "# Mine" in str(pipe.push_to_hub("ada/tiny", token="t", about=About(text="# Mine")).card)
     assert b"# Mine" in hub[CARD]
+
+
+def test_saving_uploads_the_distilled_forms_too(
+    pipe: VersatileDiffusionPipeline, hub: dict[str, bytes], tmp_path: Path
+) -> None:
+    pipe.add_form(DistilledForm("4", {"text-to-image": {"num_inference_steps": 4}}))
+    pipe.save_pretrained(tmp_path, push_to_hub=True, repo_id="ada/tiny", token="t")
+    form = tmp_path / "distilled/4/form.json"
+    assert hub["distilled/4/form.json"] == form.read_bytes()

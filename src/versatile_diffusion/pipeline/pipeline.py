@@ -68,7 +68,7 @@ register_classes()
 Dtype = torch.dtype | str | Mapping[str, torch.dtype | str]
 
 
-class VersatileDiffusionPipeline(  # type: ignore[misc]  # it names the options that diffusers takes by `**kwargs`
+class VersatileDiffusionPipeline(  # type: ignore[misc] # save_pretrained, narrower
     TaskMethods, EncodingMethods, AdapterMethods, DistilledMethods, MemoryMethods, HubMethods, DiffusionPipeline
 ):
     """Versatile Diffusion pipeline for all flows of a model.
