@@ -100,7 +100,12 @@ def gallery(studio: Studio, kept: Kept, restorer: Restorer) -> None:
     def further(request: gr.Request, only: str, search: str, most: int) -> list[Any]:
         return [most + PAGE, *look(request, only, search, most + PAGE)]
 
-    for event in (tab.select, only.change, search.submit):
+    def look_anew(request: gr.Request) -> list[Any]:
+        first = choices[0][1]
+        return [first, "", PAGE, *look(request, first, "", PAGE)]
+
+    tab.select(look_anew, None, [*wanted.parts, *outputs], queue=False, **PRIVATE)
+    for event in (only.input, search.submit):
         event(look, wanted.parts, outputs, queue=False, **PRIVATE)
     more.click(further, wanted.parts, [wanted.most, *outputs], queue=False, **PRIVATE)
 
