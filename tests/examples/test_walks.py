@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def test_the_walk_of_a_studio_click(tmp_path: Path) -> None:
             async for update in serve(studio, tab, who, {**values, "text": "a", "steps": 2, "count": 1}):
                 shown.append(update)
 
-        asyncio.run(follow())
+        with ThreadPoolExecutor(1) as own:  # a browser test before may have left an event loop in this thread
+            own.submit(asyncio.run, follow()).result()
         studio.desk.close()
 
     assert len(hops) <= MOST
