@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 QUICK = 3  # steps
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless browser, Debian's own."""
+    """A headless browser, Debian's own. While it runs, this thread has an event loop that other files cannot use."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra 'dev')")
     program = browser_program()
     if program is None:
