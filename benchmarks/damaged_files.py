@@ -215,9 +215,14 @@ def mutants(those: list[Kind], seed: int) -> Iterator[tuple[Kind, Path, bytes]]:
             yield kind, file, damaged(file.read_bytes(), draw)
 
 
+def resident() -> float:
+    """Memory of this process in GB, which a fork begins with."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**30
+
+
 def outcome(kind: Kind, file: Path, content: bytes) -> tuple[str, str, float, float]:
     """What becomes of a mutant: `loaded`, `refused`, `TRACEBACK`, `HANG` or `DEAD`; what is said, seconds, and GB."""
-    whole = file.read_bytes()
+    whole, mine = file.read_bytes(), resident()
     begin, (get, put) = time.monotonic(), os.pipe()
     file.write_bytes(content)
     try:
@@ -234,7 +239,7 @@ def outcome(kind: Kind, file: Path, content: bytes) -> tuple[str, str, float, fl
     finally:
         file.write_bytes(whole)
         os.close(get)
-    return "HANG" if hung else answer or "DEAD", said, time.monotonic() - begin, used.ru_maxrss / 2**20
+    return "HANG" if hung else answer or "DEAD", said, time.monotonic() - begin, used.ru_maxrss / 2**20 - mine
 
 
 def _child(kind: Kind, file: Path, put: int) -> None:

@@ -45,9 +45,10 @@ def connections() -> list[str]:
     return hosts
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def studio(connections: list[str]) -> Iterator[Running]:
-    """A studio of its own model, quick enough to click through."""
+    """A studio of its own model, quick enough to click through. It ends before what its file opened earlier: studios of
+    one process share its environment variables, and restore those that they found."""
     pytest.importorskip("gradio", reason="gradio is not installed (extra 'ui')")
     from tiny import build_tiny_pipeline
 
