@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from versatile_diffusion.modalities.audio.spectrogram import BANDS, FRAMES, log_mel, sound
 from versatile_diffusion.modalities.audio.waveform import RATE, Waveform, normalise, round_to_16_bits
 from versatile_diffusion.modalities.base import Codec, Generators
+from versatile_diffusion.modalities.gaussian import GaussianLatents
 from versatile_diffusion.modalities.image.lite_vae import ResidualBlock
 
 DOWN = 4
@@ -34,7 +35,7 @@ def _norm_conv(channels: int, out: int) -> list[nn.Module]:
     return [nn.GroupNorm(min(16, channels), channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1)]
 
 
-class AudioVAE(Codec):
+class AudioVAE(GaussianLatents, Codec):
     """Variational autoencoder of short recordings, made of the image codec's blocks. Back to sound by Griffin-Lim.
 
     Args:
@@ -98,14 +99,6 @@ class AudioVAE(Codec):
         """Decode unscaled latents to levels (not clamped)."""
         return self.decoder(latents)
 
-    def normalise(self, latents: Float[Tensor, "b c h4 w4"]) -> Float[Tensor, "b c h4 w4"]:
-        """Scale latents to the unit variance that the diffuser expects."""
-        return (latents - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
-
-    def denormalise(self, latents: Float[Tensor, "b c h4 w4"]) -> Float[Tensor, "b c h4 w4"]:
-        """The inverse of `normalise`."""
-        return latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
-
     @torch.no_grad()
     def encode(
         self, values: Sequence[Waveform], generators: Generators = None, **size: int
@@ -117,12 +110,7 @@ class AudioVAE(Codec):
         """
         self.latent_shape(**size)
         mean, log_variance = self.posterior(levels_of(values).to(self.device, self.dtype))
-        if generators is None:
-            return self.normalise(mean)
-        if len(generators) != len(mean):
-            raise ValueError(f"got {len(generators)} generators for {len(mean)} recordings; give one per recording")
-        noise = torch.stack([torch.randn(mean.shape[1:], generator=g, device=g.device) for g in generators])
-        return self.normalise(mean + (0.5 * log_variance).exp() * noise.to(mean))
+        return self.sample(mean, log_variance, generators, "recordings")
 
     @torch.no_grad()
     def decode(

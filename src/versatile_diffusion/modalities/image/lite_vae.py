@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from versatile_diffusion.modalities.base import Codec, Generators
+from versatile_diffusion.modalities.gaussian import GaussianLatents
 from versatile_diffusion.modalities.image.colours import to_rgb
 from versatile_diffusion.numeric import check_finite
 
@@ -62,7 +63,7 @@ def _decoder(low: int, high: int, latent: int) -> nn.Sequential:
     )
 
 
-class LiteVAE(Codec):
+class LiteVAE(GaussianLatents, Codec):
     """Variational autoencoder for small images. Pixels are processed as 1 - x, so that a white background is zero.
 
     Args:
@@ -76,9 +77,6 @@ class LiteVAE(Codec):
 
     modality: ClassVar[str] = "image"
     slicing = False
-
-    latent_mean: Tensor
-    latent_std: Tensor
 
     @register_to_config
     def __init__(self, widths: Sequence[int] = (64, 128), latent_channels: int = 4, sample_size: int = 64):
@@ -126,14 +124,6 @@ class LiteVAE(Codec):
         """Decode unscaled latents to pixels (not clamped)."""
         return 1 - self.decoder(latents)
 
-    def normalise(self, latents: Float[Tensor, "b c h4 w4"]) -> Float[Tensor, "b c h4 w4"]:
-        """Scale latents to the unit variance that the diffuser expects."""
-        return (latents - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
-
-    def denormalise(self, latents: Float[Tensor, "b c h4 w4"]) -> Float[Tensor, "b c h4 w4"]:
-        """The inverse of `normalise`."""
-        return latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
-
     @torch.no_grad()
     def encode(
         self, values: Sequence[Image.Image], generators: Generators = None, **size: int
@@ -144,12 +134,7 @@ class LiteVAE(Codec):
             ValueError: not one generator per image.
         """
         mean, log_variance = self.posterior(self.pixels(values, **size))
-        if generators is None:
-            return self.normalise(mean)
-        if len(generators) != len(mean):
-            raise ValueError(f"got {len(generators)} generators for {len(mean)} images; give one per image")
-        noise = torch.stack([torch.randn(mean.shape[1:], generator=g, device=g.device) for g in generators])
-        return self.normalise(mean + (0.5 * log_variance).exp() * noise.to(mean))
+        return self.sample(mean, log_variance, generators, "images")
 
     @torch.no_grad()
     def decode(
