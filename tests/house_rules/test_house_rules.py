@@ -227,3 +227,9 @@ def test_tests_mirror_the_tree() -> None:
 def test_a_modality_is_not_named(text: str) -> None:
     assert list(named_modality("diffuser/unet.py", text))
     assert not list(named_modality("modalities/image/__init__.py", text))
+
+
+def test_no_test_waits_for_a_process_for_ever() -> None:
+    """`with Popen(...)` waits for its process when an assertion fails; `processes.process` ends it."""
+    files = [path for path in TESTS.rglob("*.py") if "cases" not in path.parts]
+    assert [path.name for path in files if re.search(r"^\s*with (subprocess\.)?Popen\(", path.read_text(), re.M)] == []

@@ -19,6 +19,7 @@ import httpx
 import pytest
 import uvicorn
 from PIL import Image
+from processes import process
 from tiny import build_tiny_pipeline
 
 from tests.examples.pages import ROOT, blocks, commands
@@ -103,7 +104,7 @@ def test_what_starts_a_service(line: str, tmp_path: Path) -> None:
         port = found.getsockname()[1]
     call = [sys.executable, "-m", "versatile_diffusion", *line.split()[1:], "--port", str(port)]
     url, end = f"http://127.0.0.1:{port}", time.monotonic() + 1200
-    with subprocess.Popen(call, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as service:
+    with process(call, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as service:
         try:
             assert service.stdout is not None
             assert service.stdout.readline().strip() == url

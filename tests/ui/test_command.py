@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 pytest.importorskip("gradio", reason="gradio is not installed (extra 'ui')")
 
 import httpx
+from processes import process
 
 from versatile_diffusion import VersatileDiffusionPipeline
 
@@ -26,9 +27,13 @@ def test_it_serves_until_it_is_told_to_end_and_clears_up(
     (scratch := tmp_path / "scratch").mkdir()
     command = [sys.executable, "-m", "versatile_diffusion", "ui", "--model", str(tmp_path / "model"), "--json"]
     environment = {**os.environ, "TMPDIR": str(scratch)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+    with process(command, stdout=PIPE, env=environment) as server:
         assert server.stdout is not None
-        text = "".join(iter(server.stdout.readline, "}\n")) + "}"
+        text = ""
+        for line in server.stdout:
+            text += line
+            if line == "}\n":
+                break
         page = httpx.get(json.loads(text)["url"], trust_env=False, timeout=600)
         assert page.status_code == 200
         assert "Versatile Diffusion studio" in page.text

@@ -231,9 +231,10 @@ class _Server:
         from versatile_diffusion.serving.engine import Engine
         from versatile_diffusion.ui.page.desk import Desk
         from versatile_diffusion.ui.page.kept import Kept
-        from versatile_diffusion.ui.page.models import AllowedModels, adapters_in
+        from versatile_diffusion.ui.page.models import AllowedModels
         from versatile_diffusion.ui.page.shelf import Shelves
         from versatile_diffusion.ui.page.studio import Studio
+        from versatile_diffusion.ui.queue.adapters import adapters_in
 
         limits, shared, choices = self.limits, isinstance(pipe, Engine), AllowedModels()
         kept = None if self.out is None else Kept(self.out.absolute(), self.folder, shared=self.alone)

@@ -14,7 +14,8 @@ import torch
 from tiny import build_tiny_pipeline
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.ui.page.models import adapters_in, apply, loaded_html
+from versatile_diffusion.ui.page.models import loaded_html
+from versatile_diffusion.ui.queue.adapters import adapters_in, apply
 from versatile_diffusion.ui.serve import Running, StudioModels, running
 
 

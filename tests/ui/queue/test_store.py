@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import process
 
 from versatile_diffusion.ui.queue.store import LOCK, remove_abandoned, remove_leftovers, studio_folder, used_bytes
 
@@ -41,7 +42,7 @@ def test_it_is_private_and_gone_in_the_end(scratch: Path) -> None:
 def test_folders_of_killed_studios_are_removed_and_of_others_not(scratch: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(scratch)}
     command = [sys.executable, "-c", HOLD]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as studio:
+    with process(command, stdout=subprocess.PIPE, env=environment) as studio:
         assert studio.stdout is not None
         folder = Path(studio.stdout.readline().strip())
         (folder / "upload.png").write_bytes(b"0")

@@ -64,7 +64,7 @@ def ui(
 
     try:
         from versatile_diffusion.ui.page.gate import allowed_names, is_loopback
-        from versatile_diffusion.ui.page.models import adapters_in
+        from versatile_diffusion.ui.queue.adapters import adapters_in
         from versatile_diffusion.ui.serve import Address, StudioModels, logins, running, written_logins
     except ImportError as error:
         raise ValueError(f"the studio needs the extra 'ui': pip install 'versatile-diffusion[ui]' ({error})") from error
