@@ -37,10 +37,12 @@ def executed(stored: dict[str, Any]) -> dict[str, Any]:
 def _outputs(source: str, count: int, room: dict[str, Any]) -> list[dict[str, Any]]:
     """Run a cell: what it prints, and the value of its last expression."""
     body, printed = ast.parse(source).body, io.StringIO()
-    last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
+    last, value = body.pop() if body and isinstance(body[-1], ast.Expr) else None, None
     with redirect_stdout(printed), redirect_stderr(io.StringIO()):
-        exec(compile(ast.Module(body, []), f"cell {count}", "exec"), room)
-        value = None if last is None else eval(compile(ast.Expression(last.value), f"cell {count}", "eval"), room)
+        # The cells are the project's own.
+        exec(compile(ast.Module(body, []), f"cell {count}", "exec"), room)  # nosec B102
+        if last is not None:
+            value = eval(compile(ast.Expression(last.value), f"cell {count}", "eval"), room)  # nosec B307
     outputs: list[dict[str, Any]] = []
     if printed.getvalue():
         outputs.append({"name": "stdout", "output_type": "stream", "text": _lines(printed.getvalue())})
