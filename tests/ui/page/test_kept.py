@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from datetime import date
 from pathlib import Path
 
@@ -84,6 +85,19 @@ def test_where_others_can_connect_everyone_sees_their_own(tmp_path: Path) -> Non
     assert kept.get(entry.name, BOB) is None
     assert kept.get(entry.name, ADA) == entry
     assert "ada" not in (tmp_path / "outputs" / INDEX).read_text()
+
+
+def test_a_list_of_thousands_keeps_no_records_in_memory(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "outputs", tmp_path / "cache")
+    for seed in range(4):
+        kept.save(made(tmp_path / "shelf", "a red apple", seed=seed, extra=["x" * 100_000]), ADA, DAY)
+    tracemalloc.start()
+    try:
+        assert len(list(kept.entries(ADA))) == 4
+        assert tracemalloc.get_traced_memory()[0] < 50_000
+        assert len(next(iter(kept.entries(ADA))).made.record["extra"][0]) == 100_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "", ".", INDEX, "2026-11-30/missing.png"])

@@ -54,7 +54,7 @@ class Kept:
 
     def __init__(self, folder: Path, cache: Path, shared: bool = True):
         self.folder, self.cache, self.shared = folder, cache / secrets.token_hex(12), shared
-        self._read: dict[str, tuple[tuple[float, int], Made | None]] = {}
+        self._texts: dict[str, tuple[tuple[float, int], str | None]] = {}
         self._lock = threading.Lock()
 
     def save(self, made: Made, owner: str, today: date | None = None) -> Path:
@@ -79,12 +79,16 @@ class Kept:
         index, words = self._index(), search.lower().split()
         for file in self._files():
             name = self._name(file)
-            entry = self._entry(name, index.get(name, {}))
-            if entry is None or not self._may_see(entry, owner):
+            noted = index.get(name, {})
+            if only == "favourites" and noted.get(FAVOURITE) is not True:
                 continue
-            wrong = (only == "own" and entry.owner != owner) or (only == "favourites" and not entry.favourite)
-            if not wrong and all(word in entry.made.text.lower() for word in words):
-                yield entry
+            if (not self.shared or only == "own") and noted.get(OWNER) != owner:
+                continue
+            text = self._text(name)
+            if text is not None and all(word in text.lower() for word in words):
+                entry = self._entry(name, noted)
+                if entry is not None:
+                    yield entry
 
     def get(self, name: str, owner: str) -> KeptFile | None:
         """Return a result by name; None if it is gone or not to be seen by this visitor."""
@@ -135,16 +139,20 @@ class Kept:
     def _name(self, file: Path) -> str:
         return file.relative_to(self.folder).as_posix()
 
-    def _entry(self, name: str, noted: Mapping[str, Any]) -> KeptFile | None:
-        file = self.folder / name
+    def _text(self, name: str) -> str | None:
+        """Return what is searched of a result, which is all that is kept of it in memory; None if it is no result."""
         try:
-            state = file.stat()
-            stamp = (state.st_mtime, state.st_size)
-            if self._read.get(name, (None,))[0] != stamp:
-                self._read[name] = stamp, _read_result(file)
+            state = (self.folder / name).stat()
         except OSError:  # deleted meanwhile
             return None
-        made = self._read[name][1]
+        stamp = (state.st_mtime, state.st_size)
+        if self._texts.get(name, (None,))[0] != stamp:
+            made = _read_result(self.folder / name)
+            self._texts[name] = stamp, None if made is None else made.text
+        return self._texts[name][1]
+
+    def _entry(self, name: str, noted: Mapping[str, Any]) -> KeptFile | None:
+        made = _read_result(self.folder / name)
         return None if made is None else KeptFile(name, made, str(noted.get(OWNER, "")), noted.get(FAVOURITE) is True)
 
     def _index(self) -> dict[str, dict[str, Any]]:
@@ -177,7 +185,7 @@ def _has_record(file: Path) -> bool:
 def _read_result(file: Path) -> Made | None:
     """Read a result; None if it is not one of this library."""
     try:
-        record, data = _record(file)
+        (record, data), size = _record(file), file.stat().st_size
     except (OSError, ValueError):
         return None
     texts = record.get("texts")
@@ -185,7 +193,7 @@ def _read_result(file: Path) -> Made | None:
     if not text:
         text = next(iter(_prompts(record)), "")
     text = text or str(record.get("task") or file.stem).replace("-", " ").capitalize()
-    return Made(data, text[:LONGEST], file, record, size=file.stat().st_size)
+    return Made(data, text[:LONGEST], file, record, size=size)
 
 
 def _record(file: Path) -> tuple[dict[str, Any], str]:
