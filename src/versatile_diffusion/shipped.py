@@ -1,4 +1,4 @@
-"""Installed models, without loading them."""
+"""Installed models, without loading them, and folders of packages that hold weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
@@ -117,3 +118,19 @@ def find_model(name: str | PathLike[str]) -> str:
 def is_ours(path: str | PathLike[str]) -> bool:
     """Whether a path is a folder in our layout."""
     return Path(path, INDEX).is_file() and Path(path, "bank").is_dir()
+
+
+def package_folder(package: str, use: str) -> Path:
+    """Return the folder of an installed package of weights.
+
+    Args:
+        package: its import name.
+        use: what needs it, and the name under which it is installed, for the message.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        raise ValueError(f"{use}, which is not installed: pip install 'versatile-diffusion[train]'")
+    return Path(found.origin).parent
