@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def package_folder(package: str, use: str) -> Path:
     Raises:
         ValueError: it is not installed.
     """
-    found = find_spec(package)
+    found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise ValueError(f"{use}, which is not installed: pip install 'versatile-diffusion[train]'")
     return Path(found.origin).parent
