@@ -1,4 +1,4 @@
-"""What a data set that was built is made of, printed."""
+"""Printed summaries of data sets that were built."""
 
 from __future__ import annotations
 

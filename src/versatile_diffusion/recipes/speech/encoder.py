@@ -158,7 +158,7 @@ class AudioContextObjective(Objective[AudioContextTraining]):
         """The word among all words, first and among the first five, and the voice, in per cent."""
         found: dict[str, float] = {}
         for name, data in self.held_out.items():
-            parts = [module.encoder(part.float()).embedding for part in data.levels.split(64)]
+            parts = [module.encoder(part.float()).embedding for part in torch.split(data.levels, 64)]
             concepts, styles = torch.cat([p.concept for p in parts]), torch.cat([p.style for p in parts])
             order = module.word_logits(concepts).topk(min(5, len(module.words))).indices == data.words[:, None]
             voice = module.voice_logits(styles).argmax(1) == data.voices

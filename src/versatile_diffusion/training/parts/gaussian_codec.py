@@ -100,7 +100,7 @@ class GaussianCodecObjective(Objective[Autoencoder]):
     def evaluate(self, module: Autoencoder) -> dict[str, float]:
         result = {}
         for split, stored in self.held_out.items():
-            grids = map(self.grids, stored.split(AT_ONCE))
+            grids = map(self.grids, torch.split(stored, AT_ONCE))
             values = [self.compare(restore(module, part), part) for part in grids]
             result[f"{self.metric}/{split}"] = float(torch.cat(values).mean())
         return result
@@ -115,7 +115,7 @@ class GaussianCodecObjective(Objective[Autoencoder]):
         """Measure the latents of the training set and save the codec."""
         with torch.no_grad():
             chosen = self.stored[:: max(1, len(self.stored) // MEASURED)]
-            latents = torch.cat([module.posterior(self.grids(part))[0] for part in chosen.split(AT_ONCE)])
+            latents = torch.cat([module.posterior(self.grids(part))[0] for part in torch.split(chosen, AT_ONCE)])
             module.latent_std.copy_(latents.std(dim=(0, 2, 3)))
             module.latent_mean.copy_(latents.mean(dim=(0, 2, 3)))
         module.save_pretrained(folder)
