@@ -1,7 +1,8 @@
-"""Installed models, without loading them."""
+"""Installed models, without loading them, and folders of packages that hold weights."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -117,3 +118,19 @@ def find_model(name: str | PathLike[str]) -> str:
 def is_ours(path: str | PathLike[str]) -> bool:
     """Whether a path is a folder in our layout."""
     return Path(path, INDEX).is_file() and Path(path, "bank").is_dir()
+
+
+def package_folder(package: str, use: str) -> Path:
+    """Return the folder of an installed package of weights.
+
+    Args:
+        package: its import name.
+        use: what needs it, and the name under which it is installed, for the message.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise ValueError(f"{use}, which is not installed: pip install 'versatile-diffusion[train]'")
+    return Path(found.origin).parent

@@ -3,7 +3,6 @@ them."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import OPERATIONS, forked, killed_at
 from shards import write_shards
 from tiny import build_tiny_pipeline
 
@@ -22,35 +22,11 @@ from versatile_diffusion.data.sources import open_source
 
 KILLS = 25
 JOURNAL = "at."
-OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.copyfile")
 pytestmark = [
     pytest.mark.campaign,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch"),
 ]
-
-
-def forked(work: Callable[[], Any]) -> int:
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    process.join(600)
-    assert process.exitcode is not None
-    return process.exitcode
-
-
-def killed_at(operation: int, out: Path, work: Callable[[], Any]) -> None:
-    """`work`, killed before its n-th operation on a file below `out`."""
-    left = [operation]
-
-    def count(event: str, words: tuple[Any, ...]) -> None:
-        names = [str(word) for word in words if isinstance(word, str | os.PathLike)]
-        if event in OPERATIONS and any(str(out) in name and JOURNAL not in name for name in names):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
-    work()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -64,7 +40,7 @@ def again_and_again(out: Path, work: Callable[[Path], Any]) -> None:
     while len(codes) < KILLS or codes[-1]:
         most = 60 if len(codes) < KILLS else 10**9
         operation = draw.randint(1, most)
-        codes.append(forked(lambda n=operation: killed_at(n, out, lambda: work(out))))
+        codes.append(forked(lambda n=operation: killed_at(n, out, lambda: work(out), but=JOURNAL)))
         assert codes[-1] in (0, -signal.SIGKILL)
     assert codes.count(-signal.SIGKILL) > KILLS // 2 or 0 in codes[:KILLS]
 

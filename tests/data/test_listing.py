@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from versatile_diffusion.data.listing import expand, in_words, inside, list_folder, printable, summed
+from versatile_diffusion.data.listing import expand, in_words, inside, list_folder, printable, summarise
 
 
 def put(folder: Path, *names: str) -> Path:
@@ -46,7 +46,7 @@ def test_links_are_followed_once_and_never_round(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     put(tmp_path, ".a.png", ".b.png", ".hidden/c.png", ".d", "e.png")
-    told = in_words(summed(list_folder(tmp_path).left_out))
+    told = in_words(summarise(list_folder(tmp_path).left_out))
     assert told == "hidden 4 (.a.png, .b.png, .d, ...)"
 
 

@@ -21,7 +21,7 @@ import laion  # noqa: E402
 from versatile_diffusion.data.ledger import Tally  # noqa: E402
 from versatile_diffusion.data.places import in_turn, spread_over  # noqa: E402
 from versatile_diffusion.data.rules import Columns, Selection  # noqa: E402
-from versatile_diffusion.data.select import LEDGER, SelectPlan, counting, select, tables  # noqa: E402
+from versatile_diffusion.data.select import LEDGER, SelectPlan, counting_expression, select, tables  # noqa: E402
 
 GOOD = {"URL": "https://a.org/1.jpg", "TEXT": "a cat", "WIDTH": 512, "HEIGHT": 512, "similarity": 0.35}
 GOOD |= {"LANGUAGE": "en", "hash": 1, "pwatermark": 0.1, "punsafe": 0.1}
@@ -37,7 +37,7 @@ def kept(rows: pl.DataFrame, selection: Selection | None = None, **options: Any)
     """The numbers of the rows that are kept."""
     selection = selection or Selection()
     where = Columns.find(rows.schema, selection.needs, options.get("layout"), options.get("columns", {}), "it")
-    return rows.with_row_index().filter(counting(selection, where)[0]).get_column("index").to_list()
+    return rows.with_row_index().filter(counting_expression(selection, where)[0]).get_column("index").to_list()
 
 
 def run(inputs: Path | str, out: Path, selection: Selection | None = None, **options: Any) -> Tally:

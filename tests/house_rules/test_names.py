@@ -30,30 +30,6 @@ VERBS = frozenset({"embed", "exceed", "feed", "need", "proceed", "seed", "speed"
 AS_ADJECTIVES = frozenset({"shown", "chosen", "guided"})
 """Read as the adjective of their argument wherever they stand: a `shown` value in a message, a `chosen` name, a
 `guided` network."""
-LEFT = {
-    "data/download.py": {"_checked"},
-    "data/encoded.py": {"_begun", "_opened"},
-    "data/encoder.py": {"_guarded", "batched"},
-    "data/fetch.py": {"_finished"},
-    "data/listing.py": {"summed"},
-    "data/remote.py": {"listed"},
-    "data/rows.py": {"_stored"},
-    "data/select.py": {"counting", "_renamed", "_finished"},
-    "data/select_shards.py": {"_told"},
-    "data/shards.py": {"_lacking", "_named"},
-    "ui/forms/applications.py": {"_needed"},
-    "ui/forms/controls.py": {"_chosen", "_filled", "_drawn"},
-    "ui/forms/explain.py": {"running"},
-    "ui/forms/restore.py": {"_written", "restored", "_unfolded"},
-    "ui/forms/tabs.py": {"seeded", "filled"},
-    "ui/page/gate.py": {"_said"},
-    "ui/page/page.py": {"watched"},
-    "ui/page/shelf.py": {"_shelved", "_filed"},
-    "ui/page/stage.py": {"sent", "_waiting", "_running", "_done", "_failed", "_stopped"},  # states of a job
-    "ui/queue/store.py": {"_locked"},
-    "ui/serve.py": {"_launched"},
-}
-"""Older names, by file; take them away, add none."""
 
 
 def double_classes(files: Mapping[str, str]) -> dict[str, list[str]]:
@@ -104,7 +80,7 @@ def test_many_arguments_are_found() -> None:
     assert list(many_arguments("cli/verbs/other.py", text))
 
 
-def bare_participles(name: str, text: str) -> Iterator[str]:
+def bare_participles(text: str) -> Iterator[str]:
     """Yield functions of a module that are named by a participle alone. Context managers may be (`with reading(file)`),
     and so may methods and nested functions, which stand beside the noun that they belong to."""
     for node in ast.parse(text).body:
@@ -112,18 +88,16 @@ def bare_participles(name: str, text: str) -> Iterator[str]:
             continue
         word, manages = node.name.strip("_"), any("contextmanager" in ast.unparse(one) for one in node.decorator_list)
         bare = PARTICIPLE.fullmatch(node.name) is not None and word not in VERBS
-        if bare and not manages and word not in AS_ADJECTIVES and node.name not in LEFT.get(name, ()):
+        if bare and not manages and word not in AS_ADJECTIVES:
             yield f"line {node.lineno}: {node.name}"
 
 
 def test_functions_are_not_named_by_a_participle_alone() -> None:
-    assert {name: found for name, text in FILES.items() if (found := list(bare_participles(name, text)))} == {}
+    assert {name: found for name, text in FILES.items() if (found := list(bare_participles(text)))} == {}
 
 
 @pytest.mark.parametrize("name", ["told", "_counted", "merging", "injected"])
 def test_a_bare_participle_is_found(name: str) -> None:
-    assert list(bare_participles("a.py", f"def {name}(): ...\n"))
-    assert not list(
-        bare_participles("a.py", f"@contextmanager\ndef {name}(): ...\nclass A:\n    def {name}(self): ...\n")
-    )
-    assert not list(bare_participles("a.py", f"def {name}_items(): ...\n"))
+    assert list(bare_participles(f"def {name}(): ...\n"))
+    assert not list(bare_participles(f"@contextmanager\ndef {name}(): ...\nclass A:\n    def {name}(self): ...\n"))
+    assert not list(bare_participles(f"def {name}_items(): ...\n"))

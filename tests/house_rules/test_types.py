@@ -10,7 +10,7 @@ import pytest
 
 from tests.house_rules.test_house_rules import TESTS
 
-MOST_ERRORS = 57
+MOST_ERRORS = 40
 """Lower it when the number falls; most that are left are calls of untyped functions of other libraries."""
 
 

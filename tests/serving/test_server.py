@@ -21,6 +21,7 @@ import pytest
 import torch
 import uvicorn
 from openai import OpenAI
+from processes import process
 from tiny import build_tiny_pipeline
 
 from versatile_diffusion import serving
@@ -137,33 +138,29 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def process(model: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def service_of(model: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`versatile serve` as people start it, once it is ready."""
     port = free_port()
     command = [sys.executable, "-m", "versatile_diffusion", "serve", "--model", str(model), "--port", str(port)]
-    started = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     url = f"http://127.0.0.1:{port}"
+    with process([*command, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE) as started:
 
-    def ready() -> bool:
-        assert started.poll() is None, started.communicate()[1]
-        try:
-            return httpx.get(f"{url}/ready").status_code == 200
-        except httpx.TransportError:
-            return False
+        def ready() -> bool:
+            assert started.poll() is None, started.communicate()[1]
+            try:
+                return httpx.get(f"{url}/ready").status_code == 200
+            except httpx.TransportError:
+                return False
 
-    try:
         until(ready, 120)
         yield url, started
-    finally:
-        started.kill()
-        started.communicate()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM on Windows")
 def test_sigterm_drains(model: Path) -> None:
     """What runs is answered, `/ready` and new requests get 503 meanwhile, and the exit code is 0."""
-    with process(model, "--grace", "60") as (url, service), ThreadPoolExecutor(1) as pool:
+    with service_of(model, "--grace", "60") as (url, service), ThreadPoolExecutor(1) as pool:
         running = pool.submit(httpx.post, url + IMAGES, json=LONG | {"n": 8}, timeout=120)
         until(lambda: "versatile_running_items 8.0" in httpx.get(f"{url}/metrics").text)
         service.send_signal(signal.SIGTERM)
@@ -180,7 +177,7 @@ def test_sigterm_drains(model: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM on Windows")
 def test_what_takes_longer_than_the_grace_is_given_up(model: Path) -> None:
-    with process(model, "--grace", "0.2", "--max-steps", "1000") as (url, service), ThreadPoolExecutor(1) as pool:
+    with service_of(model, "--grace", "0.2", "--max-steps", "1000") as (url, service), ThreadPoolExecutor(1) as pool:
         ask = LONG | {"n": 8, "num_inference_steps": 1000}
         running = pool.submit(httpx.post, url + IMAGES, json=ask, timeout=120)
         until(lambda: "versatile_running_items 8.0" in httpx.get(f"{url}/metrics").text)

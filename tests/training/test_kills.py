@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import forked, killed_at
 from tiny_objectives import SHORT, Regression
 from torch.utils._pytree import tree_leaves
 
@@ -24,44 +22,12 @@ from versatile_diffusion.training.engine.checkpoints import Checkpoints
 
 KILLS = 40
 DIFFERS = ("seconds", "items_per_second", "memory_gib")
-OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A forked process waits for ever on the threads that its parent had."""
+def alone(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def forked(work: Callable[[], Any], kill_after: float | None = None) -> int:
-    """The exit code of `work` in a process of its own."""
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    process.join(kill_after)
-    if process.is_alive():
-        process.kill()
-    process.join(600)
-    assert process.exitcode is not None
-    return process.exitcode
-
-
-def killed_at(operation: int, out: Path, work: Callable[[], Any]) -> None:
-    """`work`, killed before its n-th operation on a file below `out`."""
-    left = [operation]
-
-    def count(event: str, words: tuple[Any, ...]) -> None:
-        if event in OPERATIONS and any(isinstance(word, str | os.PathLike) and str(out) in str(word) for word in words):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
-    work()
 
 
 def state(out: Path) -> list[Any]:

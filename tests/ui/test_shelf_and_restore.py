@@ -19,7 +19,7 @@ from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.cli.io.results import record
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.records.png import read_record, save_png
-from versatile_diffusion.ui.forms.restore import form_record, restored
+from versatile_diffusion.ui.forms.restore import form_record, restore
 from versatile_diffusion.ui.forms.widgets import painter, picture
 from versatile_diffusion.ui.page.shelf import STUDIO, Shelf, Shelves
 from versatile_diffusion.ui.page.uploads import canvas, read_mask
@@ -132,7 +132,7 @@ def filled(tmp_path: Path, inputs: dict[str, Any], picture: Image.Image) -> Fill
 def test_what_was_filled_in_comes_back(
     filled: Filled, inputs: dict[str, Any], tiny_pipeline: VersatileDiffusionPipeline
 ) -> None:
-    name, fields, said = restored(str(filled.file), {"inpaint": inputs}, filled.shelf, tiny_pipeline)
+    name, fields, said = restore(str(filled.file), {"inpaint": inputs}, filled.shelf, tiny_pipeline)
     assert name == "inpaint"
     assert said == "Settings restored."
     assert {field: fields[field] for field in ("text", "image", "steps", "style")} == {
@@ -146,7 +146,7 @@ def test_what_was_filled_in_comes_back(
 def test_a_picture_that_is_not_here_is_asked_for(
     filled: Filled, inputs: dict[str, Any], tiny_pipeline: VersatileDiffusionPipeline, tmp_path: Path
 ) -> None:
-    _, fields, said = restored(str(filled.file), {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
+    _, fields, said = restore(str(filled.file), {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
     assert fields["image"] is None
     assert fields["image.mask"] is None
     assert "Input images are not embedded in the file; please add again: \u201cImage\u201d." in said
@@ -164,7 +164,7 @@ def test_a_path_in_a_file_is_not_followed(
         "surprise": 1,
     }
     save_png(picture, file := tmp_path / "made.png", {STUDIO: {"tab": "inpaint", "fields": fields}})
-    _, back, _ = restored(str(file), {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
+    _, back, _ = restore(str(file), {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
     assert back == {"image": None, "text": None, "steps": 200, "style": "none", "image.mask": None}
 
 
@@ -175,7 +175,7 @@ def test_settings_from_the_command_line_fill_in_the_tab_of_their_task(
     item = output[1]
     save_png(item.images[0], file := tmp_path / "text-to-image-0002.png", record(item, "tiny"))
     places = {"text-to-image": {"text": inputs["text"], "steps": inputs["steps"], "style": inputs["style"]}}
-    name, fields, _ = restored(str(file), places, Shelf(tmp_path), tiny_pipeline)
+    name, fields, _ = restore(str(file), places, Shelf(tmp_path), tiny_pipeline)
     assert (name, fields) == ("text-to-image", {"text": "two dogs", "steps": 3, "style": "noto"})
 
 
@@ -188,7 +188,7 @@ def test_settings_in_another_form_than_controls_show_them(
     save_png(picture, file := tmp_path / "made.png", settings | application | colours)
     names = ("guidance_from", "guidance_until", "layer_plan", "every", "match_colours")
     place = dict.fromkeys(names, inputs["text"])
-    name, fields, _ = restored(str(file), {"joint": place}, Shelf(tmp_path), tiny_pipeline)
+    name, fields, _ = restore(str(file), {"joint": place}, Shelf(tmp_path), tiny_pipeline)
     assert (name, list(fields.values())) == ("joint", [0.1, 0.8, "0 1\n1 0", 3, "simple"])
 
 
@@ -205,7 +205,7 @@ def test_a_fidelity_comes_back_as_denoising_strength(
     plain = {"conditions": [], "task": "inpaint", "fidelity": 0.3}
     save_png(picture, file := tmp_path / "made.png", told if studio else plain)
     place = {"inpaint": {"denoising": gr.Slider(0.05, 1, 1, render=False)}}
-    assert restored(str(file), place, Shelf(tmp_path), tiny_pipeline)[1] == {"denoising": 0.7}
+    assert restore(str(file), place, Shelf(tmp_path), tiny_pipeline)[1] == {"denoising": 0.7}
 
 
 @pytest.mark.parametrize(("bits", "shown"), [({}, 7), ({"seed_bits": 64}, 7 + 2**40)])
@@ -222,7 +222,7 @@ def test_a_seed_comes_back_as_what_gives_the_same_image(
     settings = {"conditions": [], "task": "text-to-image", "seeds": [7 + 2**40]}
     for number, record_of_it in enumerate((told | bits, settings | bits, settings | {"seed": 7 + 2**40} | bits)):
         save_png(picture, file := tmp_path / f"{number}.png", record_of_it)
-        assert restored(str(file), place, Shelf(tmp_path), tiny_pipeline)[1] == {"seed": shown}
+        assert restore(str(file), place, Shelf(tmp_path), tiny_pipeline)[1] == {"seed": shown}
 
 
 def damaged(file: Path) -> None:
@@ -262,12 +262,12 @@ def test_files_that_cannot_be_restored(
 ) -> None:
     make(file := tmp_path / "a.png")
     with pytest.raises(ValueError, match=message):
-        restored(str(file), {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
+        restore(str(file), {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
 
 
 def test_nothing_to_restore(inputs: dict[str, Any], tiny_pipeline: VersatileDiffusionPipeline, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no settings"):
-        restored(None, {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
+        restore(None, {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
 
 
 def test_looking_sets_up_nothing(shelves: Shelves) -> None:

@@ -166,7 +166,7 @@ class Downloader:
     async def _follow(self, url: str) -> Downloaded:
         """One attempt, following redirects."""
         for hop in range(self.limits.redirects + 1):
-            where = _checked(url)
+            where = _parse_url(url)
             host = self._hosts.setdefault(where.host, asyncio.Semaphore(self.limits.per_host))
             async with host:
                 answer = await self._once(where)
@@ -217,7 +217,7 @@ class Downloader:
         return b"".join(parts)
 
 
-def _checked(url: str) -> httpx.URL:
+def _parse_url(url: str) -> httpx.URL:
     """Parse a URL; only http and https are accepted."""
     try:
         where = httpx.URL(url)

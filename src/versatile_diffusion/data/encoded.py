@@ -199,7 +199,7 @@ def encode_set(
     report, journal, done = report or Report(), journal or Journal(None), 0
     with writing(out, lambda: f"the first {done} items are kept"):
         out.mkdir(parents=True, exist_ok=True)
-        index, known = _begun(out, made_from(source, bank, how["buckets"], how["long"], how["crops"]), report)
+        index, known = _resume(out, made_from(source, bank, how["buckets"], how["long"], how["crops"]), report)
         if index["finished"]:
             return EncodedSet.open(out)
         done = _count(index)
@@ -236,7 +236,7 @@ def made_from(
     }
 
 
-def _begun(out: Path, made: Mapping[str, Any], report: Report) -> tuple[dict[str, Any], dict[tuple[str, str], Known]]:
+def _resume(out: Path, made: Mapping[str, Any], report: Report) -> tuple[dict[str, Any], dict[tuple[str, str], Known]]:
     """The index to go on with, and what is encoded already of what is yet to come."""
     fresh = dict(made)
     fresh |= {"parts": [], "before": [], "position": asdict(Position()), "finished": False, "report": report.to_json()}
@@ -250,7 +250,7 @@ def _begun(out: Path, made: Mapping[str, Any], report: Report) -> tuple[dict[str
         return fresh, {}
     if other := [words for name, words in BEGUN.items() if index.get(name) != fresh[name]]:
         raise ValueError(f"{out} was started with {' and '.join(other)}; use another folder, or delete it")
-    sound, damaged = _opened(out, [*index["parts"], *index["before"]])
+    sound, damaged = _open_parts(out, [*index["parts"], *index["before"]])
     known = {
         (key, content): Known(part, number)
         for part in reversed(sound)
@@ -266,7 +266,7 @@ def _begun(out: Path, made: Mapping[str, Any], report: Report) -> tuple[dict[str
     return fresh | {"before": [dict(part.told) for part in sound if "contents" in part.told]}, known
 
 
-def _opened(out: Path, told: Iterable[Mapping[str, Any]]) -> tuple[list[EncodedFile], list[str]]:
+def _open_parts(out: Path, told: Iterable[Mapping[str, Any]]) -> tuple[list[EncodedFile], list[str]]:
     """The intact parts, and error messages for the others."""
     sound, damaged = [], []
     for part in told:

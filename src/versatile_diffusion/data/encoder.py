@@ -116,7 +116,7 @@ class ItemEncoder:
             if kind == LATENTS:
                 encode = partial(latents_of, encoder, shape if MODALITIES[modality].size else None)
             values = [value for item in items for value in item.values[modality]]
-            rows = iter([row for some in batched(values, self.batch) for row in _guarded(encode, some)])
+            rows = iter([row for some in batches_of(values, self.batch) for row in _encode_each(encode, some)])
             outcomes[name] = [list(islice(rows, len(item.values[modality]))) for item in items]
         return [
             self._whole(item, {name: found[place] for name, found in outcomes.items()})
@@ -250,7 +250,7 @@ def seed_of(key: str) -> int:
     return int.from_bytes(sha256(key.encode("utf-8", "surrogateescape")).digest()[:8], "big")
 
 
-def _guarded(encode: Callable[[list[Any]], Tensor], values: list[Any]) -> list[Tensor | str]:
+def _encode_each(encode: Callable[[list[Any]], Tensor], values: list[Any]) -> list[Tensor | str]:
     """A row or an error message for each value. If a batch fails, its values are encoded one by one."""
     try:
         rows = list(encode(values).half().cpu())
@@ -259,7 +259,7 @@ def _guarded(encode: Callable[[list[Any]], Tensor], values: list[Any]) -> list[T
     except Exception as error:
         if len(values) == 1:
             return [" ".join(str(error).split()) or type(error).__name__]
-        return [row for value in values for row in _guarded(encode, [value])]
+        return [row for value in values for row in _encode_each(encode, [value])]
     return [row if bool(row.isfinite().all()) else "the result is not finite in half precision" for row in rows]
 
 
@@ -270,7 +270,7 @@ def latents_of(codec: Codec, shape: Shape | None, values: Sequence[Any]) -> Tens
     return codec.encode([cut(value, shape) for value in values], height=shape[0], width=shape[1])
 
 
-def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
+def batches_of(values: Iterable[T], size: int) -> Iterator[list[T]]:
     """Yield lists of `size` values; the last one may be shorter."""
     rest = iter(values)
     while some := list(islice(rest, size)):

@@ -129,7 +129,7 @@ def fetch(
         progress: called with the number of finished shards and the total.
     """
     order.out.mkdir(parents=True, exist_ok=True)
-    left = [piece for piece in inputs if not _finished(order, piece)]
+    left = [piece for piece in inputs if not _is_finished(order, piece)]
     for done, _ in enumerate(spread(partial(fetch_piece, order), left), len(inputs) - len(left) + 1):
         progress(done, len(inputs))
     entries = [json.loads(_entry(order, piece).read_text(encoding="utf-8")) for piece in inputs]
@@ -291,7 +291,7 @@ def _entry(order: Order, piece: Piece) -> Path:
     return order.out / ENTRIES / f"{piece.name}.json"
 
 
-def _finished(order: Order, piece: Piece) -> bool:
+def _is_finished(order: Order, piece: Piece) -> bool:
     """Whether the shard exists and was written from the same rows with the same settings."""
     try:
         entry = json.loads(_entry(order, piece).read_text(encoding="utf-8"))

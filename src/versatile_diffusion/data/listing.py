@@ -176,7 +176,7 @@ def printable(name: str | os.PathLike[str]) -> str:
         return ascii(os.fspath(name))[1:-1]
 
 
-def summed(left_out: LeftOut) -> dict[str, str]:
+def summarise(left_out: LeftOut) -> dict[str, str]:
     """For each reason, the number of skipped files and the first names."""
     shown = {why: ", ".join(names[:MOST_NAMES]) for why, names in left_out.items() if names}
     return {

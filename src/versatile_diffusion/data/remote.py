@@ -177,13 +177,13 @@ def remote_shards(url: str, encoding: str | None = None) -> list[RemoteShard]:
     Raises:
         ValueError: none found, or the file system is not installed.
     """
-    files = [(name, tag) for name, tag in listed(url) if name.lower().endswith(KINDS)]
+    files = [(name, tag) for name, tag in list_files(url) if name.lower().endswith(KINDS)]
     if not files:
         raise ValueError(f"{url} has no shards; allowed: {', '.join(KINDS)}")
     return [RemoteShard(name, tag, CACHE, encoding) for name, tag in files]
 
 
-def listed(url: str) -> list[tuple[str, str]]:
+def list_files(url: str) -> list[tuple[str, str]]:
     """The files at a URL, in a folder and below, or that match a pattern: the URL and the version tag of each.
 
     Raises:

@@ -98,7 +98,7 @@ def open_part(file: Path) -> dict[str, Stored]:
                 raise ValueError("no header")
             header: dict[str, Any] = json.loads(opened.read(length))
         start, end = 8 + length, file.stat().st_size
-        tensors = {name: _stored(file, start, end, told) for name, told in header.items() if name != "__metadata__"}
+        tensors = {name: _locate(file, start, end, told) for name, told in header.items() if name != "__metadata__"}
     except OSError as error:
         raise DamagedError(file, error.strerror or error) from error
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -110,7 +110,7 @@ def open_part(file: Path) -> dict[str, Stored]:
     }
 
 
-def _stored(file: Path, start: int, end: int, told: Mapping[str, Any]) -> Stored:
+def _locate(file: Path, start: int, end: int, told: Mapping[str, Any]) -> Stored:
     dtype, shape, (first, last) = DTYPES[told["dtype"]], tuple(told["shape"]), told["data_offsets"]
     if not shape or min(shape) < 0 or first < 0 or last - first != math.prod(shape) * dtype.itemsize:
         raise ValueError("inconsistent header")

@@ -167,7 +167,7 @@ def select(
         raise ValueError(f"{shards[0].path} is a shard; remove duplicates from the metadata, before downloading")
     plan.out.mkdir(parents=True, exist_ok=True)
     settle(plan)
-    left = [table for table in inputs if not _finished(plan, table)]
+    left = [table for table in inputs if not _is_finished(plan, table)]
     for done, _ in enumerate(spread(partial(select_table, plan), left), len(inputs) - len(left) + 1):
         progress(done, len(inputs))
     entries = {table: _read_entry(plan.entry(table)) for table in inputs}
@@ -225,8 +225,8 @@ def select_table(plan: SelectPlan, table: InputTable) -> None:
         try:
             rows = pl.scan_parquet(file)
             where = Columns.find(rows.collect_schema(), plan.selection.needs, plan.layout, plan.columns, table.path)
-            passes, outcomes = counting(plan.selection, where)
-            passed = rows.filter(passes).rename(_renamed(where))
+            passes, outcomes = counting_expression(plan.selection, where)
+            passed = rows.filter(passes).rename(_output_names(where))
             target.parent.mkdir(parents=True, exist_ok=True)
             write_whole(target, lambda part: passed.sink_parquet(part))
             tally = tally_of(outcomes, plan.selection, _histograms(rows, plan.selection, where, plan.histograms))
@@ -241,7 +241,7 @@ def _select_shard(plan: SelectPlan, table: InputTable, file: Path) -> tuple[Colu
     """Copy the passing samples of a shard; return its columns, the tally and the number of samples written."""
     samples = samples_of(file)
     where = where_of(samples, plan.selection.needs, plan.layout, plan.columns, table.path)
-    passes, outcomes = counting(plan.selection, where)
+    passes, outcomes = counting_expression(plan.selection, where)
     names = set(samples.filter(passes)[SAMPLE])
     tally = tally_of(outcomes, plan.selection, _histograms(samples.lazy(), plan.selection, where, plan.histograms))
     return where, tally, copy_samples(file, names, plan.passed(table))
@@ -256,7 +256,7 @@ def _enter(plan: SelectPlan, table: InputTable, where: Columns, tally: Tally, wr
     write_json(plan.entry(table), {**entry, "tally": tally.to_json()})
 
 
-def counting(selection: Selection, columns: Columns) -> tuple[pl.Expr, np.ndarray]:
+def counting_expression(selection: Selection, columns: Columns) -> tuple[pl.Expr, np.ndarray]:
     """An expression that tests whether a row passes every rule, and an array with the number of rows by combination of
     outcomes (see `BASE`). It is filled while the expression is evaluated, so rows are read once."""
     import polars as pl
@@ -308,12 +308,12 @@ def _histogram(rows: pl.LazyFrame, rule: Rule, columns: Columns) -> list[int]:
     return counts
 
 
-def _renamed(columns: Columns) -> dict[str, str]:
+def _output_names(columns: Columns) -> dict[str, str]:
     """Map the URL and caption columns to their names in the output."""
     return {columns.names["url"]: URL, columns.names["text"]: TEXT}
 
 
-def _finished(plan: SelectPlan, table: InputTable) -> bool:
+def _is_finished(plan: SelectPlan, table: InputTable) -> bool:
     """Whether the table has a ledger entry, is unchanged, and its output still exists."""
     try:
         entry = _read_entry(plan.entry(table))

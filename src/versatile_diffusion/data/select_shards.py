@@ -39,7 +39,7 @@ def samples_of(file: Path) -> pl.DataFrame:
         row = rows.setdefault(name, {SAMPLE: name})
         if ending.lower() == "json" and info.size <= MOST_JSON:
             opened = archive.extractfile(info)
-            row.update(_told(b"" if opened is None else opened.read()))
+            row.update(_parse_fields(b"" if opened is None else opened.read()))
     table = pl.DataFrame(list(rows.values()), infer_schema_length=None, strict=False)
     return _single(table) if rows else pl.DataFrame({SAMPLE: []}, schema={SAMPLE: pl.String})
 
@@ -95,7 +95,7 @@ def _parts(name: str) -> tuple[str, str, str]:
     return f"{folder}{slash}{stem}", dot, ending
 
 
-def _told(data: bytes) -> dict[str, Any]:
+def _parse_fields(data: bytes) -> dict[str, Any]:
     try:
         told = json.loads(data)
     except (ValueError, RecursionError):

@@ -227,16 +227,16 @@ class Metadata:
             where = f"{self.listing.name(self.path)} line {number}"
             name = name_in(row)
             if isinstance(row, UnusableError) or not isinstance(name, str) or not name:
-                yield Raw(where, "", partial(_lacking, row, name))
+                yield Raw(where, "", partial(_reject, row, name))
                 continue
             file = self._file(name)
             content = digest([stamp(file), *(ascii(row.get(field)) for field in sorted(row))])
             key = printable(name if above == "." else f"{above}/{name}")
-            read = partial(_named, self.path.parent, file, name, row, self.encoding)
+            read = partial(_locate, self.path.parent, file, name, row, self.encoding)
             yield Raw(key, content, read, f"{key} ({where})")
 
 
-def _lacking(row: Row, name: Any) -> tuple[Path, Captions]:
+def _reject(row: Row, name: Any) -> tuple[Path, Captions]:
     if isinstance(row, UnusableError):
         raise UnusableError(NO_PICTURE, str(row))
     if isinstance(name, list):
@@ -246,7 +246,7 @@ def _lacking(row: Row, name: Any) -> tuple[Path, Captions]:
     raise UnusableError(NO_PICTURE, f"{FILE_NAME} is {shown(name)}; it must be a file name")
 
 
-def _named(folder: Path, file: Path, name: str, row: Mapping[str, Any], encoding: str | None) -> tuple[Path, Captions]:
+def _locate(folder: Path, file: Path, name: str, row: Mapping[str, Any], encoding: str | None) -> tuple[Path, Captions]:
     try:
         inside(folder, name)
     except ValueError as error:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from versatile_diffusion.data.archives import DAMAGED
 from versatile_diffusion.data.captions import UnusableError
 from versatile_diffusion.data.layouts import shards_in
-from versatile_diffusion.data.listing import LeftOut, is_pattern, summed
+from versatile_diffusion.data.listing import LeftOut, is_pattern, summarise
 from versatile_diffusion.data.remote import is_url, remote_shards
 from versatile_diffusion.data.report import Report
 from versatile_diffusion.data.shards import Raw, Shard, digest
@@ -143,7 +143,7 @@ class Source:
         """Yield `take(sample)` for each sample, except where it is None; otherwise like `read`. With `epochs=None` it
         does not end."""
         report = report if report is not None else Report()
-        report.left_out = summed(self.left_out)
+        report.left_out = summarise(self.left_out)
         for epoch in count(position.epoch) if epochs is None else range(position.epoch, epochs):
             order = self.order(seed, epoch)
             start = position.shard if epoch == position.epoch else 0
@@ -203,7 +203,7 @@ def open_source(path: str | Path, encoding: str | None = None) -> Source:
     if not shards:
         if not Path(path).exists() and not is_pattern(Path(path)):
             raise ValueError(f"{path}: no such folder or file")
-        there = "; ".join(f"{why} {names}" for why, names in summed(left_out).items())
+        there = "; ".join(f"{why} {names}" for why, names in summarise(left_out).items())
         raise ValueError(
             f"{path} has no images with captions; allowed: a folder of images, each with a .txt of the same name or "
             "all in a metadata.jsonl, .csv or .parquet; WebDataset shards (.tar); parquet; a .json of COCO captions"

@@ -189,7 +189,7 @@ class _Server:
         """Build the page of a model, and serve it."""
         studio = self._studio(pipe, model)
         try:
-            page, url = _launched(studio, self.folder, self.names, self.port, self.pairs, browser)
+            page, url = _launch(studio, self.folder, self.names, self.port, self.pairs, browser)
         except BaseException:
             studio.desk.close()
             raise
@@ -246,7 +246,7 @@ class _Server:
         return Studio(desk, shelves, desk.pipe.model_name, kept, choices=choices)
 
 
-def _launched(
+def _launch(
     studio: Studio, folder: Path, names: Names, port: int | None, pairs: list[tuple[str, str]] | None, browser: bool
 ) -> tuple[Any, str]:
     """Build the page, and serve it; return both page and address."""

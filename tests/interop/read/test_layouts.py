@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import tiny_layouts
-import tiny_official
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_official import CONFIG
@@ -23,16 +21,6 @@ from versatile_diffusion.interop.verify import verify
 
 BIG = "vd-four-flow-v1-0.pth"
 ALL = ("data.image", "data.text", "context.image", "context.text")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> Path:
-    return tiny_official.write_official(tmp_path_factory.mktemp("official"))
-
-
-@pytest.fixture(scope="module")
-def states():
-    return tiny_official.official_states()
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,6 @@ from versatile_diffusion.interop.read.tensors import open_tensors
 CONFIG = tiny_official.CONFIG
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> Path:
-    return tiny_official.write_official(tmp_path_factory.mktemp("official"))
-
-
-@pytest.fixture(scope="module")
-def states():
-    return tiny_official.official_states()
-
-
 def link(files: Path, folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).symlink_to(files / name)

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,15 +106,6 @@ def test_the_folder_is_held_before_the_data_are_read(tmp_path: Path, monkeypatch
             run("tiny", "emoji", tmp_path / "data", tmp_path / "run", device="cpu")
     with held(tmp_path / "run"):
         pass
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """A forked process waits for ever on the threads that its parent had."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @linux

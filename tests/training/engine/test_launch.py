@@ -61,6 +61,16 @@ def started(tmp_path: Path, launcher: list[str], child: str, environment: dict[s
     return process.pid, [int(path.name) for path in there.iterdir()]
 
 
+def end_all(launcher: int, processes: list[int]) -> bool:
+    """Kill what started the processes; whether they end, too. None of them is left in any case."""
+    os.kill(launcher, signal.SIGKILL)
+    os.waitpid(launcher, 0)
+    ended = wait_for(lambda: not any(map(alive, processes)), 60)
+    for process in processes if not ended else []:
+        os.kill(process, signal.SIGKILL)
+    return ended
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
 @pytest.mark.parametrize(("started_by", "platform"), [("launch", "linux"), ("launch", "darwin"), ("torchrun", "linux")])
 def test_they_end_with_it(tmp_path: Path, started_by: str, platform: str) -> None:
@@ -70,12 +80,7 @@ def test_they_end_with_it(tmp_path: Path, started_by: str, platform: str) -> Non
     code = LAUNCH if started_by == "launch" else PLAIN
     launcher, processes = started(tmp_path, ["-c", code, str(tmp_path / "child.py")], child, environment)
     assert all(map(alive, processes))
-    os.kill(launcher, signal.SIGKILL)
-    os.waitpid(launcher, 0)
-    ended = wait_for(lambda: not any(map(alive, processes)), 60)
-    for process in processes if not ended else []:
-        os.kill(process, signal.SIGKILL)
-    assert ended
+    assert end_all(launcher, processes)
 
 
 POOL = """
@@ -101,12 +106,7 @@ if __name__ == "__main__":
 def test_so_do_the_workers_of_a_pool(tmp_path: Path, method: str) -> None:
     words = [str(tmp_path / "child.py"), method, str(tmp_path / "there")]
     launcher, processes = started(tmp_path, words, POOL, {})
-    os.kill(launcher, signal.SIGKILL)
-    os.waitpid(launcher, 0)
-    ended = wait_for(lambda: not any(map(alive, processes)), 60)
-    for process in processes if not ended else []:
-        os.kill(process, signal.SIGKILL)
-    assert ended
+    assert end_all(launcher, processes)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc who is alive")
@@ -145,9 +145,4 @@ def test_those_of_torchrun_end_with_it(tmp_path: Path) -> None:
     )
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "child.py")]
     launcher, processes = started(tmp_path, words, child, {"OMP_NUM_THREADS": "1"})
-    os.kill(launcher, signal.SIGKILL)
-    os.waitpid(launcher, 0)
-    ended = wait_for(lambda: not any(map(alive, processes)), 60)
-    for process in processes if not ended else []:
-        os.kill(process, signal.SIGKILL)
-    assert ended
+    assert end_all(launcher, processes)

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,15 +71,6 @@ def _kill_while_writing(values: torch.Tensor) -> torch.Tensor:
     """The next write of a checkpoint gets half-way."""
     os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
     return values
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """A forked process waits for ever on the threads that its parent had."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")

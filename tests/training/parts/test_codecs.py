@@ -14,10 +14,10 @@ from versatile_diffusion.recipes.emoji.parts import images
 from versatile_diffusion.training.engine.loop import LoopSettings, train
 from versatile_diffusion.training.parts.codecs import (
     ImageCodecObjective,
-    ImageCodecSettings,
     pictures_to_pixels,
     psnr,
 )
+from versatile_diffusion.training.parts.gaussian_codec import GaussianCodecSettings
 
 DATA = Path(__file__).parents[2] / "data" / "emoji"
 
@@ -25,7 +25,7 @@ DATA = Path(__file__).parents[2] / "data" / "emoji"
 @pytest.fixture(scope="module")
 def objective() -> ImageCodecObjective:
     pictures = images(DATA, "train", "concept-val", "concept-test")
-    settings = ImageCodecSettings(widths=(8, 8), batch_size=4)
+    settings = GaussianCodecSettings(widths=(8, 8), batch_size=4)
     return ImageCodecObjective(pictures.pop("train"), pictures, settings, torch.device("cpu"))
 
 
@@ -39,7 +39,7 @@ def test_a_run_learns_and_exports_a_codec_with_latents_of_unit_variance(
     assert all(value > untrained[name] + 1 for name, value in outcome.metrics.items())
     codec = LiteVAE.from_pretrained(tmp_path / "export")
     with torch.no_grad():
-        latents = codec.normalise(codec.posterior(pictures_to_pixels(objective.pictures))[0])
+        latents = codec.normalise(codec.posterior(pictures_to_pixels(objective.stored))[0])
     assert torch.allclose(latents.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-3)
     assert torch.allclose(latents.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-3)
     assert Image.open(tmp_path / "samples" / "0000012.png").size == (16 * 64, 4 * 64)

@@ -211,6 +211,13 @@ def test_too_many_runs(desk: Desk) -> None:
         desk.submit("ada", "t", [ask()] * 37)
 
 
+def test_one_invalid_run_rejects_the_request_before_any_of_it_runs(desk: Desk) -> None:
+    with pytest.raises(ValueError, match="guidance_scale"):
+        desk.submit("ada", "t", [ask(), ask(guidance_scale=-1.0)])
+    assert not desk.busy
+    assert desk.engine.waiting == desk.engine.running == 0
+
+
 def test_one_sentence() -> None:
     assert one_sentence(ValueError("no\nsuch   thing")) == "No such thing."
     assert len(one_sentence(ValueError("x" * 999))) <= 301

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from versatile_diffusion.cli.io.console import note
-from versatile_diffusion.data.listing import PACKED, in_words, list_folder, printable, summed
+from versatile_diffusion.data.listing import PACKED, in_words, list_folder, printable, summarise
 from versatile_diffusion.modalities import MODALITIES, Modality
 
 EMBEDDINGS = ".safetensors"
@@ -167,7 +167,7 @@ def files_in(folder: Path, modality: str | None = None) -> Iterator[Path]:
     found = list(listing.of(ending for record in known for ending in record.suffixes))
     own = [file for file in found if is_sheet(file)]
     reasons = {**listing.left_out, "archives": other, "sheets and replays": [listing.name(file) for file in own]}
-    if left_out := summed(reasons):
+    if left_out := summarise(reasons):
         note(f"skipped in {printable(folder)}: {in_words(left_out)}")
     yield from (file for file in found if file not in own)
 

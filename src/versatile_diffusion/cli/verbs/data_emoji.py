@@ -20,19 +20,16 @@ def emoji(
     json: Json = False,
 ) -> None:
     """Build the emoji set: 14 drawing styles of 500 concepts with captions, from public npm packages."""
-    from versatile_diffusion.cli.io.console import note, show, show_json
+    from versatile_diffusion.cli.io.console import note, show_json
     from versatile_diffusion.cli.io.files import check_folder
+    from versatile_diffusion.cli.io.sets import show_counts, summary_of
     from versatile_diffusion.recipes.emoji.data import build_emoji
 
     check_folder(out)
     manifest = build_emoji(out, size=size, workers=workers, edition=edition)
     if json:
-        return show_json(
-            {"folder": str(out), "counts": manifest.counts, "total": manifest.total, "left_out": manifest.left_out}
-        )
-    for split, row in manifest.counts.items():
-        show(f"{split:13} {sum(row.values()):6}")
-    show(f"{'all':13} {manifest.total:6}")
+        return show_json(summary_of(out, manifest))
+    show_counts(manifest)
     for reason, count in manifest.left_out.items():
         note(f"{count} concepts skipped: {reason}")
     note(f"{out / 'manifest.json'} lists the licences; {out / 'contact_sheet.png'} shows the styles")

@@ -17,18 +17,16 @@ def speech(
     json: Json = False,
 ) -> None:
     """Build the speech set: the words of the emoji set in 14 voices of English, spoken by espeak-ng."""
-    from versatile_diffusion.cli.io.console import note, show, show_json
+    from versatile_diffusion.cli.io.console import note, show_json
     from versatile_diffusion.cli.io.files import check_folder
+    from versatile_diffusion.cli.io.sets import show_counts, summary_of
     from versatile_diffusion.recipes.speech.data import build_speech
 
     check_folder(out)
     manifest = build_speech(out, emoji, workers=workers)
     if json:
-        told = {"folder": str(out), "counts": manifest.counts, "total": manifest.total, "left_out": manifest.left_out}
-        return show_json(told)
-    for split, row in manifest.counts.items():
-        show(f"{split:13} {sum(row.values()):6}")
-    show(f"{'all':13} {manifest.total:6}")
+        return show_json(summary_of(out, manifest))
+    show_counts(manifest)
     for reason, words in manifest.left_out.items():
         note(f"{len(words)} words skipped: {reason}")
     note(f"{out / 'speech.json'} lists words and voices; {out / 'NOTICE'} has the sources")

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from versatile_diffusion.modalities.audio.spectrogram import BANDS, FRAMES, log_mel, sound
 from versatile_diffusion.modalities.audio.waveform import RATE, Waveform, normalise, round_to_16_bits
-from versatile_diffusion.modalities.base import Codec, Generators
-from versatile_diffusion.modalities.gaussian import GaussianLatents
-from versatile_diffusion.modalities.image.lite_vae import ResidualBlock
+from versatile_diffusion.modalities.base import Generators
+from versatile_diffusion.modalities.gaussian import GaussianCodec, grid_decoder, grid_encoder
 
 DOWN = 4
 """Factor of the latent's grid in both directions."""
@@ -31,12 +30,8 @@ def levels_of(values: Sequence[Waveform]) -> Float[Tensor, "b 1 bands frames"]:
     return log_mel(waves(values))[:, None]
 
 
-def _norm_conv(channels: int, out: int) -> list[nn.Module]:
-    return [nn.GroupNorm(min(16, channels), channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1)]
-
-
-class AudioVAE(GaussianLatents, Codec):
-    """Variational autoencoder of short recordings, made of the image codec's blocks. Back to sound by Griffin-Lim.
+class AudioVAE(GaussianCodec):
+    """Variational autoencoder of short recordings, decoded to sound by Griffin-Lim.
 
     Args:
         widths: channels at 1/2 and 1/4 of the bands and frames.
@@ -52,24 +47,8 @@ class AudioVAE(GaussianLatents, Codec):
     def __init__(self, widths: Sequence[int] = (48, 96), latent_channels: int = 4):
         super().__init__()
         low, high = widths
-        self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(2),
-            nn.Conv2d(4, low, 3, padding=1),
-            ResidualBlock(low),
-            nn.Conv2d(low, high, 3, stride=2, padding=1),
-            ResidualBlock(high),
-            ResidualBlock(high),
-            *_norm_conv(high, 2 * latent_channels),
-        )
-        self.decoder = nn.Sequential(
-            nn.Conv2d(latent_channels, high, 3, padding=1),
-            *(ResidualBlock(high) for _ in range(3)),
-            nn.Upsample(scale_factor=2, mode="nearest"),
-            nn.Conv2d(high, low, 3, padding=1),
-            *(ResidualBlock(low) for _ in range(2)),
-            *_norm_conv(low, 4),
-            nn.PixelShuffle(2),
-        )
+        self.encoder = grid_encoder(1, low, high, latent_channels)
+        self.decoder = grid_decoder(latent_channels, high, low, 1)
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
         self.register_buffer("latent_std", torch.ones(latent_channels))
 

@@ -7,63 +7,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from versatile_diffusion.modalities.base import Codec, Generators
-from versatile_diffusion.modalities.gaussian import GaussianLatents
+from versatile_diffusion.modalities.base import Generators
+from versatile_diffusion.modalities.gaussian import GaussianCodec, grid_decoder, grid_encoder
 from versatile_diffusion.modalities.image.colours import to_rgb
 from versatile_diffusion.numeric import check_finite
 
 
-class ResidualBlock(nn.Module):
-    """Twice norm, SiLU and 3 x 3 convolution, with a residual connection."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.layers = nn.Sequential(*_norm_conv(channels, channels), *_norm_conv(channels, channels))
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x + self.layers(x)
-
-
-def _norm_conv(channels: int, out: int) -> list[nn.Module]:
-    return [nn.GroupNorm(min(16, channels), channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1)]
-
-
-def _encoder(low: int, high: int, latent: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.PixelUnshuffle(2),
-        nn.Conv2d(12, low, 3, padding=1),
-        ResidualBlock(low),
-        nn.Conv2d(low, high, 3, stride=2, padding=1),
-        ResidualBlock(high),
-        ResidualBlock(high),
-        *_norm_conv(high, 2 * latent),
-    )
-
-
 def _decoder(low: int, high: int, latent: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(latent, high, 3, padding=1),
-        *(ResidualBlock(high) for _ in range(3)),
-        nn.Upsample(scale_factor=2, mode="nearest"),
-        nn.Conv2d(high, low, 3, padding=1),
-        *(ResidualBlock(low) for _ in range(2)),
-        *_norm_conv(low, 48),
-        nn.PixelShuffle(2),
-        nn.SiLU(),
-        nn.Conv2d(12, 16, 3, padding=1),
-        nn.SiLU(),
-        nn.Conv2d(16, 3, 3, padding=1),
-    )
+    """Build the decoder, which ends with more convolutions at full size."""
+    trunk = grid_decoder(latent, high, low, 12)
+    return nn.Sequential(*trunk, nn.SiLU(), nn.Conv2d(12, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 3, 3, padding=1))
 
 
-class LiteVAE(GaussianLatents, Codec):
+class LiteVAE(GaussianCodec):
     """Variational autoencoder for small images. Pixels are processed as 1 - x, so that a white background is zero.
 
     Args:
@@ -84,7 +46,7 @@ class LiteVAE(GaussianLatents, Codec):
         if sample_size % 4:
             raise ValueError(f"sample_size is {sample_size}; it must be a multiple of 4")
         low, high = widths
-        self.encoder = _encoder(low, high, latent_channels)
+        self.encoder = grid_encoder(3, low, high, latent_channels)
         self.decoder = _decoder(low, high, latent_channels)
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
         self.register_buffer("latent_std", torch.ones(latent_channels))
@@ -175,9 +137,3 @@ def _on_canvas(value: Image.Image, height: int, width: int) -> Image.Image:
     canvas = Image.new("RGBA", (width, height), "white")
     canvas.alpha_composite(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
     return canvas.convert("RGB")
-
-
-def gradient_l1(left: Float[Tensor, "b c h w"], right: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """Return the mean absolute difference of horizontal and vertical pixel gradients; keeps edges sharp."""
-    horizontal = F.l1_loss(left.diff(dim=3), right.diff(dim=3))
-    return horizontal + F.l1_loss(left.diff(dim=2), right.diff(dim=2))

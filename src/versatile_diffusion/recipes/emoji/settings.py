@@ -24,8 +24,9 @@ from versatile_diffusion.recipes.emoji.judge import JudgeObjective, JudgeSetting
 from versatile_diffusion.recipes.emoji.parts import captions, context_data, images
 from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserSettings
 from versatile_diffusion.training.engine.loop import LoopSettings, Objective, Settings
-from versatile_diffusion.training.parts.codecs import ImageCodecObjective, ImageCodecSettings
+from versatile_diffusion.training.parts.codecs import ImageCodecObjective
 from versatile_diffusion.training.parts.context_encoders import ContextEncodersObjective, ContextEncodersSettings
+from versatile_diffusion.training.parts.gaussian_codec import GaussianCodecSettings
 from versatile_diffusion.training.parts.image_context import ImageContextObjective, ImageContextSettings
 from versatile_diffusion.training.parts.teacher import teacher_folder
 from versatile_diffusion.training.parts.text_codec import TextCodecObjective, TextCodecSettings
@@ -40,7 +41,7 @@ def image_codec_emoji(data: Path, out: Path, device: torch.device) -> tuple[Obje
     """
     loop = LoopSettings(steps=1900, warmup=50, schedule="cosine", ema=0.998, eval_minutes=15, sample_minutes=5)
     pictures = images(data, "train", "concept-val", "concept-test")
-    return ImageCodecObjective(pictures.pop("train"), pictures, ImageCodecSettings(), device), loop
+    return ImageCodecObjective(pictures.pop("train"), pictures, GaussianCodecSettings(), device), loop
 
 
 def context_encoders_emoji(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:

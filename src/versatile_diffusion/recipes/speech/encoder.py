@@ -17,7 +17,7 @@ from versatile_diffusion.numeric import unit
 from versatile_diffusion.recipes.speech.data.reader import SpeechSet
 from versatile_diffusion.recipes.speech.levels import louder, mask_stripes, noisy, shift_later
 from versatile_diffusion.training.engine.loop import Objective
-from versatile_diffusion.training.engine.optimizer import adamw_and_muon
+from versatile_diffusion.training.engine.optimizer import adamw_and_muon, split_parameters
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class AudioContextObjective(Objective[AudioContextTraining]):
         return AudioContextTraining(encoder, self.words.clone(), self.voices)
 
     def optimizers(self, module: AudioContextTraining) -> list[torch.optim.Optimizer]:
-        return adamw_and_muon(module, self.recipe, ("grid.1.", "to_global", "to_local"))
+        groups = split_parameters(module, not_muon=("grid.1.", "to_global", "to_local"))
+        return adamw_and_muon(groups, self.recipe, self.recipe.muon_weight_decay)
 
     def batch(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Augmented levels, words and voices."""
@@ -157,7 +158,7 @@ class AudioContextObjective(Objective[AudioContextTraining]):
         """The word among all words, first and among the first five, and the voice, in per cent."""
         found: dict[str, float] = {}
         for name, data in self.held_out.items():
-            parts = [module.encoder(part.float()).embedding for part in data.levels.split(64)]
+            parts = [module.encoder(part.float()).embedding for part in torch.split(data.levels, 64)]
             concepts, styles = torch.cat([p.concept for p in parts]), torch.cat([p.style for p in parts])
             order = module.word_logits(concepts).topk(min(5, len(module.words))).indices == data.words[:, None]
             voice = module.voice_logits(styles).argmax(1) == data.voices

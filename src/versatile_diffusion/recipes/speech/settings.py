@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ from versatile_diffusion.training.engine.loop import LoopSettings, Objective, Se
 TEXT_ENCODER = "bank/encoder-text"
 
 
-def audio_codec_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def audio_codec_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """The audio codec (1.1 M parameters). It should come to a mel distance of 2 dB on pair-val; not run at this length
     yet (docs/log.md has shorter runs)."""
     loop = LoopSettings(steps=3000, warmup=50, schedule="cosine", ema=0.998, eval_minutes=10, sample_minutes=10)
@@ -29,7 +30,7 @@ def audio_codec_speech(data: Path, out: Path, device: torch.device) -> tuple[Obj
     return AudioCodecObjective(levels, held_out, AudioCodecSettings(), device), loop
 
 
-def audio_context_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def audio_context_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """The audio context encoder (1.9 M parameters), in the space of the installed emoji model. It should name 90 % of
     the words of pair-val; not run at this length yet (docs/log.md has shorter runs)."""
     loop = LoopSettings(steps=3000, warmup=50, schedule="cosine", ema=0.995, clip=None, eval_minutes=10)
@@ -39,7 +40,7 @@ def audio_context_speech(data: Path, out: Path, device: torch.device) -> tuple[O
     return AudioContextObjective(train, held_out, text, AudioContextSettings(), device), loop
 
 
-def judge_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def judge_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """The judges of words and voices; their seed is not that of the model's parts. They should name 95 % of the real
     words of pair-test; not run at this length yet (docs/log.md has shorter runs)."""
     loop = LoopSettings(
@@ -48,7 +49,7 @@ def judge_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective
     return SpeechJudgeObjective(data, SpeechJudgeSettings(), device, ("pair-test",)), loop
 
 
-def diffuser_speech(joint: bool, data: Path, out: Path, device: torch.device) -> tuple[Objective, LoopSettings]:
+def diffuser_speech(joint: bool, data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """The emoji model's diffuser with streams of audio: the five new flows, where nothing that was there learns; then
     (`joint`) all nine, the old layers at a twentieth of the learning rate. Neither was run at this length yet."""
     loop = LoopSettings(

@@ -81,7 +81,8 @@ class GenerationOrder:
     def record(self) -> dict[str, Any]:
         """Plain JSON of what decides the results."""
         plain = {name: value for name, value in asdict(self).items() if name not in ("out", *SAYS_HOW)}
-        return json.loads(json.dumps(plain | {"table": self.table.content}, default=str))
+        record: dict[str, Any] = json.loads(json.dumps(plain | {"table": self.table.content}, default=str))
+        return record
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import glob
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from versatile_diffusion.choices import unknown
 from versatile_diffusion.controls import CONDITION, PARTS, REQUEST, RUN, Control
@@ -21,6 +21,7 @@ from versatile_diffusion.printable import brief, shown
 if TYPE_CHECKING:
     import polars as pl
 
+T = TypeVar("T")
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 TYPED = ("prompt", "caption", "TEXT")
 """Other names of the column of a modality whose values are typed."""
@@ -73,13 +74,13 @@ class Table:
         """Number of rows."""
         import polars as pl
 
-        return self._read(lambda frame: frame.select(pl.len()).collect().item())
+        return self._read(lambda frame: int(frame.select(pl.len()).collect().item()))
 
     def part(self, start: int, count: int) -> list[dict[str, Any]]:
         """Some rows, as plain Python."""
         return self._read(lambda frame: frame.slice(start, count).collect().to_dicts())
 
-    def _read(self, use: Any) -> Any:
+    def _read(self, use: Callable[[pl.LazyFrame], T]) -> T:
         import polars as pl
 
         try:
@@ -93,7 +94,7 @@ def _scan(file: Path) -> pl.LazyFrame:
     import polars as pl
 
     texts: Any = {"infer_schema": False}
-    scans: Mapping[str, Any] = {
+    scans: Mapping[str, Callable[[Path], pl.LazyFrame]] = {
         ".parquet": pl.scan_parquet,
         ".csv": partial(pl.scan_csv, **texts),
         ".tsv": partial(pl.scan_csv, separator="\t", **texts),

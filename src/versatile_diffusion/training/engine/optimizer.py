@@ -172,23 +172,19 @@ class Rates(Protocol):
     @property
     def weight_decay(self) -> float: ...
     @property
-    def muon_lr(self) -> float: ...
-    @property
-    def muon_weight_decay(self) -> float: ...
+    def muon_lr(self) -> float | None: ...
 
 
-def adamw_and_muon(module: nn.Module, rates: Rates, not_muon: tuple[str, ...]) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of an encoder, AdamW for first and last layers and all other parameters.
+def adamw_and_muon(groups: ParameterGroups, rates: Rates, muon_weight_decay: float) -> list[torch.optim.Optimizer]:
+    """The optimizers of a codec or an encoder.
 
     Args:
-        module: the encoder.
-        rates: AdamW's `lr` and `weight_decay`, and Muon's with the prefix `muon_`.
-        not_muon: substrings of the names of first and last layers.
+        groups: its parameters.
+        rates: AdamW's `lr` and `weight_decay`, and Muon's `muon_lr`.
+        muon_weight_decay: of Muon.
     """
-    groups = split_parameters(module, not_muon=not_muon)
-    return groups.optimizers(
-        rates.lr, rates.weight_decay, (0.9, 0.98), rates.muon_lr, rates.muon_weight_decay, muon_steps=4
-    )
+    muon_lr = rates.muon_lr or 0.0
+    return groups.optimizers(rates.lr, rates.weight_decay, (0.9, 0.98), muon_lr, muon_weight_decay, muon_steps=4)
 
 
 def multiply(optimizers: Sequence[torch.optim.Optimizer], unet: MultiFlowUNet, multipliers: Multipliers) -> None:

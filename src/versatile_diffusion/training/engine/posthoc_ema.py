@@ -42,7 +42,7 @@ def gamma_of(width: float) -> float:
 
 def width_of(gamma: float) -> float:
     """The relative width of a profile."""
-    return (gamma + 1) ** 0.5 / ((gamma + 2) * (gamma + 3) ** 0.5)
+    return float((gamma + 1) ** 0.5 / ((gamma + 2) * (gamma + 3) ** 0.5))
 
 
 class PowerAverages:
@@ -146,4 +146,4 @@ def solve(stored: Sequence[tuple[int, float]], wanted: tuple[int, float]) -> Any
 def _product(left: tuple[int, float], right: tuple[int, float]) -> float:
     """The integral of the product of two profiles, p(tau) = (gamma + 1) tau^gamma / t^(gamma + 1) for tau up to t."""
     (t, gamma), (u, delta) = sorted([left, right])  # t <= u
-    return (gamma + 1) * (delta + 1) / (gamma + delta + 1) * (t / u) ** delta / u
+    return float((gamma + 1) * (delta + 1) / (gamma + delta + 1) * (t / u) ** delta / u)

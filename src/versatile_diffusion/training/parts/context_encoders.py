@@ -27,7 +27,7 @@ from versatile_diffusion.modalities.encoders.dual import (
 )
 from versatile_diffusion.numeric import unit
 from versatile_diffusion.training.engine.loop import Objective
-from versatile_diffusion.training.engine.optimizer import adamw_and_muon
+from versatile_diffusion.training.engine.optimizer import adamw_and_muon, split_parameters
 from versatile_diffusion.training.parts.codecs import pictures_to_pixels
 from versatile_diffusion.training.parts.context_data import ContextData
 from versatile_diffusion.training.parts.context_metrics import measure, search_sheet
@@ -128,7 +128,8 @@ class ContextEncodersObjective(Objective[ContextTraining]):
 
     def optimizers(self, module: ContextTraining) -> list[torch.optim.Optimizer]:
         heads = ("grid.1.", "subgroup", "teacher", "to_global", "to_local", "to_shared")
-        return adamw_and_muon(module, self.recipe, heads)
+        groups = split_parameters(module, not_muon=heads)
+        return adamw_and_muon(groups, self.recipe, self.recipe.muon_weight_decay)
 
     def batch(self, step: int, generator: torch.Generator) -> ContextBatch:
         recipe, data = self.recipe, self.data

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from versatile_diffusion.modalities.encoders.dual import DualEmbedding, DualImageEncoder, DualTextEncoder, split
 from versatile_diffusion.numeric import unit
 from versatile_diffusion.training.engine.loop import Objective
-from versatile_diffusion.training.engine.optimizer import adamw_and_muon
+from versatile_diffusion.training.engine.optimizer import adamw_and_muon, split_parameters
 from versatile_diffusion.training.parts.context_data import ContextData
 from versatile_diffusion.training.parts.context_encoders import PictureBatch
 from versatile_diffusion.training.parts.context_metrics import measure, search_sheet
@@ -102,7 +102,8 @@ class ImageContextObjective(Objective[ImageContextTraining]):
         return ImageContextTraining(image, labels, unit(torch.stack(phrases), dim=1))
 
     def optimizers(self, module: ImageContextTraining) -> list[torch.optim.Optimizer]:
-        return adamw_and_muon(module, self.recipe, ("grid.1.", "to_global", "to_local"))
+        groups = split_parameters(module, not_muon=("grid.1.", "to_global", "to_local"))
+        return adamw_and_muon(groups, self.recipe, self.recipe.muon_weight_decay)
 
     def batch(self, step: int, generator: torch.Generator) -> PictureBatch:
         known = self.data.pictures, self.data.concepts, self.data.styles

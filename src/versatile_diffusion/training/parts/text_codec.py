@@ -29,7 +29,7 @@ from transformers.pytorch_utils import Conv1D
 from versatile_diffusion.modalities.encoders.dual import DualTextEncoder
 from versatile_diffusion.modalities.text.optimus import Optimus
 from versatile_diffusion.training.engine.loop import Objective
-from versatile_diffusion.training.engine.optimizer import ParameterGroups
+from versatile_diffusion.training.engine.optimizer import ParameterGroups, adamw_and_muon
 from versatile_diffusion.training.parts.principal import onto_principal_directions
 
 PAD, UNKNOWN, BEGIN, END = range(4)  # of the data set's tokenizer
@@ -195,8 +195,7 @@ class TextCodecObjective(Objective[Optimus]):
         for p in module.parameters():
             target = groups.no_decay if id(p) not in matrices else groups.muon if recipe.muon_lr else groups.decay
             target.append(p)
-        decay = recipe.weight_decay
-        return groups.optimizers(recipe.lr, decay, (0.9, 0.98), recipe.muon_lr or 0.0, decay, muon_steps=4)
+        return adamw_and_muon(groups, recipe, recipe.weight_decay)
 
     def batch(self, step: int, generator: torch.Generator) -> TextBatch:
         """Texts of similar length, some of them labels or keywords."""

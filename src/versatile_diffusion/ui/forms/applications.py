@@ -34,7 +34,7 @@ from versatile_diffusion.ui.forms.tabs import (
     Values,
     draw_settings,
     sample_pictures,
-    seeded,
+    seed_arguments,
 )
 from versatile_diffusion.ui.forms.widgets import painter, picture
 from versatile_diffusion.ui.page.shelf import Sheet
@@ -92,7 +92,7 @@ def disentangle_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -
         image = condition("image", "image", values)
         if image is None:
             raise ValueError("add an image first")
-        arguments = seeded(values)
+        arguments = seed_arguments(values)
         after = colour_match(values, image.value)
         if values["mode"] == DIAL:
             return [Ask("image", (replace(image, focus=float(values["dial"])),), arguments, after=after)]
@@ -149,7 +149,7 @@ def edit_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
         return drawn | draw_settings(FROM_BOTH, setting, {}, drawn, without=without)
 
     def asks(values: Values) -> list[Ask]:
-        image = _needed(values, "image")
+        image = _require_image(values, "image")
         words = {name: values[name].strip() for name in ("remove", "add") if (values[name] or "").strip()}
         if not words and not (values["caption"] or "").strip():
             raise ValueError("enter or generate a caption, or fill in Remove or Add")
@@ -159,10 +159,10 @@ def edit_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form:
             captioning = {"callback_on_step_end": own["callback_on_step_end"]}
             return edit(pipe, image, **words, image_weight=float(values["keep"]), captioning=captioning, **own).picture
 
-        return [Ask("image", (Condition("image", image),), seeded(values), call, colour_match(values, image))]
+        return [Ask("image", (Condition("image", image),), seed_arguments(values), call, colour_match(values, image))]
 
     def look(values: Values) -> list[Ask]:
-        image = _needed(values, "image")
+        image = _require_image(values, "image")
         return [Ask("text", (Condition("image", image),), {"seed": 0, "temperature": 0.0})]
 
     first = First("Write caption", look, "caption") if pipe.can(Flow("text", ("image",))) else None
@@ -200,8 +200,8 @@ def inpaint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Fo
         return drawn | draw_settings(FROM_BOTH, setting, {}, drawn, without=without)
 
     def asks(values: Values) -> list[Ask]:
-        image, mask = _needed(values, "image"), read_mask(values["image.mask"])
-        arguments = seeded(values)
+        image, mask = _require_image(values, "image"), read_mask(values["image.mask"])
+        arguments = seed_arguments(values)
         if values["outpaint"] not in (None, NONE):
             given = codec.fit(image), mask, values["outpaint"], float(values["outpaint_by"])
             larger = enlarge(*given, multiple_of(pipe, "image"))
@@ -241,7 +241,7 @@ def _half_painted(shown: Image.Image) -> dict[str, str | None] | None:
     return canvas(shown, mask)
 
 
-def _needed(values: Values, name: str) -> Any:
+def _require_image(values: Values, name: str) -> Any:
     image = read_picture(values[name])
     if image is None:
         raise ValueError("add an image first")

@@ -14,9 +14,9 @@ from versatile_diffusion.ui.forms.tabs import (
     Form,
     Values,
     draw_settings,
-    filled,
     first_picture,
-    seeded,
+    require_any,
+    seed_arguments,
 )
 from versatile_diffusion.ui.forms.widgets import form_of, picture
 from versatile_diffusion.ui.queue.jobs import Ask
@@ -74,8 +74,10 @@ def open_cards(written: Any) -> list[str]:
 
 def _asks(values: Values) -> list[Ask]:
     order = dict.fromkeys([*open_cards(values.get(ORDER)), *INPUTS])
-    conditions = filled([condition(name, INPUTS[name], values) for name in order], "add an image or a prompt first")
-    return [Ask("image", conditions, seeded(values), after=colour_match(values, first_picture(conditions)))]
+    conditions = require_any(
+        [condition(name, INPUTS[name], values) for name in order], "add an image or a prompt first"
+    )
+    return [Ask("image", conditions, seed_arguments(values), after=colour_match(values, first_picture(conditions)))]
 
 
 def _draw(setting: Setting) -> dict[str, Any]:

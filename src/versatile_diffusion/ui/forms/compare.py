@@ -23,7 +23,16 @@ from versatile_diffusion.ui.forms.controls import (
     draw_controls,
     widgets_of,
 )
-from versatile_diffusion.ui.forms.tabs import Form, Values, filled, first_picture, noun_of, seeded, setting_of, title
+from versatile_diffusion.ui.forms.tabs import (
+    Form,
+    Values,
+    first_picture,
+    noun_of,
+    require_any,
+    seed_arguments,
+    setting_of,
+    title,
+)
 from versatile_diffusion.ui.forms.widgets import picture
 from versatile_diffusion.ui.page.shelf import Sheet
 from versatile_diffusion.ui.queue.jobs import Ask
@@ -160,8 +169,8 @@ def _asks(values: Values) -> Iterator[Ask]:
     conditions = [condition(name, name, {name: values.get(name)}) for name in task.flow.contexts]
     if None in conditions:
         raise ValueError(f"{title(task.name)} needs {' and '.join(noun_of(name) for name in task.flow.contexts)}")
-    given = filled(conditions, "")
-    shared = {name: value for name, value in seeded(values).items() if _fits(name, task.flow)}
+    given = require_any(conditions, "")
+    shared = {name: value for name, value in seed_arguments(values).items() if _fits(name, task.flow)}
     after = colour_match(values, first_picture(given)) if _fits("match_colours", task.flow) else None
     names = {sweep.OTHER_NAMES.get(name, name): label.lower() for name, (label, _) in AXES.items()}
 

@@ -82,11 +82,11 @@ def _some(value: Any) -> int | None:
     return int(value) if value else None
 
 
-def _chosen(value: Any) -> Any:
+def _choice(value: Any) -> Any:
     return None if value in (None, "", OWN) else value
 
 
-def _filled(value: Any) -> Any:
+def _text(value: Any) -> Any:
     return value if isinstance(value, str) and value.strip() else None
 
 
@@ -114,7 +114,7 @@ def _slider(
     return gr.Slider(*ends, shown, step=control.step, label=control.label, info=control.help)
 
 
-def _drawn(control: Control, setting: Setting) -> Any:
+def _component(control: Control, setting: Setting) -> Any:
     """Build the component of an option from its type and range, with the flow's default."""
     usual = setting.defaults.get(control.name, control.default)
     label, info = control.label, control.help
@@ -132,12 +132,12 @@ def _drawn(control: Control, setting: Setting) -> Any:
 def _read(control: Control) -> Callable[[Any], Any]:
     """Return the converter from component value to argument."""
     if control.choices:
-        return _chosen
+        return _choice
     if control.type is bool:
         return lambda value: True if value else None
     if control.whole:
         return _some if control.default is None and control.name != "top_k" else _whole
-    return _filled if control.type is str else lambda value: value
+    return _text if control.type is str else lambda value: value
 
 
 SLIDER_ENDS = {"guidance_scale": 20.0, "temperature": 2.0, "candidates": 8}
@@ -167,7 +167,7 @@ MAKERS: Mapping[str, Callable[[Control, Setting], Any]] = {
 }
 """Options with a component of their own."""
 READERS_OF: Mapping[str, Callable[[Any], Any]] = {
-    "style": _chosen,
+    "style": _choice,
     "seed": _seed,
     "mixing": lambda value: value,
     "layer_plan": _plan,
@@ -180,7 +180,7 @@ READERS_OF: Mapping[str, Callable[[Any], Any]] = {
 def _widget(control: Control) -> Widget:
     return Widget(
         control,
-        partial(MAKERS.get(control.name, _drawn), control),
+        partial(MAKERS.get(control.name, _component), control),
         READERS_OF.get(control.name, _read(control)),
         None if control.name in RESULT else control.name,
         control.name not in SIMPLE,
@@ -298,7 +298,10 @@ HANDLES: Mapping[str, Handle] = {
         lambda value: value or None,
     ),
     "negative": Handle(
-        lambda: gr.Textbox(label=CONDITION["negative"].label, max_length=500), "negative", _filled, _of_form("typed")
+        lambda: gr.Textbox(label=CONDITION["negative"].label, max_length=500),
+        "negative",
+        _text,
+        _of_form("typed"),
     ),
     "avoid": Handle(
         lambda: picture(CONDITION["negative"].label, height=150), "negative", read_picture, _of_form("painted")
@@ -320,7 +323,7 @@ HANDLES: Mapping[str, Handle] = {
 """Every control of a condition, by command-line name."""
 
 READERS: Mapping[str, Callable[[Any], Any]] = {
-    "typed": _filled,
+    "typed": _text,
     "painted": read_picture,
     "recorded": lambda file: file,
     "file": lambda file: file,

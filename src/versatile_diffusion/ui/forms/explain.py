@@ -50,7 +50,7 @@ def explain_tab(pipe: VersatileDiffusionPipeline) -> None:
 def explanation(pipe: VersatileDiffusionPipeline, flow: Flow) -> str:
     """Return the figures of a flow, with a summary."""
     counts = parameter_counts(pipe.unet)
-    active = running(pipe, flow)
+    active = active_groups(pipe, flow)
     share, total = sum(counts[name] for name in active), sum(counts.values())
     blocks = sum(stage.attention is not None for stage in pipe.unet.plan)
     words = (
@@ -61,7 +61,7 @@ def explanation(pipe: VersatileDiffusionPipeline, flow: Flow) -> str:
     return f'<div class="explained">{streams(pipe, flow)}<p>{words}</p>{layers(pipe.unet.plan)}</div>'
 
 
-def running(pipe: VersatileDiffusionPipeline, flow: Flow) -> list[str]:
+def active_groups(pipe: VersatileDiffusionPipeline, flow: Flow) -> list[str]:
     """Return the parameter groups that a flow uses, by their names in `parameter_counts`."""
     return ["global", f"data.{flow.data}", *(f"context.{name}" for name in flow.contexts)]
 

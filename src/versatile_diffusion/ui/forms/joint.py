@@ -12,7 +12,14 @@ from versatile_diffusion.controls import DECODING
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.pipeline.output import Output
 from versatile_diffusion.ui.forms.controls import WIDGETS, Setting, arguments_of, condition, draw_controls
-from versatile_diffusion.ui.forms.tabs import EXAMPLE_TEXTS, SEVERAL_CONTEXTS, Form, Values, draw_settings, seeded
+from versatile_diffusion.ui.forms.tabs import (
+    EXAMPLE_TEXTS,
+    SEVERAL_CONTEXTS,
+    Form,
+    Values,
+    draw_settings,
+    seed_arguments,
+)
 from versatile_diffusion.ui.forms.widgets import picture
 from versatile_diffusion.ui.queue.jobs import Ask
 
@@ -47,7 +54,7 @@ def joint_form(pipe: VersatileDiffusionPipeline, samples: Sequence[str]) -> Form
 
     def asks(values: Values) -> list[Ask]:
         given = (condition(name, name, values) for name in INPUTS)
-        conditions, arguments = [one for one in given if one is not None], seeded(values)
+        conditions, arguments = [one for one in given if one is not None], seed_arguments(values)
         if not any(one.modality == "text" for one in conditions):
             arguments = {name: value for name, value in arguments.items() if name not in OF_TEXTS}
         exchange = Exchange(**{name: values[name] for name in Exchange.__dataclass_fields__})

@@ -31,10 +31,10 @@ LONGEST = 2000  # characters of a value
 def form_record(inputs: Mapping[str, Any], values: Mapping[str, Any], shelf: Shelf) -> dict[str, Any]:
     """Return the values of a form as plain JSON: images by digest (the shelf stores where they are), masks as
     painted."""
-    return {name: _written(inputs[name], value, shelf) for name, value in values.items() if value is not None}
+    return {name: _as_field(inputs[name], value, shelf) for name, value in values.items() if value is not None}
 
 
-def _written(component: Any, value: Any, shelf: Shelf) -> Any:
+def _as_field(component: Any, value: Any, shelf: Shelf) -> Any:
     if is_picture(component):
         try:
             picture = read_picture(value)
@@ -48,7 +48,7 @@ def _written(component: Any, value: Any, shelf: Shelf) -> Any:
     return value if isinstance(value, PLAIN) else None
 
 
-def restored(
+def restore(
     path: str | None, places: Mapping[str, Mapping[str, Any]], shelf: Shelf, pipe: VersatileDiffusionPipeline
 ) -> tuple[str, dict[str, Any], str]:
     """Return the tab of a file, the values to fill in, and a message.
@@ -132,7 +132,7 @@ def _from_settings(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         fields["seed"] = record.get("seed", seeds and seeds[0])
     if "index" in record:
         fields["count"] = 1
-    fields |= _unfolded(record)
+    fields |= _as_fields(record)
     for condition in conditions:
         name = str(condition.get("modality")) if isinstance(condition, Mapping) else ""
         values = condition.get("values") if isinstance(condition, Mapping) else None
@@ -148,7 +148,7 @@ def _from_settings(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return str(record.get("task")), fields
 
 
-def _unfolded(record: Mapping[str, Any]) -> dict[str, Any]:
+def _as_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Convert settings to the form in which controls show them."""
     fields: dict[str, Any] = {}
     interval, plan, colours = (record.get(name) for name in ("guidance_interval", "layer_plan", COLOURS))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from versatile_diffusion.pipeline.models import shipped_models
+from versatile_diffusion.shipped import shipped_models
 from versatile_diffusion.tasks import TASKS
 from versatile_diffusion.ui.forms.widgets import PRIVATE, asset, form_of
 

@@ -115,13 +115,13 @@ def setting_of(pipe: VersatileDiffusionPipeline, limits: StudioLimits, task: Tas
     return Setting(pipe, limits, usual)
 
 
-def seeded(values: Values) -> dict[str, Any]:
+def seed_arguments(values: Values) -> dict[str, Any]:
     """Return the arguments set by the controls, always with a seed."""
     arguments = arguments_of(values)
     return {**arguments, "seed": arguments.get("seed", secrets.randbelow(2**32))}
 
 
-def filled(conditions: Sequence[Condition | None], missing: str) -> tuple[Condition, ...]:
+def require_any(conditions: Sequence[Condition | None], missing: str) -> tuple[Condition, ...]:
     """Return the conditions that are not None; ValueError (`missing`) if there are none."""
     given = tuple(one for one in conditions if one is not None)
     if not given:
@@ -172,8 +172,8 @@ def task_form(task: Task) -> Form:
             if one is None:
                 what = label_of(name, task.flow).lower()
                 raise ValueError(f"add {'an' if what[0] in 'aeiou' else 'a'} {what} first")
-        given = filled(conditions, "")
-        return [Ask(task.flow.data, given, seeded(values), after=colour_match(values, first_picture(given)))]
+        given = require_any(conditions, "")
+        return [Ask(task.flow.data, given, seed_arguments(values), after=colour_match(values, first_picture(given)))]
 
     accepts = tuple((name, name) for name in contexts)
     return Form(

@@ -110,7 +110,7 @@ class Hosts(_Check):
     def refuse(self, scope: Scope, headers: Headers) -> Response | None:
         if host_of(headers.get("host")) in self.names:
             return None
-        return _said(421, "Unknown host; allow it with --allow-host NAME.")
+        return _plain_response(421, "Unknown host; allow it with --allow-host NAME.")
 
 
 class SameOrigin(_Check):
@@ -132,7 +132,7 @@ class SameOrigin(_Check):
     def refuse(self, scope: Scope, headers: Headers) -> Response | None:
         if self._own(headers) or self._link(scope, headers):
             return None
-        return _said(403, "Cross-site requests are refused.")
+        return _plain_response(403, "Cross-site requests are refused.")
 
     def _own(self, headers: Headers) -> bool:
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
@@ -220,15 +220,15 @@ class StudioGate:
         path = scope["path"].rstrip("/") or "/"
         door = next((door for door in self.doors if door.fits(scope.get("method", ""), path)), None)
         if door is None:
-            return await _respond(_said(404, "Not found."), scope, receive, send)
+            return await _respond(_plain_response(404, "Not found."), scope, receive, send)
         if self.member is not None and not door.public and not self.member(scope):
-            return await _respond(_said(401, "Log in first."), scope, receive, send)
+            return await _respond(_plain_response(401, "Log in first."), scope, receive, send)
         try:
             amount = await self._amount(door, Headers(scope=scope))
             client = client_of((scope.get("client") or ("",))[0])
             self._take(door, client, amount)
         except HTTPException as error:
-            return await _respond(_said(error.status_code, error.detail, error.headers), scope, receive, send)
+            return await _respond(_plain_response(error.status_code, error.detail, error.headers), scope, receive, send)
 
         async def counted(message: Message) -> None:
             if door.throttle and message["type"] == "http.response.start" and message["status"] < 400:
@@ -272,7 +272,7 @@ class _Bounded:
         return message
 
 
-def _said(status: int, text: str, headers: Any = None) -> Response:
+def _plain_response(status: int, text: str, headers: Any = None) -> Response:
     return PlainTextResponse(f"{text}\n", status, headers)
 
 

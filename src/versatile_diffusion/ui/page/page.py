@@ -202,7 +202,7 @@ def link_first(studio: Studio, tab: Tab, button: Any) -> None:
     async def look(request: gr.Request, *given: Any) -> AsyncIterator[list[Any]]:
         values = dict(zip(names, given[:-1], strict=True))
         who = Who.of(request, tab.form.name, given[-1])
-        async for job in watched(studio, who, first.asks, values):
+        async for job in follow(studio, who, first.asks, values):
             text = job.outputs[0].texts[0] if isinstance(job, StudioJob) and job.state == "done" else gr.skip()
             yield [stage.of(job) if isinstance(job, StudioJob) else job, text]
 
@@ -210,12 +210,12 @@ def link_first(studio: Studio, tab: Tab, button: Any) -> None:
     button.click(look, [*tab.inputs.values(), tab.clock], outputs, js=NOW, **PRIVATE)
 
 
-async def watched(
+async def follow(
     studio: Studio, who: Who, asks: Callable[[Values], Iterable[Ask]], values: Values
 ) -> AsyncIterator[StudioJob | str]:
     """Follow a request from submission to end: yields the job at each change, or a message before there is one."""
     job: StudioJob | None = None
-    yield stage.sent()
+    yield stage.show_sending()
     try:
         given = await asyncio.to_thread(asks, values)
         job = await asyncio.to_thread(studio.desk.submit, who.person, who.place, given, who.client)
@@ -240,7 +240,7 @@ async def watched(
 async def serve(studio: Studio, tab: Tab, who: Who, values: Values) -> AsyncIterator[list[Any]]:
     """Yield a request's progress as updates of stage and panel."""
     nothing = [gr.skip()] * len(tab.outputs)
-    async for job in watched(studio, who, tab.form.asks, values):
+    async for job in follow(studio, who, tab.form.asks, values):
         if isinstance(job, str):
             yield [job, *nothing]
         elif job.state == "done":

@@ -10,7 +10,7 @@ import gradio as gr
 
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.ui.forms.controls import PRIVATE
-from versatile_diffusion.ui.forms.restore import restored
+from versatile_diffusion.ui.forms.restore import restore
 from versatile_diffusion.ui.page import stage
 from versatile_diffusion.ui.page.desk import one_sentence
 from versatile_diffusion.ui.page.panel import Panel
@@ -105,7 +105,7 @@ class Restorer:
         """Return updates that fill in the tab of a file, and select it."""
         places = {tab.form.name: tab.inputs for tab in self.drawn}
         try:
-            name, fields, said = restored(path, places, self.studio.shelves.of(session), self.studio.desk.pipe)
+            name, fields, said = restore(path, places, self.studio.shelves.of(session), self.studio.desk.pipe)
         except ValueError as error:
             return [stage.trouble(one_sentence(error)), gr.skip(), *[gr.skip()] * sum(map(len, places.values()))]
         updates = [

@@ -192,27 +192,27 @@ class Shelves:
         """Store all runs of a job as one sheet with its own record; return its number."""
         shelf, data = self.of(job.person), job.outputs[0].data
         texts = [line for output in job.outputs if sheet.image is None for line in lines_in(output)]
-        return _shelved(shelf, f"{job.place}-sheet", data, sheet.image, "; ".join(texts), sheet.record, "all")
+        return _shelve(shelf, f"{job.place}-sheet", data, sheet.image, "; ".join(texts), sheet.record, "all")
 
     def _put(self, shelf: Shelf, place: str, item: Output, label: str, told: Mapping[str, Any]) -> list[int]:
         settings, value = {**record(item, self.model), **told}, item.values[0]
         modality = MODALITIES[item.data]
         if modality.together:
             text = modality.line(value)
-            return [_shelved(shelf, place, item.data, None, text, {"texts": [text], **settings}, label)]
+            return [_shelve(shelf, place, item.data, None, text, {"texts": [text], **settings}, label)]
         if not modality.embeds:
-            return [_filed(shelf, place, item, settings, label)]
+            return [_shelve_file(shelf, place, item, settings, label)]
         caption = _caption(settings)
         label = str(settings["index"] + 1) if caption else label  # match captions to images
-        number = _shelved(shelf, place, item.data, value, caption, settings, label)
+        number = _shelve(shelf, place, item.data, value, caption, settings, label)
         if not caption:
             return [number]
         application = {**settings["application"], "result": "caption"}
         told = {"texts": [caption], **settings, "application": application}
-        return [number, _shelved(shelf, place, "text", None, caption, told, label)]
+        return [number, _shelve(shelf, place, "text", None, caption, told, label)]
 
 
-def _shelved(
+def _shelve(
     shelf: Shelf, name: str, data: str, image: Image.Image | None, text: str, told: Mapping[str, Any], label: str
 ) -> int:
     """Write an image or a text with its record; return its number."""
@@ -232,7 +232,7 @@ def lines_in(output: Output) -> list[str]:
     return list(output.values) if modality.plain else [modality.line(value) for value in output.values]
 
 
-def _filed(shelf: Shelf, name: str, item: Output, told: Mapping[str, Any], label: str) -> int:
+def _shelve_file(shelf: Shelf, name: str, item: Output, told: Mapping[str, Any], label: str) -> int:
     """Write a value to a file with its record beside it; return its number."""
     number, modality = next(shelf.numbers), MODALITIES[item.data]
     file = shelf.folder / f"{name}-{number:04d}{modality.suffix}"

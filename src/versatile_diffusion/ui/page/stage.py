@@ -41,7 +41,7 @@ def is_trouble(shown: str | None) -> bool:
     return 'class="stage trouble"' in (shown or "")
 
 
-def sent() -> str:
+def show_sending() -> str:
     """Return the status of a request just sent."""
     return f'<div class="stage busy" role="status"><p>Sending</p>{_bar(0)}</div>'
 
@@ -64,13 +64,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _waiting(job: StudioJob) -> str:
+def _show_waiting(job: StudioJob) -> str:
     before = "next in the queue" if job.ahead <= 1 else f"{job.ahead} requests before yours"
     wait = f", about {duration(job.wait)}" if job.wait >= 1 else ""
     return f'<div class="stage busy" role="status"><p>Waiting: {before}{wait}</p>{_bar(0)}</div>'
 
 
-def _running(job: StudioJob) -> str:
+def _show_running(job: StudioJob) -> str:
     runs = f"run {len(job.outputs) + 1} of {len(job.asks)}, " if len(job.asks) > 1 else ""
     step = f"step {job.step} of {job.steps}" if job.steps else "preparing"
     left = "" if job.left is None else f", {duration(max(job.left, 0.1))} left"
@@ -79,7 +79,7 @@ def _running(job: StudioJob) -> str:
     return f'<div class="stage busy" role="status">{title}{_bar(job.share)}{_previews(job.previews)}</div>'
 
 
-def _done(job: StudioJob) -> str:
+def _show_done(job: StudioJob) -> str:
     count = sum(len(output) for output in job.outputs)
     seeds = job.outputs[0].settings["seeds"]
     modality = MODALITIES[job.outputs[0].data]
@@ -87,15 +87,21 @@ def _done(job: StudioJob) -> str:
     return f'<div class="stage done" role="status">{escape(text)}</div>'
 
 
-def _failed(job: StudioJob) -> str:
+def _show_failed(job: StudioJob) -> str:
     return trouble(job.message)
 
 
-def _stopped(job: StudioJob) -> str:
+def _show_stopped(job: StudioJob) -> str:
     return '<div class="stage idle" role="status">Stopped.</div>'
 
 
-STATES = {"waiting": _waiting, "running": _running, "done": _done, "failed": _failed, "stopped": _stopped}
+STATES = {
+    "waiting": _show_waiting,
+    "running": _show_running,
+    "done": _show_done,
+    "failed": _show_failed,
+    "stopped": _show_stopped,
+}
 
 
 def _bar(share: float) -> str:

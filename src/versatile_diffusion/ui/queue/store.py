@@ -30,7 +30,7 @@ def studio_folder() -> Iterator[Path]:
         tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name,
         (Path(name) / LOCK).open("w") as lock,
     ):
-        _locked(lock)
+        _try_lock(lock)
         yield Path(name)
 
 
@@ -54,10 +54,10 @@ def _is_in_use(folder: Path) -> bool:
     if not lock.exists():  # one that starts just now, or is of a version without locks
         return time.time() - folder.stat().st_mtime < UNLOCKED_FOR
     with lock.open("r+") as opened:
-        return not _locked(opened)
+        return not _try_lock(opened)
 
 
-def _locked(file: IO[str]) -> bool:
+def _try_lock(file: IO[str]) -> bool:
     """Takes the lock of a file, which ends with the process at the latest; False where another process has it."""
     try:
         import fcntl
