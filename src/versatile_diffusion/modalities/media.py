@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from html import escape
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +39,14 @@ def needs_picture(modality: Modality) -> bool:
     return modality.draw is not None and kind_of(modality) != PICTURES
 
 
-def picture_of(modality: Modality, value: Any) -> Any:
-    """Return the drawing of a value, any input that `check` accepts; None if it is not drawn."""
-    return None if modality.draw is None else modality.draw(modality.check(value))
+def picture_of(modality: Modality, value: Any, title: str) -> str:
+    """Return the drawing of a value as an element that holds it, needing no file.
+
+    Args:
+        value: anything that `check` accepts.
+        title: what the value is.
+    """
+    assert modality.draw is not None
+    modality.draw(modality.check(value)).save(stream := BytesIO(), "png")
+    content = b64encode(stream.getvalue()).decode()
+    return f'<img src="data:image/png;base64,{content}" alt="{escape(title)}">'

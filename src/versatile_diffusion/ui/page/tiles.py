@@ -13,7 +13,6 @@ from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.media import element, picture_of
 from versatile_diffusion.ui.forms.widgets import asset
 from versatile_diffusion.ui.page.shelf import Made
-from versatile_diffusion.ui.page.uploads import data_url
 
 FILE = "gradio_api/file="
 """Of a file that the page may read, relative to the page."""
@@ -27,7 +26,8 @@ def tiles(elem_id: str) -> gr.HTML:
 
 def page_of(made: Sequence[Made]) -> str:
     """Return tiles, the first one selected."""
-    return "".join(tile(one, ' class="chosen" aria-current="true"' if k == 0 else "") for k, one in enumerate(made))
+    first = ' class="chosen" aria-current="true"'
+    return f'<div class="sheet">{"".join(tile(one, first * (k == 0)) for k, one in enumerate(made))}</div>'
 
 
 def tile(one: Made, more: str = "") -> str:
@@ -38,7 +38,7 @@ def tile(one: Made, more: str = "") -> str:
     except ValueError:  # deleted meanwhile
         return f"<figure{more}><figcaption>{escape(one.text)}</figcaption></figure>"
     title = one.label or one.text
-    picture = f'<img src="{data_url(picture_of(modality, value), kind="PNG")}" alt="{escape(title)}">'
+    picture = picture_of(modality, value, title)
     player = element(modality, FILE + quote(str(one.file)), title)
     said = f"<figcaption>{escape(title)}<small>{escape(modality.line(value))}</small></figcaption>"
     button = f'<button type="button" aria-label="Select {escape(title)}">{picture}</button>'
