@@ -71,13 +71,19 @@ def demo(
 
 def sample_images(model: str, folder: Path | None) -> list[Path]:
     """Return the images in `folder`, or the sample images shipped with the model (none for other models)."""
-    from versatile_diffusion.pipeline.models import find_model
-
-    place = Path(find_model(model)).parent / SAMPLES if folder is None else folder
+    place = samples_of(model) if folder is None else folder
     found = sorted(place.glob("*.png"))
     if folder is not None and not found:
         raise ValueError(f"--images is {folder}, which contains no .png file")
     return found
+
+
+def samples_of(model: str) -> Path:
+    """Return the folder of samples beside a model, which need not exist."""
+    from versatile_diffusion.pipeline.models import find_model, shipped_models
+
+    found = find_model(model)
+    return Path(shipped_models().get(model, found)).parent / SAMPLES
 
 
 def sample_files(model: str) -> list[Path]:
