@@ -41,12 +41,12 @@ if [ -n "${EMOJI:-}" ] && [ ! -e "$emoji" ]; then # a set that lies elsewhere
     mkdir -p "$(dirname "$emoji")"
     ln -s "$(realpath "$EMOJI")" "$emoji"
 fi
-[ -f "$data/manifest.json" ] || command -v espeak-ng >/dev/null || {
+[ -f "$data/speech.json" ] || command -v espeak-ng >/dev/null || {
     echo "error: espeak-ng, which speaks the words, is not installed; on Debian: apt-get install espeak-ng" >&2
     exit 2
 }
 [ -f "$emoji/manifest.json" ] || "$versatile" data emoji --out "$emoji"
-[ -f "$data/manifest.json" ] || "$versatile" data speech --emoji "$emoji" --out "$data"
+[ -f "$data/speech.json" ] || "$versatile" data speech --emoji "$emoji" --out "$data"
 train audio-codec audio-codec speech "${MINUTES_CODEC:-}"
 train audio-context audio-context speech "${MINUTES_ENCODER:-}"
 train speech-judge speech-judge speech "${MINUTES_JUDGE:-}"

@@ -27,7 +27,8 @@ done
 mkdir -p "$out"
 case $out in
 *figures/*) touch "$out/figures.md" ;;
-*speech | *emoji) touch "$out/manifest.json" ;;
+*/sets/speech) touch "$out/speech.json" ;;
+*/sets/emoji) touch "$out/manifest.json" ;;
 esac
 [ -e "$out/begun" ] && mkdir -p "$out/export"
 touch "$out/begun"
@@ -61,7 +62,7 @@ def test_every_call_goes_on_where_the_last_one_stopped(recorded: Path) -> None:
     assert "can be installed" in done.stdout
     lines = (recorded / "called").read_text().splitlines()
     verbs = [line.split(" --")[0] for line in lines]
-    assert verbs[:2] == ["data emoji", "data speech"]
+    assert [line for line in verbs if line.startswith("data")] == ["data emoji", "data speech"]
     twice = [line for line in verbs if line.startswith("train ")]
     assert twice == [
         name
