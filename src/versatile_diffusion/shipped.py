@@ -145,11 +145,11 @@ def whole(name: str | PathLike[str]) -> str:
         return str(name)
     told = read_json(file)
     other, digest = str(told.get("model")), str(told.get("digest"))
-    return str(_joined(Path(name).absolute(), Path(find_model(other)).absolute(), digest))
+    return str(_overlay(Path(name).absolute(), Path(find_model(other)).absolute(), digest))
 
 
 @once
-def _joined(folder: Path, below: Path, digest: str) -> Path:
+def _overlay(folder: Path, below: Path, digest: str) -> Path:
     """Link the files of `folder` over those of `below`, in a folder that lasts as long as this process."""
     if digest_of(below) != digest:
         raise ValueError(f"{folder} extends another release of the model in {below}; install those of one version")

@@ -59,7 +59,7 @@ def test_a_recording_of_the_demo_can_be_replayed(
     (out := tmp_path / "shown").mkdir()
     tasks = {task.name: task for task in pipe.tasks()}
     shown = demo.Demo(pipe, model, out, 1)
-    _, (first,) = shown.flow(tasks["text-to-audio"], [demo.Source("a bell", "a bell")])
+    _, (first,) = shown.flow(tasks["text-to-audio"], [demo.FlowInput("a bell", "a bell")])
     section, (second,) = shown.flow(tasks["audio-variation"], [first])
     assert section.rows[0].given_file == "a-bell-text-to-audio-1.wav"
     assert second.file == "a-bell-audio-variation-1.wav"

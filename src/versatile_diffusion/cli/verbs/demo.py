@@ -98,7 +98,7 @@ def sample_files(model: str) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Source:
+class FlowInput:
     """An input of a flow. Args: title: what it is. value: as the pipeline takes it. file: in the output folder; None
     for what is written out."""
 
@@ -206,13 +206,13 @@ class Demo:
             samples: files of any modality.
         """
         left = [task for task in self.pipe.tasks() if len(task.flow.contexts) == 1 and task.name not in shown]
-        known: defaultdict[str, list[Source]] = defaultdict(list)
+        known: defaultdict[str, list[FlowInput]] = defaultdict(list)
         for name in self.pipe.unet.context:
-            known[name] += [Source(text, text) for text in TEXTS * (MODALITIES[name].form == "typed")]
+            known[name] += [FlowInput(text, text) for text in TEXTS * (MODALITIES[name].form == "typed")]
         for path in samples if left else ():
             modality = MODALITIES.of_suffix(path.suffix)
             if modality is not None and len(known[modality.name]) < INPUTS:
-                known[modality.name].append(Source(path.stem, path, self._copy(path)))
+                known[modality.name].append(FlowInput(path.stem, path, self._copy(path)))
         while left:
             task = next((one for one in left if known[one.flow.contexts[0]]), left[0])
             left.remove(task)
@@ -222,7 +222,7 @@ class Demo:
                 known[task.flow.data] = known[task.flow.data] or made
                 yield section
 
-    def flow(self, task: Task, sources: Sequence[Source]) -> tuple[Section, list[Source]]:
+    def flow(self, task: Task, sources: Sequence[FlowInput]) -> tuple[Section, list[FlowInput]]:
         """Return the section of any flow, and the first output of each input as inputs of others."""
         started, modality = time.perf_counter(), MODALITIES[task.flow.data]
         count = CAPTIONS if modality.together else VARIATIONS
@@ -235,11 +235,11 @@ class Demo:
                 continue
             files = [self._keep(f"{one.title}-{task.name}-{n + 1}", output, p) for n, p in enumerate(places)]
             rows.append(Row(one.title, one.file, tuple(files)))
-            made.append(Source(one.title, self.out / files[0], files[0]))
+            made.append(FlowInput(one.title, self.out / files[0], files[0]))
         title = task.name.replace("-", " ").capitalize()
         return Section(task.name, title, tuple(rows), time.perf_counter() - started), made
 
-    def _empty(self, context: str) -> list[Source]:
+    def _empty(self, context: str) -> list[FlowInput]:
         """Return an empty value of a modality as a source; none if it has no empty values."""
         from versatile_diffusion.records.png import write_value
 
@@ -248,7 +248,7 @@ class Demo:
             file = f"input-{name}{modality.suffix}"
             with (self.out / file).open("wb") as stream:
                 write_value(context, modality.blanks[name], stream)
-            return [Source(name, self.out / file, file)]
+            return [FlowInput(name, self.out / file, file)]
         return []
 
     def _keep(self, name: str, output: Output, index: int) -> str:

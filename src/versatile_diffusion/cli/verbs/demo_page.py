@@ -76,12 +76,12 @@ def _section(section: Section, folder: Path) -> str:
 
 
 def _row(row: Row, folder: Path) -> str:
-    given = _shown(folder / row.given_file, row.given) if row.given_file else escape(row.given)
-    made = "".join(_shown(folder / file, row.given) for file in row.files) + "<br>".join(map(escape, row.texts))
+    given = _show(folder / row.given_file, row.given) if row.given_file else escape(row.given)
+    made = "".join(_show(folder / file, row.given) for file in row.files) + "<br>".join(map(escape, row.texts))
     return f"<tr><td>{given}</td><td>{made}</td></tr>"
 
 
-def _shown(file: Path, title: str) -> str:
+def _show(file: Path, title: str) -> str:
     """Return what shows or plays a file; a link if browsers do neither."""
     modality, address = modality_of(file.name), quote(file.name)
     shown = element(modality, address, title) or f'<a href="{address}">{escape(file.name)}</a>'

@@ -333,7 +333,7 @@ UPLOADED = ("recorded", "file")
 """Input forms whose values are files that the modality's record reads."""
 
 
-def _uploaded(modality: str, file: str) -> Any:
+def _read_upload(modality: str, file: str) -> Any:
     """Read an uploaded file, so that neither records nor messages have its path here."""
     record = MODALITIES.get(modality)
     if record is None or record.from_stream is None:
@@ -383,7 +383,7 @@ def condition(name: str, modality: str, values: Mapping[str, Any], **fixed: Any)
     if value is None:
         return None
     if form_of(modality) in UPLOADED:
-        value = _uploaded(modality, value)
+        value = _read_upload(modality, value)
     own = {
         HANDLES[handle].field: HANDLES[handle].read(values[f"{name}.{handle}"])
         for handle in HANDLES
