@@ -1,4 +1,4 @@
-"""Results that are drawn but are no images: a tile each, with the drawing, a player if browsers have one, and a line."""
+"""Results that are drawn but are no images: a tile each, with the drawing, a player where there is one, and a line."""
 
 from __future__ import annotations
 
