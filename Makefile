@@ -78,7 +78,7 @@ $(VENV)/.docs: $(VENV)/.core
 # The browser tests of the studio need chromium, those of the speech set espeak-ng; where they cannot be installed these
 # tests are skipped and say so.
 $(VENV)/.dev: $(VENV)/.core
-	$(INSTALL) -e ".[all,cluster,dev]" -e ./models/emoji
+	$(INSTALL) -e ".[all,cluster,dev]" -e ./models/emoji $(addprefix -e ./,$(wildcard models/emoji-speech))
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 		&& $(call APT,60) update && $(call APT,240) install -y --no-install-recommends chromium; } </dev/null >/dev/null 2>&1 \
 		|| echo "no chromium here, and it cannot be installed: the studio's browser tests will be skipped"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Mapping
+from functools import cache as once
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from os import PathLike
 from pathlib import Path
 
 from versatile_diffusion.choices import unknown
+from versatile_diffusion.reading import read_json
 
 MODELS_GROUP = "versatile_diffusion.models"
 INDEX = "model_index.json"
@@ -21,6 +26,13 @@ CHECKOUT = SOURCE.parent / "models" if SOURCE.name == "src" else None
 """Folder of models in a checkout; None for an installed package."""
 OWN: Mapping[str, str] = {"emoji": "pip install ./models/emoji"}
 """Models of this project, and how to install each in a checkout. They are separate distributions."""
+UNRELEASED: Mapping[str, str] = {
+    "emoji-speech": "`scripts/train_speech.sh` trains it into models/emoji-speech, then `pip install ./models/emoji "
+    "./models/emoji-speech`"
+}
+"""Models of this project without released weights, and how to get each in a checkout."""
+EXTENDS = "extends.json"
+"""In a model folder with only those files that another model lacks: the other's name, and its `digest_of`."""
 DIGESTS: Mapping[str, str] = {"emoji": "d22303e7e706478769a3e73e04090109c7638ae23b95c7e2863313cd357ddfed"}
 """`digest_of` of each model's folder; `python scripts/model_digests.py` writes it here."""
 RELEASES: Mapping[str, str] = {}
@@ -97,18 +109,21 @@ def styles_of(name: str) -> list[str]:
 
 def find_model(name: str | PathLike[str]) -> str:
     """The folder of a shipped model; a folder, a checkpoint or a hub id (`owner/name`, or `owner/name@revision`) as
-    given.
+    given. Of a folder that extends another model, one with the files of both.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is none of these, or extends a model that is not installed.
     """
     shipped = shipped_models()
     if str(name) in shipped:
-        return str(shipped[str(name)])
+        return whole(shipped[str(name)])
     if str(name) in OWN and not is_ours(name):
         raise ValueError(not_installed(str(name)))
+    if str(name) in UNRELEASED and not is_ours(name):
+        way = UNRELEASED[str(name)]
+        raise ValueError(f"the {name} model is not installed, and no weights of it are released; in a clone, {way}")
     if Path(name).exists():
-        return str(name)
+        return whole(name)
     if HUB_ID.fullmatch(str(name)):
         return str(name)
     others = "; else a folder, a checkpoint, or a hub id as owner/name or owner/name@revision"
@@ -134,3 +149,36 @@ def package_folder(package: str, use: str) -> Path:
     if found is None or found.origin is None:
         raise ValueError(f"{use}, which is not installed: pip install 'versatile-diffusion[train]'")
     return Path(found.origin).parent
+
+
+def whole(name: str | PathLike[str]) -> str:
+    """Return a path as given; if it is a folder that extends another model, a temporary folder with the files of both.
+
+    Raises:
+        ValueError: the other model is not installed, or not the one that is extended.
+    """
+    file = Path(name, EXTENDS)
+    if not file.is_file():
+        return str(name)
+    told = read_json(file)
+    other, digest = str(told.get("model")), str(told.get("digest"))
+    return str(_overlay(Path(name).absolute(), Path(find_model(other)).absolute(), digest))
+
+
+@once
+def _overlay(folder: Path, below: Path, digest: str) -> Path:
+    """Link the files of `folder` over those of `below`, in a folder that lasts as long as this process."""
+    if digest_of(below) != digest:
+        raise ValueError(f"{folder} extends another release of the model in {below}; install those of one version")
+    place, owner = Path(tempfile.mkdtemp(prefix="versatile-model-")), os.getpid()
+    atexit.register(lambda: shutil.rmtree(place, ignore_errors=True) if os.getpid() == owner else None)
+    for source in (below, folder):
+        for file in (path for path in source.rglob("*") if path.is_file()):
+            target = place / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            try:
+                target.symlink_to(file)
+            except OSError:  # Windows, without the right to
+                shutil.copyfile(file, target)
+    return place

@@ -20,7 +20,7 @@ from versatile_diffusion.cli.io.results import record
 from versatile_diffusion.flow import Condition
 from versatile_diffusion.records.png import read_record, save_png
 from versatile_diffusion.ui.forms.restore import form_record, restore
-from versatile_diffusion.ui.forms.widgets import painter, picture
+from versatile_diffusion.ui.forms.widgets import painter, picture, value_input
 from versatile_diffusion.ui.page.shelf import STUDIO, Shelf, Shelves
 from versatile_diffusion.ui.page.uploads import canvas, read_mask
 from versatile_diffusion.ui.queue.jobs import Ask, StudioJob
@@ -149,7 +149,7 @@ def test_a_picture_that_is_not_here_is_asked_for(
     _, fields, said = restore(str(filled.file), {"inpaint": inputs}, Shelf(tmp_path), tiny_pipeline)
     assert fields["image"] is None
     assert fields["image.mask"] is None
-    assert "Input images are not embedded in the file; please add again: \u201cImage\u201d." in said
+    assert "Inputs are not embedded in the file; please add again: \u201cImage\u201d." in said
 
 
 def test_a_path_in_a_file_is_not_followed(
@@ -316,3 +316,22 @@ def test_what_is_not_used_is_removed(tiny_pipeline: VersatileDiffusionPipeline, 
     shelves.remove_unused(60)
     assert (old.made, len(new.made)) == ({}, 2)
     assert list(shelves._shelves) == ["bob"]
+
+
+def test_an_uploaded_recording_comes_back_by_its_content_and_no_path_of_a_file_is_opened(
+    tmp_path: Path, tiny_pipeline: VersatileDiffusionPipeline
+) -> None:
+    with gr.Blocks(analytics_enabled=False):
+        inputs = {"audio": value_input("audio", "Recording"), "sound": value_input("unknown", "Sound")}
+    (upload := tmp_path / "hello.wav").write_bytes(b"content")
+    shelf, file = Shelf(tmp_path), tmp_path / "result.json"
+    fields = form_record(inputs, {"audio": str(upload), "sound": str(upload)}, shelf)
+    assert str(tmp_path) not in json.dumps(fields)
+    file.write_text(json.dumps({STUDIO: {"tab": "audio-to-image", "fields": fields}}))
+    _, back, said = restore(str(file), {"audio-to-image": inputs}, shelf, tiny_pipeline)
+    assert (back, said) == ({"audio": str(upload), "sound": str(upload)}, "Settings restored.")
+    for name in (str(upload), {"sha256": str(upload)}, {"path": str(upload)}):
+        file.write_text(json.dumps({STUDIO: {"tab": "audio-to-image", "fields": {"audio": name, "sound": name}}}))
+        _, back, said = restore(str(file), {"audio-to-image": inputs}, shelf, tiny_pipeline)
+        assert back == {"audio": None, "sound": None}
+        assert "please add again" in said

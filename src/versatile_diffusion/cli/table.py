@@ -208,7 +208,7 @@ HELP = (
         "versatile serve",
         "versatile serve --host 0.0.0.0 --port 8000 --api-key-file keys.txt",
     ),
-    _verb("demo", "Run all four flows and write a page of results.", "versatile demo --out out/demo"),
+    _verb("demo", "Run all flows and write a page of results.", "versatile demo --out out/demo"),
     _verb(
         "doctor",
         "Check the installation.",

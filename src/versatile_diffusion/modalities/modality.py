@@ -107,6 +107,7 @@ class Modality:
         from_stream: `(stream, name) -> values`, for stdin; None if only files are supported.
         write: `(value, stream, chunks)`: writes a file; `chunks` are texts by name to embed, if supported.
         embeds: whether files embed these chunks; otherwise records are JSON files beside them.
+        media: media type of written files, if browsers show or play it (`modalities/media.py`).
         together: whether the values of a run are written to one file, one per line.
 
         plain: whether raw values are plain JSON, recorded as is; others are recorded by hash.
@@ -155,6 +156,7 @@ class Modality:
     from_stream: Callable[[BinaryIO, str], list[Any]] | None = None
     write: Callable[[Any, BinaryIO, Mapping[str, str]], None] | None = None
     embeds: bool = False
+    media: str = ""
     together: bool = False
 
     plain: bool = False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,14 @@ import typer
 from versatile_diffusion.cli.io.console import note, show, show_json, stdout
 from versatile_diffusion.cli.options import Device, Json, Model, Steps
 from versatile_diffusion.cli.verbs.demo_page import Row, Section, write_page
+from versatile_diffusion.modalities import MODALITIES
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from versatile_diffusion import VersatileDiffusionPipeline
     from versatile_diffusion.pipeline.output import Output
+    from versatile_diffusion.tasks import Task
 
 PROMPTS = ("a red apple", "a smiling face", "a cat face", "a green tree", "a red heart", "a dog face")
 STYLES = ("noto", "fluent-3d", "twemoji", "openmoji-black")
@@ -29,6 +32,9 @@ VARIATIONS = 4
 CAPTIONS = 3
 CAPTION_CANDIDATES = 8
 SEED = 0
+INPUTS = 4
+SAMPLES = "samples"
+"""Folder beside the weights of a shipped model."""
 
 
 def demo(
@@ -39,19 +45,19 @@ def demo(
     device: Device = None,
     json: Json = False,
 ) -> None:
-    """Run all four flows of a model with fixed seeds; write the images and a page that shows them."""
+    """Run all flows of a model with fixed seeds; write the results and a page that shows or plays them."""
     from versatile_diffusion.cli.io.files import check_folder
     from versatile_diffusion.cli.io.model import load
 
     check_folder(out)
-    samples = sample_images(model, images)
+    samples, others = sample_images(model, images), sample_files(model)
     if (out / "index.html").exists():
         note(f"{out} contains an earlier demo; overwriting it")
     out.mkdir(parents=True, exist_ok=True)
     pipe = load(model, device)
     started = time.perf_counter()
     sections = []
-    for section in Demo(pipe, model, out, steps).sections(samples):
+    for section in Demo(pipe, model, out, steps).sections(samples, others):
         sections.append(section)
         if not json:
             print_section(section)
@@ -65,13 +71,40 @@ def demo(
 
 def sample_images(model: str, folder: Path | None) -> list[Path]:
     """Return the images in `folder`, or the sample images shipped with the model (none for other models)."""
-    from versatile_diffusion.pipeline.models import find_model
-
-    place = Path(find_model(model)).parent / "samples" if folder is None else folder
+    place = samples_of(model) if folder is None else folder
     found = sorted(place.glob("*.png"))
     if folder is not None and not found:
         raise ValueError(f"--images is {folder}, which contains no .png file")
     return found
+
+
+def samples_of(model: str) -> Path:
+    """Return the folder of samples beside a model, which need not exist."""
+    from versatile_diffusion.pipeline.models import find_model, shipped_models
+
+    found = find_model(model)
+    return Path(shipped_models().get(model, found)).parent / SAMPLES
+
+
+def sample_files(model: str) -> list[Path]:
+    """Return the samples shipped with the model that are no images: those of modalities that are neither typed nor
+    painted."""
+    from versatile_diffusion.pipeline.models import find_model
+
+    found = sorted((Path(find_model(model)).parent / SAMPLES).glob("*"))
+    return [
+        path for path in found if (known := MODALITIES.of_suffix(path.suffix)) and known.form in ("recorded", "file")
+    ]
+
+
+@dataclass(frozen=True)
+class FlowInput:
+    """An input of a flow. Args: title: what it is. value: as the pipeline takes it. file: in the output folder; None
+    for what is written out."""
+
+    title: str
+    value: Any
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,8 +123,24 @@ class Demo:
     out: Path
     steps: int | None
 
-    def sections(self, samples: Sequence[Path]) -> Iterator[Section]:
-        """Yield the section of each task the model supports. Without samples, generated images are varied."""
+    def sections(self, samples: Sequence[Path], others: Sequence[Path] = ()) -> Iterator[Section]:
+        """Yield the section of each task with one input that the model supports: the four of images and texts, then all
+        others.
+
+        Args:
+            samples: images; without them, generated ones are varied.
+            others: samples of other modalities.
+        """
+        shown: set[str] = set()
+        sources: list[Path] = []
+        for section in self.of_images_and_texts(samples):
+            shown.add(section.task)
+            sources = sources or [self.out / row.files[0] for row in section.rows if row.files]
+            yield section
+        yield from self.others(shown, [*(samples or sources), *others])
+
+    def of_images_and_texts(self, samples: Sequence[Path]) -> Iterator[Section]:
+        """Yield the sections of the four flows of images and texts, in their own forms."""
         able = {task.name for task in self.pipe.tasks()}
         made: list[Path] = []
         if "text-to-image" in able:
@@ -148,6 +197,73 @@ class Demo:
         rows = tuple(Row(text, None, texts=captions(output, k)) for k, text in enumerate(TEXTS))
         return Section("text-variation", "Text variations", rows, time.perf_counter() - started)
 
+    def others(self, shown: Collection[str], samples: Sequence[Path]) -> Iterator[Section]:
+        """Yield the section of each further flow. Inputs are written texts, samples, outputs of earlier flows or, if
+        there are none of these, an empty value.
+
+        Args:
+            shown: tasks that have a section.
+            samples: files of any modality.
+        """
+        left = [task for task in self.pipe.tasks() if len(task.flow.contexts) == 1 and task.name not in shown]
+        known: defaultdict[str, list[FlowInput]] = defaultdict(list)
+        for name in self.pipe.unet.context:
+            known[name] += [FlowInput(text, text) for text in TEXTS * (MODALITIES[name].form == "typed")]
+        for path in samples if left else ():
+            modality = MODALITIES.of_suffix(path.suffix)
+            if modality is not None and len(known[modality.name]) < INPUTS:
+                known[modality.name].append(FlowInput(path.stem, path, self._copy(path)))
+        while left:
+            task = next((one for one in left if known[one.flow.contexts[0]]), left[0])
+            left.remove(task)
+            (context,) = task.flow.contexts
+            if sources := (known[context] or self._empty(context))[:INPUTS]:
+                section, made = self.flow(task, sources)
+                known[task.flow.data] = known[task.flow.data] or made
+                yield section
+
+    def flow(self, task: Task, sources: Sequence[FlowInput]) -> tuple[Section, list[FlowInput]]:
+        """Return the section of any flow, and the first output of each input as inputs of others."""
+        started, modality = time.perf_counter(), MODALITIES[task.flow.data]
+        count = CAPTIONS if modality.together else VARIATIONS
+        output = self._run(partial(self.pipe.run, task.name), [one.value for one in sources], num_outputs=count)
+        rows, made = [], []
+        for k, one in enumerate(sources):
+            places = range(k * count, (k + 1) * count)
+            if modality.together:
+                rows.append(Row(one.title, one.file, texts=tuple(modality.line(output.values[p]) for p in places)))
+                continue
+            files = [self._keep(f"{one.title}-{task.name}-{n + 1}", output, p) for n, p in enumerate(places)]
+            rows.append(Row(one.title, one.file, tuple(files)))
+            made.append(FlowInput(one.title, self.out / files[0], files[0]))
+        title = task.name.replace("-", " ").capitalize()
+        return Section(task.name, title, tuple(rows), time.perf_counter() - started), made
+
+    def _empty(self, context: str) -> list[FlowInput]:
+        """Return an empty value of a modality as a source; none if it has no empty values."""
+        from versatile_diffusion.records.png import write_value
+
+        modality = MODALITIES[context]
+        for name in [*modality.blanks][:1]:
+            file = f"input-{name}{modality.suffix}"
+            with (self.out / file).open("wb") as stream:
+                write_value(context, modality.blanks[name], stream)
+            return [FlowInput(name, self.out / file, file)]
+        return []
+
+    def _keep(self, name: str, output: Output, index: int) -> str:
+        """Write an item with its record, embedded or in a JSON file beside it, and return its name."""
+        from versatile_diffusion.cli.io.results import RECORD, as_document, record
+        from versatile_diffusion.records.png import write_value
+
+        modality, told = MODALITIES[output.data], record(output[index], self.model)
+        file = self.out / f"{name.replace(' ', '-')}{modality.suffix}"
+        with file.open("wb") as stream:
+            write_value(output.data, output.values[index], stream, told)
+        if not modality.embeds:
+            file.with_suffix(RECORD).write_text(as_document(told), encoding="utf-8")
+        return file.name
+
     def _run(self, task: Any, values: list[Any], **options: Any) -> Output:
         output: Output = task(values, seed=SEED, num_inference_steps=self.steps, **options)
         return output
@@ -185,6 +301,6 @@ def print_section(section: Section) -> None:
 
     table = Table(title=f"{section.title} ({section.seconds:.1f} s)", title_justify="left", box=None, show_header=False)
     for row in section.rows:
-        table.add_row(row.given, "\n".join(row.texts) or " to ".join(dict.fromkeys((row.files[0], row.files[-1]))))
+        table.add_row(row.given, "\n".join(row.texts) or " to ".join(dict.fromkeys(row.files[:1] + row.files[-1:])))
     stdout.print()
     stdout.print(table)

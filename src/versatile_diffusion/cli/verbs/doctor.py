@@ -100,7 +100,7 @@ def devices() -> Iterator[Check]:
 
 def models() -> Iterator[Check]:
     """Check the headers of installed models' files; list models in the hub cache."""
-    from versatile_diffusion.shipped import OWN, damaged_models, not_installed, shipped_models
+    from versatile_diffusion.shipped import OWN, damaged_models, find_model, not_installed, shipped_models
 
     shipped, cached = shipped_models(), cached_models()
     damaged = damaged_models()
@@ -110,7 +110,7 @@ def models() -> Iterator[Check]:
         try:
             from versatile_diffusion.interop.verify import verify
 
-            report = verify(folder, numbers=False)
+            report = verify(Path(find_model(name)), numbers=False)
             problem = "" if report.ok else f"its files are damaged; `versatile verify {folder}` says how"
         except Exception as error:
             problem = f"it cannot be read ({one_line(error)})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -331,6 +332,19 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
 """Converters of an input's value, by the modality's input form."""
 
 
+UPLOADED = ("recorded", "file")
+"""Input forms whose values are files that the modality's record reads."""
+
+
+def _read_upload(modality: str, file: str) -> Any:
+    """Read an uploaded file, so that neither records nor messages have its path here."""
+    record = MODALITIES.get(modality)
+    if record is None or record.from_stream is None:
+        return file
+    with open(file, "rb") as stream:
+        return record.from_stream(stream, Path(file).name)[0]
+
+
 def handles_of(modality: str, names: Sequence[str]) -> dict[str, Handle]:
     """Return the named handles that a modality supports."""
     record = MODALITIES.get(modality)
@@ -371,6 +385,8 @@ def condition(name: str, modality: str, values: Mapping[str, Any], **fixed: Any)
     value = READERS[form_of(modality)](values.get(name))
     if value is None:
         return None
+    if form_of(modality) in UPLOADED:
+        value = _read_upload(modality, value)
     own = {
         HANDLES[handle].field: HANDLES[handle].read(values[f"{name}.{handle}"])
         for handle in HANDLES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from versatile_diffusion.records.png import read_record
 from versatile_diffusion.ui.forms.controls import HANDLES, WIDGETS
 from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity
 from versatile_diffusion.ui.forms.tabs import sample_pictures
-from versatile_diffusion.ui.forms.widgets import is_painter, is_picture
+from versatile_diffusion.ui.forms.widgets import is_file, is_painter, is_picture
 from versatile_diffusion.ui.page.shelf import STUDIO, Shelf, lines
 from versatile_diffusion.ui.page.uploads import canvas, digest, read_mask, read_picture
 
@@ -29,8 +30,8 @@ LONGEST = 2000  # characters of a value
 
 
 def form_record(inputs: Mapping[str, Any], values: Mapping[str, Any], shelf: Shelf) -> dict[str, Any]:
-    """Return the values of a form as plain JSON: images by digest (the shelf stores where they are), masks as
-    painted."""
+    """Return the values of a form as plain JSON: images and other files by digest (the shelf stores where they are),
+    masks as painted."""
     return {name: _as_field(inputs[name], value, shelf) for name, value in values.items() if value is not None}
 
 
@@ -42,6 +43,13 @@ def _as_field(component: Any, value: Any, shelf: Shelf) -> Any:
             return None  # unused inputs are not checked before the run
         assert picture is not None
         shelf.inputs[name := digest(picture)] = value
+        return {"sha256": name}
+    if is_file(component):
+        try:
+            content = Path(value).read_bytes()
+        except OSError:  # removed meanwhile
+            return None
+        shelf.inputs[name := hashlib.sha256(content).hexdigest()] = value
         return {"sha256": name}
     if is_painter(component):
         return {"mask": value.get("mask")} if isinstance(value, Mapping) and value.get("mask") else None
@@ -79,7 +87,8 @@ def restore(
         if field not in fields:
             continue
         ready[field] = _read(component, fields[field], find)
-        missing += [component.label] if is_picture(component) and ready[field] is None else []
+        uploaded = is_picture(component) or is_file(component)
+        missing += [component.label] if uploaded and ready[field] is None else []
     for field, component in inputs.items():
         if is_painter(component) and field in ready:
             below = ready.get(field.partition(".")[0])
@@ -94,7 +103,7 @@ def _sentence(record: Mapping[str, Any], pipe: VersatileDiffusionPipeline, missi
         said += f" They are from another model ({str(model['name'])[:60]}), so results will differ."
     if missing:
         names = ", ".join(f"\u201c{name}\u201d" for name in missing)
-        said += f" Input images are not embedded in the file; please add again: {names}."
+        said += f" Inputs are not embedded in the file; please add again: {names}."
     return said
 
 
@@ -162,8 +171,8 @@ def _as_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(component: Any, value: Any, find: Callable[[str], str | None]) -> Any:
-    """Return the value for a component; values from files are untrusted."""
-    if is_picture(component):
+    """Return the value for a component; values from files are untrusted, and no path of theirs is opened."""
+    if is_picture(component) or is_file(component):
         name = value.get("sha256") if isinstance(value, Mapping) else None
         return find(name) if isinstance(name, str) else None
     if is_painter(component):

@@ -12,7 +12,7 @@ from versatile_diffusion.modalities import MODALITIES
 
 ASSETS = Path(__file__).parents[1] / "assets"
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # for every event
-PICTURE, PAINTER = "a-picture", "a-painter"
+PICTURE, PAINTER, FILE = "a-picture", "a-painter", "a-file"
 
 
 def asset(name: str) -> str:
@@ -52,16 +52,22 @@ def is_painter(component: Any) -> bool:
     return PAINTER in (component.elem_classes or ())
 
 
+def is_file(component: Any) -> bool:
+    """Return whether a component's value is the path of an uploaded file that is no image."""
+    return FILE in (component.elem_classes or ())
+
+
 def _text(label: str) -> gr.Textbox:
     return gr.Textbox(label=label, lines=1, max_lines=4, max_length=500, autofocus=False, placeholder="a red apple")
 
 
 def _other(label: str) -> gr.File:
-    return gr.File(label=label, type="filepath")
+    return gr.File(label=label, type="filepath", elem_classes=FILE)
 
 
 def _recorder(label: str) -> gr.Audio:
-    return gr.Audio(label=label, type="filepath", sources=["upload", "microphone"], buttons=[])
+    options: dict[str, Any] = {"sources": ["upload", "microphone"], "buttons": [], "elem_classes": FILE}
+    return gr.Audio(label=label, type="filepath", **options)
 
 
 INPUTS: Mapping[str, Callable[[str], Any]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import islice
 from typing import Any
@@ -12,6 +12,7 @@ import gradio as gr
 from PIL import Image
 
 from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.modalities.media import needs_picture
 from versatile_diffusion.ui.forms.controls import PRIVATE
 from versatile_diffusion.ui.page import stage
 from versatile_diffusion.ui.page.kept import Kept, KeptFile
@@ -19,6 +20,7 @@ from versatile_diffusion.ui.page.panel import Panel
 from versatile_diffusion.ui.page.results import Restorer, kinds_of, link_panel, session_of
 from versatile_diffusion.ui.page.shelf import Made
 from versatile_diffusion.ui.page.studio import Studio
+from versatile_diffusion.ui.page.tiles import tile
 from versatile_diffusion.ui.page.uploads import data_url
 
 PAGE = 48
@@ -168,7 +170,8 @@ def _link_actions(
             others = [name for name in names_chosen if name != entry.name]
             names_chosen = others if entry.name in names_chosen else [*others, entry.name][-COMPARED:]
         entries = [found for name in names_chosen if (found := kept.get(name, owner)) is not None]
-        return [side_by_side(entries), [found.name for found in entries]]
+        shown = [replace(found, made=kept.shown(found.made)) for found in entries]
+        return [side_by_side(shown), [found.name for found in entries]]
 
     at = [panel.numbers, panel.picked]
     buttons.star.click(favour, [*at, *wanted.parts], outputs, queue=False, **PRIVATE)
@@ -203,7 +206,9 @@ def differences(records: list[Mapping[str, Any]]) -> Iterator[tuple[str, list[st
 def _value(entry: KeptFile) -> str:
     made = entry.made
     modality = MODALITIES[made.data]
-    if modality.draw is None or not modality.embeds:
+    if modality.draw is None:
         return escape(made.text)
+    if needs_picture(modality):
+        return tile(made)
     with Image.open(made.file) as opened:
         return f'<img src="{data_url(opened.convert("RGB"), SIDE)}" alt="{escape(made.text)}">'
