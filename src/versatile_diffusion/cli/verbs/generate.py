@@ -206,7 +206,7 @@ def note_unknown(pipe: VersatileDiffusionPipeline, conditions: Sequence[Conditio
     for condition in conditions:
         texts = [condition.value] if isinstance(condition.value, str) else condition.value
         for text in texts if MODALITIES[condition.modality].plain and isinstance(texts, list) else ():
-            if isinstance(text, str) and names_none(text, known, pipe.config.styles.values()):
+            if isinstance(text, str) and text.strip() and names_none(text, known, pipe.config.styles.values()):
                 note(
                     f"{shown(text)} names none of the {len(known)} concepts {pipe.model_name} was trained on; "
                     "`versatile describe --vocabulary` lists them"
