@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import runpy
+import shutil
 from collections.abc import Iterator, Sequence
 from inspect import Parameter
 from pathlib import Path
@@ -116,6 +118,15 @@ def test_a_variant_is_written_and_read(place: Path, tmp_path: Path, on_use: bool
         before, after = kept.state_dict(), rounded.state_dict()
         assert all(torch.equal(after[name].float(), before[name].half().float()) for name in before)
         assert any(not torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_folder_with_the_earlier_class_name_is_read(place: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(place / "my-model", tmp_path / "earlier")
+    index = json.loads((copy / "model_index.json").read_text("utf-8"))
+    assert index["_class_name"] == "MultiFlowPipeline"
+    (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": "VersatileDiffusionPipeline"}), "utf-8")
+    earlier = VersatileDiffusionPipeline.from_pretrained(copy)
+    assert earlier.fingerprint() == VersatileDiffusionPipeline.from_pretrained(place / "my-model").fingerprint()
 
 
 def test_a_variant_that_is_not_there_is_said(place: Path) -> None:

@@ -259,7 +259,7 @@ class CommandRun:
             return note("--captions writes beside files, and this input is none")
         target = source.with_suffix(".txt")
         if target.exists() and not self.options.overwrite:
-            return note(f"{target} is there and is kept; --overwrite writes it anew")
+            return note(f"{target} exists and is kept; --overwrite replaces it")
         line = MODALITIES[output.data].line(output.values[0]) + "\n"
         write_whole(target, lambda draft: draft.write_text(line, encoding="utf-8"), contested=True)
         return None
