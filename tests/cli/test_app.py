@@ -116,6 +116,9 @@ def test_a_prompt_that_names_nothing_known_is_told_so(versatile: Command, knowin
         in versatile("blend", "--text", "a xylophone", "--text", "a puppy", "--model", knowing, *few).err
     )
     assert told not in versatile("text-to-image", "a xylophone", "--model", model, *few).err
+    empty = versatile("text-to-image", " ", "--model", knowing, *few).err
+    assert "the text is empty" in empty
+    assert told not in empty.replace("\n", " ")
 
 
 def test_describe_for_people(versatile: Command, model: str) -> None:

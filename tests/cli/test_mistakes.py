@@ -103,7 +103,7 @@ def test_captions_are_written_beside_images(versatile: Command, model: str, pict
     call = ("image-to-text", "photos", "--captions", "--model", model, "--steps", 1, "--seed", 0)
     answer = versatile(*call)
     assert answer.code == 0
-    assert "two.txt is there and is kept" in answer.err
+    assert "two.txt exists and is kept" in answer.err
     assert "sheets and replays" in answer.err
     assert Path("photos/two.txt").read_text() == "mine\n"
     told = dict(line.split("\t") for line in answer.out.splitlines())

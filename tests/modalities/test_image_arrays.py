@@ -41,6 +41,8 @@ def test_floats_outside_zero_to_one_are_refused_not_clipped(kind: Any) -> None:
             check(odd)
         with pytest.raises(ValueError, match=r"must be in 0\.\.1"):
             check(torch.from_numpy(odd).permute(2, 0, 1))
+    with pytest.raises(ValueError, match=r"give \(x \+ 1\) / 2 for one in -1\.\.1"):
+        check(grey * 2 - 1.5)
     rounded = grey.copy()
     rounded[0, 0], rounded[0, 1] = 1 + 1e-3, -1e-3  # what resizing may leave
     assert np.asarray(check(rounded))[0, :2, 0].tolist() == [255, 0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import runpy
+import shutil
 from collections.abc import Iterator, Sequence
 from inspect import Parameter
 from pathlib import Path
@@ -118,6 +120,15 @@ def test_a_variant_is_written_and_read(place: Path, tmp_path: Path, on_use: bool
         assert any(not torch.equal(after[name], before[name]) for name in before)
 
 
+def test_a_folder_with_the_earlier_class_name_is_read(place: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(place / "my-model", tmp_path / "earlier")
+    index = json.loads((copy / "model_index.json").read_text("utf-8"))
+    assert index["_class_name"] == "MultiFlowPipeline"
+    (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": "VersatileDiffusionPipeline"}), "utf-8")
+    earlier = VersatileDiffusionPipeline.from_pretrained(copy)
+    assert earlier.fingerprint() == VersatileDiffusionPipeline.from_pretrained(place / "my-model").fingerprint()
+
+
 def test_a_variant_that_is_not_there_is_said(place: Path) -> None:
     with pytest.warns(UserWarning, match="no weights of variant 'fp16'"):
         VersatileDiffusionPipeline.from_pretrained("my-model", variant="fp16")
@@ -147,6 +158,8 @@ def test_options_of_loading_that_cannot_be(place: Path, options: dict[str, Any],
         ("cfg", "guidance_scale"),
         ("steps", "num_inference_steps"),
         ("num_inference_step", "num_inference_steps"),
+        ("num_steps", "num_inference_steps"),
+        ("timesteps", "num_inference_steps"),
         ("batch_size", "num_outputs"),
         ("sampler", "scheduler"),
         ("negative", "negative_prompt"),
@@ -167,6 +180,10 @@ def test_an_unknown_keyword_is_guessed(idle_pipeline: VersatileDiffusionPipeline
         ({"prompt": "a", "prompt_embeds": torch.ones(1, 2, 192)}, "aliases"),
         ({"prompt": "a", "negative_prompt_embeds": torch.ones(1, 2, 192)}, "goes with prompt_embeds"),
         ({"image": Image.new("RGB", (16, 16)), "prompt": "a", "strength": 0.5}, "start="),
+        ({"prompt": Image.new("RGB", (16, 16))}, "give images as image="),
+        ({"prompt": [Image.new("RGB", (16, 16))]}, "give images as image="),
+        ({"prompt": "a", "start": [Image.new("RGB", (16, 16))] * 2, "strength": 0.5}, "encode_latent"),
+        ({"prompt": "a", "start": np.zeros((2, 16, 16, 3)), "strength": 0.5}, "encode_latent"),
         ({"prompt": "a", "callback_on_step_end_tensor_inputs": ["noise"]}, "allowed: latents, pred_x0"),
         ({"prompt": "a", "callback_on_step_end_tensor_inputs": "latents"}, "must be a list"),
         ({"prompt": "a", "callback_on_step_end": 5}, "must be a function"),
@@ -187,6 +204,15 @@ def test_prompts_as_tokens_are_the_prompts(tiny_pipeline: VersatileDiffusionPipe
     assert (len(twice), none) == (2, None)
     with pytest.raises(ValueError, match="3 negative prompts for 2"):
         tiny_pipeline.encode_prompt(["a", "b"], negative_prompt=["a"] * 3)
+
+
+@pytest.mark.parametrize("output_type", ["pil", "np", "pt"])
+def test_a_batch_of_outputs_is_started_from_as_latents(
+    tiny_pipeline: VersatileDiffusionPipeline, output_type: str
+) -> None:
+    made = tiny_pipeline(["a cat", "a dog"], output_type=output_type, **FAST)
+    again = tiny_pipeline("a cat", start=tiny_pipeline.encode_latent(made.images), strength=0.5, num_outputs=2, **FAST)
+    assert len(again) == 2
 
 
 def test_series_of_pandas(tiny_pipeline: VersatileDiffusionPipeline, picture: Image.Image) -> None:

@@ -238,6 +238,9 @@ def test_outputs_say_what_they_hold(tiny_pipeline: Any, picture: Image.Image) ->
     with pytest.raises(IndexError):
         caption[1]
     assert [item.texts for item in caption] == [caption.texts]
+    with pytest.raises(IndexError):
+        caption[-2]
+    assert caption[-1].settings == caption[0].settings
 
 
 def test_a_generator_gives_the_seeds(tiny_pipeline: Any) -> None:

@@ -193,7 +193,7 @@ MODELS = (
 HELP = (
     _verb(
         "fetch",
-        "The emoji model, where pip did not bring it.",
+        "Download the emoji model, if pip did not install it.",
         "versatile fetch emoji --from models/emoji",
     ),
     _verb(

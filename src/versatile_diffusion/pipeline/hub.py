@@ -72,7 +72,7 @@ class HubMethods:
         if not HUB_ID.fullmatch(repo_id) or "@" in repo_id:
             raise ValueError(f"repo_id is {shown(repo_id)}; it must be OWNER/NAME")
         if not safe_serialization:
-            raise ValueError("safe_serialization is False; weights are always safetensors. Leave it out")
+            raise ValueError("safe_serialization is False; weights are always safetensors. Omit it")
         pipe, about = cast("VersatileDiffusionPipeline", self), about or About()
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

@@ -19,6 +19,7 @@ from versatile_diffusion.pipeline.model import Model
 from versatile_diffusion.printable import shown
 from versatile_diffusion.records.embeddings import Embeddings
 
+EACH = "give one, or latents of one per prompt or item: start=pipe.encode_latent(values)"
 OWN_SEQUENCES = (str, bytes, bytearray, list, tuple)
 """Sequences that are one value, or a list already."""
 
@@ -205,10 +206,15 @@ def start_latents(pipe: Model, data: str, start: Any) -> Any:
     latents unless it can be a raw value, alone or as a batch of one, and has another number of channels."""
     if isinstance(start, list | tuple) and len(start) == 1:
         (start,) = start
+    if isinstance(start, list | tuple):
+        raise ValueError(f"start is {len(start)} values; {EACH}")
     if isinstance(start, np.ndarray | Tensor) and data in pipe.bank.codecs:
         shape = pipe.bank.codecs[data].latent_shape()
         alone = start[0] if start.ndim == 4 and len(start) == 1 else start
-        raw = start.shape[-len(shape) :][:1] != shape[:1] and _readable(data, alone)
+        other = start.shape[-len(shape) :][:1] != shape[:1]
+        if other and start.ndim == 4 and len(start) > 1 and _readable(data, start[0]):
+            raise ValueError(f"start is a batch of {len(start)} images; {EACH}")
+        raw = other and _readable(data, alone)
         return MODALITIES[data].check(alone) if raw else as_tensor(start, f"{data} latents")
     if not isinstance(start, Embeddings):
         return start

@@ -66,9 +66,9 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(unknown("option of from_pretrained", strange[0], NAMES))
     for name in ABSENT:
         if options.get(name) is not None:
-            raise ValueError(f"{name} is given, and Versatile Diffusion has none; leave it out")
+            raise ValueError(f"{name} is given, and Versatile Diffusion has none; omit it")
     if options.get("use_safetensors") is False:
-        raise ValueError("use_safetensors is False; a model's folder holds safetensors alone. Leave it out")
+        raise ValueError("use_safetensors is False; model folders hold safetensors alone. Omit it")
     left_out = (*ABSENT, "requires_safety_checker", "use_safetensors")
     return {name: value for name, value in options.items() if name not in left_out}
 
@@ -87,8 +87,8 @@ def found_variant(folder: str, variant: Any) -> str | None:
     if has_variant(Path(folder, "unet"), variant):
         return variant
     warnings.warn(
-        f"{folder} has no weights of variant {shown(variant)}; its only ones are read (torch_dtype= says the dtype in "
-        "memory)",
+        f"{folder} has no weights of variant {shown(variant)}; its other weights are loaded (torch_dtype= sets the "
+        "dtype in memory)",
         stacklevel=4,
     )
     return None

@@ -67,8 +67,10 @@ class Output:
         return len(self.latents)
 
     def __getitem__(self, index: SupportsIndex) -> Output:
-        """Return item `index` as its own Output; its settings also hold `index`, `seed` and `prompt`."""
+        """Return item `index` (negative: from the end) as its own Output; its settings also hold `index`, `seed` and
+        `prompt`."""
         index = operator.index(index)
+        index += len(self) if index < 0 else 0
         if not 0 <= index < len(self):
             raise IndexError(index)
         position = self.settings.get("index", index)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
+from PIL.Image import Image
+
 from versatile_diffusion.choices import unknown
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.numeric import number
@@ -57,6 +59,8 @@ class TaskMethods:
         if image is not None and options.get("strength") is not None and options.get("start") is None:
             raise ValueError("strength belongs to an image to start from: start=...; image=... is a condition")
         text: Any = prompt
+        if isinstance(text[0] if isinstance(text, list | tuple) and text else text, Image):
+            raise ValueError("the first argument is the prompt; give images as image=...")
         if prompt_embeds is not None:
             text = Condition("text", tokens=prompt_embeds, negative=negative_prompt_embeds)
         if text is None and image is None:

@@ -80,7 +80,8 @@ def sample_images(model: str, folder: Path | None) -> list[Path]:
 
 def samples_of(model: str) -> Path:
     """Return the folder of samples beside a model, which need not exist."""
-    from versatile_diffusion.pipeline.models import find_model, shipped_models
+    from versatile_diffusion.pipeline.models import find_model
+    from versatile_diffusion.shipped import shipped_models
 
     found = find_model(model)
     return Path(shipped_models().get(model, found)).parent / SAMPLES

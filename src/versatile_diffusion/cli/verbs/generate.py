@@ -206,7 +206,7 @@ def note_unknown(pipe: VersatileDiffusionPipeline, conditions: Sequence[Conditio
     for condition in conditions:
         texts = [condition.value] if isinstance(condition.value, str) else condition.value
         for text in texts if MODALITIES[condition.modality].plain and isinstance(texts, list) else ():
-            if isinstance(text, str) and names_none(text, known, pipe.config.styles.values()):
+            if isinstance(text, str) and text.strip() and names_none(text, known, pipe.config.styles.values()):
                 note(
                     f"{shown(text)} names none of the {len(known)} concepts {pipe.model_name} was trained on; "
                     "`versatile describe --vocabulary` lists them"
@@ -259,7 +259,7 @@ class CommandRun:
             return note("--captions writes beside files, and this input is none")
         target = source.with_suffix(".txt")
         if target.exists() and not self.options.overwrite:
-            return note(f"{target} is there and is kept; --overwrite writes it anew")
+            return note(f"{target} exists and is kept; --overwrite replaces it")
         line = MODALITIES[output.data].line(output.values[0]) + "\n"
         write_whole(target, lambda draft: draft.write_text(line, encoding="utf-8"), contested=True)
         return None

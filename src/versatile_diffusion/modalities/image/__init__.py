@@ -75,8 +75,9 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise ValueError(f"an image array must be uint8, uint16, or float in 0..1, not {array.dtype}")
     least, most = float(array.min()), float(array.max())
     if not (-top / 510 <= least and most <= top + top / 510):  # allow rounding by half a level; refuse NaN
+        signed = "; give (x + 1) / 2 for one in -1..1" if top == 1 and -1.01 < least < 0 and most < 1.01 else ""
         raise ValueError(
-            f"an image array of {array.dtype} must be in 0..{top}; this one ranges from {least:g} to {most:g}"
+            f"an image array of {array.dtype} must be in 0..{top}; this one ranges from {least:g} to {most:g}{signed}"
         )
     return Image.fromarray((array.clip(0, top) * (255 / top)).round().astype(np.uint8))
 
