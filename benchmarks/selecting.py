@@ -53,7 +53,11 @@ WAYS = {"polars": bare, "select": ours, "select with histograms": lambda inputs,
 
 
 def run(way: str, inputs: Path, out: Path) -> None:
-    """One way in this process; its figures on stdout."""
+    """One way in this process, once all that it needs is imported; its figures on stdout."""
+    import polars as pl  # noqa: F401
+
+    import versatile_diffusion.data.select  # noqa: F401
+
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
     WAYS[way](inputs, out)
     after = resource.getrusage(resource.RUSAGE_SELF)

@@ -18,13 +18,14 @@ from safetensors import SafetensorError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
-def write_whole(path: Path, write: Callable[[Path], Any], contested: bool = False) -> None:
+def write_whole(path: Path, write: Callable[[Path], Any], contested: bool = False, durable: bool = True) -> None:
     """Write a file atomically; an existing file is kept until the new one is complete.
 
     Args:
         path: output file; its folder must exist.
         write: writes a file at the given path.
         contested: whether other processes may write the file at the same time; the last one wins.
+        durable: whether to wait until the disk has it; otherwise a power cut could leave an empty file.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") if contested else draft_of(path)
     try:
@@ -32,18 +33,19 @@ def write_whole(path: Path, write: Callable[[Path], Any], contested: bool = Fals
         mode = draft.stat().st_mode  # default permissions; safetensors writes owner-only files
         write(draft)
         draft.chmod(mode)
-        with draft.open("rb+") as file:
-            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file
+        if durable:
+            with draft.open("rb+") as file:
+                os.fsync(file.fileno())
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically, creating its folder."""
+def write_json(file: Path, value: Mapping[str, Any], durable: bool = True) -> None:
+    """Write a JSON object atomically, creating its folder. Args: durable: see `write_whole`."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
-    write_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
+    write_whole(file, lambda part: part.write_text(text, encoding="utf-8"), durable=durable)
 
 
 def write_whole_folder(folder: Path, write: Callable[[Path], Any]) -> None:

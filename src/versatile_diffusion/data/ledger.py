@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from versatile_diffusion.data.rules import FAILS, LACKS
@@ -125,9 +126,20 @@ class Tally:
                 histograms[name] = [a + b for a, b in zip(old, counts, strict=True)]
         return cls(rules, missing, rows, duplicates, histograms)
 
-    def _outcomes(self, code: int) -> list[int]:
-        return [code // BASE**place % BASE for place in range(len(self.rules))]
+    def _outcomes(self, code: int) -> tuple[int, ...]:
+        return _outcomes(code, len(self.rules))
 
-    def _rejects(self, code: int) -> list[bool]:
+    def _rejects(self, code: int) -> tuple[bool, ...]:
         """For each rule, whether it rejects rows with this combination."""
-        return [o == FAILS or (o == LACKS and self.missing == "reject") for o in self._outcomes(code)]
+        return _rejections(code, len(self.rules), self.missing == "reject")
+
+
+@cache
+def _outcomes(code: int, rules: int) -> tuple[int, ...]:
+    """Return the outcome of each rule in a combination of outcomes, see `BASE`."""
+    return tuple(code // BASE**place % BASE for place in range(rules))
+
+
+@cache
+def _rejections(code: int, rules: int, missing: bool) -> tuple[bool, ...]:
+    return tuple(outcome == FAILS or (outcome == LACKS and missing) for outcome in _outcomes(code, rules))

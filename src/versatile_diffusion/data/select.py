@@ -253,7 +253,8 @@ def _enter(plan: SelectPlan, table: InputTable, where: Columns, tally: Tally, wr
         raise ValueError(f"{table.path} changed while it was read: {tally.passed} rows passed, {written} written")
     names = {**where.names, **{m: n for m, n in (("url", URL), ("text", TEXT)) if m in where.names}}
     entry = {"table": table.path, "identity": table.identity, "layout": where.layout, "columns": names}
-    write_json(plan.entry(table), {**entry, "tally": tally.to_json()})
+    # An entry that a power cut empties is one of a table that is not finished: it is selected again.
+    write_json(plan.entry(table), {**entry, "tally": tally.to_json()}, durable=False)
 
 
 def counting_expression(selection: Selection, columns: Columns) -> tuple[pl.Expr, np.ndarray]:
