@@ -80,10 +80,10 @@ def test_missing_values_follow_the_policy_and_are_counted(column: str, lost: flo
     rejected = run(tmp_path / "in", tmp_path / "reject")
     assert rejected.kept == 1
     name = {"punsafe": "unsafe", "pwatermark": "watermark"}.get(column, column)
-    assert rejected.reasons()[name].missing == rejected.reasons()[name].rejected == 1
+    assert rejected.reasons[name].missing == rejected.reasons[name].rejected == 1
     held = run(tmp_path / "in", tmp_path / "keep", Selection(missing="keep"))
     assert held.kept == 2
-    assert (held.reasons()[name].missing, held.reasons()[name].rejected) == (1, 0)
+    assert (held.reasons[name].missing, held.reasons[name].rejected) == (1, 0)
 
 
 def test_no_height_is_no_aspect() -> None:
@@ -113,10 +113,10 @@ def test_the_ledger_agrees_with_rows_counted_one_by_one(tmp_path: Path) -> None:
             reasons[name][1] += len(against) == 1
             reasons[name][2] += place == 0
     assert (total.read, total.kept) == (6000, good)
-    assert {n: [r.rejected, r.alone, r.first] for n, r in total.reasons().items()} == reasons
+    assert {n: [r.rejected, r.alone, r.first] for n, r in total.reasons.items()} == reasons
     assert total.kept + sum(first for _, _, first in reasons.values()) == total.read
     assert sum(file["read"] for file in told["files"].values()) == told["total"]["read"] == 6000
-    assert sum(total.histograms["similarity"]) == total.read - total.reasons()["similarity"].missing
+    assert sum(total.histograms["similarity"]) == total.read - total.reasons["similarity"].missing
 
 
 def test_what_is_kept_is_written_in_order_with_all_columns(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_only_the_first_of_duplicates_stays(
     rows = pl.read_parquet(tmp_path / "out" / "*.parquet").get_column("TEXT").to_list()
     assert rows == [f"first {k}" for k in range(5)] + [f"second {k}" for k in range(5, 9)] + ["it", "no key", "no key"]
     assert total.kept == len(rows)
-    assert total.read == total.kept + total.duplicates + sum(r.first for r in total.reasons().values())
+    assert total.read == total.kept + total.duplicates + sum(r.first for r in total.reasons.values())
     assert run(folder, tmp_path / "out", Selection(unique=unique)).kept == total.kept
 
 

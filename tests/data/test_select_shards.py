@@ -81,7 +81,7 @@ def test_samples_that_say_nothing_follow_the_policy(tmp_path: Path) -> None:
         [("0", good), ("1", None), ("2", "{half"), ("3", "[1]"), ("4", {**good, "punsafe": None})],
     )
     rejected = select(tables([str(tmp_path / "in" / "*.tar")]), SelectPlan(Selection(), tmp_path / "reject"))
-    assert (rejected.read, rejected.kept, rejected.reasons()["unsafe"].missing) == (5, 1, 4)
+    assert (rejected.read, rejected.kept, rejected.reasons["unsafe"].missing) == (5, 1, 4)
     kept = select(tables([str(tmp_path / "in" / "a.tar")]), SelectPlan(Selection(missing="keep"), tmp_path / "keep"))
     assert kept.kept == 5
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from versatile_diffusion.data.rules import FAILS, LACKS
@@ -73,6 +73,7 @@ class Tally:
         """Whether rows with this combination of outcomes pass."""
         return not any(self._rejects(code))
 
+    @cached_property
     def reasons(self) -> dict[str, Reason]:
         """Rejections by rule, in order."""
         found = {name: Reason() for name in self.rules}
@@ -90,7 +91,7 @@ class Tally:
 
     def check(self) -> None:
         """Check that kept rows, first reasons and duplicates add up to the rows read."""
-        first = sum(reason.first for reason in self.reasons().values())
+        first = sum(reason.first for reason in self.reasons.values())
         assert self.read == self.kept + first + self.duplicates, (self.read, self.kept, first, self.duplicates)
 
     def to_json(self) -> dict[str, Any]:
@@ -99,7 +100,7 @@ class Tally:
             "read": self.read,
             "kept": self.kept,
             "duplicates": self.duplicates,
-            "reasons": {name: reason.to_json() for name, reason in self.reasons().items()},
+            "reasons": {name: reason.to_json() for name, reason in self.reasons.items()},
             "rules": list(self.rules),
             "missing": self.missing,
             "outcomes": {str(code): count for code, count in sorted(self.rows.items())},

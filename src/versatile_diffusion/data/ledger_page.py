@@ -69,7 +69,7 @@ def write_page(folder: Path) -> Path:
     page = Environment(autoescape=True).from_string(TEMPLATE)
     text = page.render(
         total=total,
-        reasons=total.reasons(),
+        reasons=total.reasons,
         says=told["rules"],
         files=told["files"],
         share=lambda count: f"{count / max(1, total.read):.1%}",

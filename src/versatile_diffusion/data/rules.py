@@ -128,8 +128,8 @@ class Rule:
         """`PASSES`, `FAILS` or `LACKS`."""
         import polars as pl
 
-        failed = (~self.passes(columns)).cast(pl.UInt32)  # 0, 1 or null
-        return failed.fill_null(pl.lit(LACKS, dtype=pl.UInt32))
+        failed = (~self.passes(columns)).cast(pl.UInt8)  # 0, 1 or null
+        return failed.fill_null(pl.lit(LACKS, dtype=pl.UInt8))
 
 
 @dataclass(frozen=True)

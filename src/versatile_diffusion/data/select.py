@@ -21,7 +21,7 @@ import numpy as np
 
 from versatile_diffusion.data.ledger import BASE, Tally
 from versatile_diffusion.data.places import Spread, in_turn
-from versatile_diffusion.data.rules import Columns, Rule, Selection
+from versatile_diffusion.data.rules import PASSES, Columns, Rule, Selection
 from versatile_diffusion.data.select_shards import SAMPLE, SHARD, copy_samples, samples_of, where_of
 from versatile_diffusion.files import write_json, write_whole, writing
 
@@ -266,6 +266,7 @@ def counting_expression(selection: Selection, columns: Columns) -> tuple[pl.Expr
     outcomes, lock = np.zeros(BASE ** len(names), dtype=np.int64), threading.Lock()
     empty = Tally(names, selection.missing, {})
     passing = np.array([empty.lets_pass(code) for code in range(len(outcomes))])
+    only = passing.nonzero()[0].tolist() == [PASSES]  # rows that pass every rule, and no others
     kind = pl.UInt8 if len(outcomes) <= 256 else pl.UInt16
     code: pl.Expr = pl.lit(0, dtype=kind)
     for place, rule in enumerate(selection.rules):
@@ -276,7 +277,7 @@ def counting_expression(selection: Selection, columns: Columns) -> tuple[pl.Expr
         counts = np.bincount(found, minlength=len(outcomes))
         with lock:
             outcomes[:] += counts
-        return pl.Series(codes.name, passing[found])
+        return pl.Series(codes.name, found == PASSES if only else passing[found])
 
     if not names:  # a literal alone would be evaluated as a single row
         code = code + pl.lit(0, dtype=kind) * pl.col(columns.names["url"]).is_null().cast(kind)

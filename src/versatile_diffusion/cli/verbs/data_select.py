@@ -66,7 +66,7 @@ def select(
     page = write_page(out)
     if json:
         return show_json({"folder": str(out), **total.to_json()})
-    for name, reason in total.reasons().items():
+    for name, reason in total.reasons.items():
         show(f"{name:15} {reason.rejected:12,} rejected, {reason.alone:,} by nothing else, {reason.missing:,} missing")
     if unique:
         show(f"{'duplicates':15} {total.duplicates:12,}")
