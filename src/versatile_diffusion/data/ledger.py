@@ -79,7 +79,7 @@ class Tally:
         found = {name: Reason() for name in self.rules}
         for code, count in self.rows.items():
             rejects = self._rejects(code)
-            for place, (name, outcome) in enumerate(zip(self.rules, self._outcomes(code), strict=True)):
+            for place, (name, outcome) in enumerate(zip(self.rules, _outcomes(code, len(self.rules)), strict=True)):
                 old, mine = found[name], rejects[place]
                 found[name] = Reason(
                     old.rejected + count * mine,
@@ -126,9 +126,6 @@ class Tally:
                 old = histograms.get(name, [0] * len(counts))
                 histograms[name] = [a + b for a, b in zip(old, counts, strict=True)]
         return cls(rules, missing, rows, duplicates, histograms)
-
-    def _outcomes(self, code: int) -> tuple[int, ...]:
-        return _outcomes(code, len(self.rules))
 
     def _rejects(self, code: int) -> tuple[bool, ...]:
         """For each rule, whether it rejects rows with this combination."""

@@ -90,11 +90,10 @@ def samples_of(model: str) -> Path:
 def sample_files(model: str) -> list[Path]:
     """Return the samples shipped with the model that are no images: those of modalities that are neither typed nor
     painted."""
-    from versatile_diffusion.pipeline.models import find_model
-
-    found = sorted((Path(find_model(model)).parent / SAMPLES).glob("*"))
     return [
-        path for path in found if (known := MODALITIES.of_suffix(path.suffix)) and known.form in ("recorded", "file")
+        path
+        for path in sorted(samples_of(model).glob("*"))
+        if (known := MODALITIES.of_suffix(path.suffix)) and known.form in ("recorded", "file")
     ]
 
 

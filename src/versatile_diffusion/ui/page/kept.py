@@ -82,7 +82,7 @@ class Kept:
             noted = index.get(name, {})
             if only == "favourites" and noted.get(FAVOURITE) is not True:
                 continue
-            if (not self.shared or only == "own") and noted.get(OWNER) != owner:
+            if not self._may_see(noted, owner) or (only == "own" and noted.get(OWNER) != owner):
                 continue
             text = self._text(name)
             if text is not None and all(word in text.lower() for word in words):
@@ -92,8 +92,8 @@ class Kept:
 
     def get(self, name: str, owner: str) -> KeptFile | None:
         """Return a result by name; None if it is gone or not to be seen by this visitor."""
-        entry = self._entry(name, self._index().get(name, {})) if self._inside(name) else None
-        return entry if entry is not None and self._may_see(entry, owner) else None
+        noted = self._index().get(name, {})
+        return self._entry(name, noted) if self._inside(name) and self._may_see(noted, owner) else None
 
     def shown(self, made: Made) -> Made:
         """Return a result whose file the page may read: a copy in the cache."""
@@ -118,8 +118,8 @@ class Kept:
         """Return where `shown` puts the copy of a file."""
         return self.cache / hashlib.sha256(str(file).encode()).hexdigest()[:16] / file.name
 
-    def _may_see(self, entry: KeptFile, owner: str) -> bool:
-        return self.shared or entry.owner == owner
+    def _may_see(self, noted: Mapping[str, Any], owner: str) -> bool:
+        return self.shared or noted.get(OWNER) == owner
 
     def _inside(self, name: str) -> bool:
         """Return whether a name is a file below the folder, however it was written."""
