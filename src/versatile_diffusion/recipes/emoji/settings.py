@@ -131,7 +131,7 @@ def diffuser_emoji_2(data: Path, out: Path, device: torch.device) -> tuple[Objec
         steps=24_000,
         warmup=100,
         schedule="trapezoid",
-        ema=0.999,
+        ema=0.996,
         posthoc=(0.05, 0.1),
         log_every=50,
         checkpoint_minutes=8,
