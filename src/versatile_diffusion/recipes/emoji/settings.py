@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from versatile_diffusion.modalities.encoders.dual import DualImageEncoder, DualTextEncoder
+from versatile_diffusion.pipeline.precision import cpu_multiplies_bfloat16
 from versatile_diffusion.recipes.emoji.diffuser import (
     BIG,
     JOINT,
@@ -137,6 +138,7 @@ def diffuser_emoji_2(data: Path, out: Path, device: torch.device) -> tuple[Objec
         checkpoint_minutes=8,
         eval_minutes=30,
         sample_minutes=30,
+        bf16=True if device.type == "cpu" and cpu_multiplies_bfloat16() else None,
     )
     return second_objective(SECOND, data, out, device), loop
 

@@ -28,6 +28,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from versatile_diffusion.files import write_whole_folder
+from versatile_diffusion.training.engine.autocast import autocast
 from versatile_diffusion.training.engine.checkpoints import Checkpoints
 from versatile_diffusion.training.engine.config import SCHEDULES, LoopSettings
 from versatile_diffusion.training.engine.contract import Objective
@@ -228,7 +229,8 @@ class _Run:
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * settings.factor(state.step, self.clock)
-            optimizer.step()
+            with autocast(self.objective.device, self.bf16):  # products of Muon
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         state.measure({"grad_norm": norm}, times=len(mine))
@@ -245,7 +247,7 @@ class _Run:
         measured: dict[str, Tensor] = {}
         for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
             with nullcontext() if last and not left else adding_up(self.passing):
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+                with autocast(device, self.bf16):
                     loss, parts = self.passing(piece)
                 (loss / share).backward()
             measured = {**measured, "loss": measured.get("loss", 0) + loss.detach(), **parts}
