@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 SLOW_ON_CPU = frozenset({F.scaled_dot_product_attention, F.group_norm})
-"""Functions that a CPU runs faster in float32: in bfloat16 the backward pass of attention takes seven times as long, and
-group norm five times (torch 2.13; docs/log.md). With these in float32, a step of the diffuser is 1.7 times as fast."""
+"""Functions that a CPU runs faster in float32: in bfloat16 the backward pass of attention takes seven times as long,
+and group norm five times (torch 2.13; docs/log.md)."""
 
 
 @contextmanager

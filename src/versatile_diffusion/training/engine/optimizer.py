@@ -22,17 +22,20 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)  # maps every singular value in (0, 1] to a
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     """Approximate the nearest (semi-)orthogonal matrix to `matrix` (m, n); singular values end at about 0.7 .. 1.2.
 
-    Newton-Schulz iteration with a quintic polynomial: only matrix products, on the smaller side.
+    Newton-Schulz iteration with a quintic polynomial: only matrix products, on the smaller side, in the dtype of
+    autocast if it is on.
     """
     wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if wide else matrix.T
     norm: Tensor = x.norm()
     x = x / (norm + 1e-7)
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
     a, b, c = _QUINTIC
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + torch.addmm(gram, gram, gram, beta=b, alpha=c) @ x
-    return x if wide else x.T
+    return (x if wide else x.T).to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):
