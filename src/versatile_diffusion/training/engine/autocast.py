@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-SLOW_ON_CPU = frozenset({F.scaled_dot_product_attention, F.group_norm})
+SLOW_ON_CPU: frozenset[Any] = frozenset({F.scaled_dot_product_attention, F.group_norm})
 """Functions that a CPU runs faster in float32: in bfloat16 the backward pass of attention takes seven times as long,
 and group norm five times (torch 2.13; docs/log.md)."""
 
