@@ -103,7 +103,9 @@ class TrainOptions:
     parallel: Parallel = None
     accumulate: Annotated[int | None, typer.Option(min=1, help="Gradient accumulation steps.")] = None
     clip: Annotated[float | None, typer.Option(help="Max gradient norm (clipping).")] = None
-    bf16: Annotated[bool | None, typer.Option(help="bfloat16 mixed precision; default: on a GPU.")] = None
+    bf16: Annotated[
+        bool | None, typer.Option(help="bfloat16 mixed precision; default: on a GPU, and as --settings say.")
+    ] = None
     compile: Annotated[str | None, typer.Option(help="torch.compile backend, e.g. inductor.")] = None
     activation_checkpointing: Annotated[
         bool | None, typer.Option(help="Recompute activations: less memory, a third slower.")

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from versatile_diffusion.modalities.encoders.dual import DualImageEncoder, DualTextEncoder
-from versatile_diffusion.pipeline.precision import cpu_multiplies_bfloat16
 from versatile_diffusion.recipes.emoji.diffuser import (
     BIG,
     JOINT,
@@ -24,6 +23,7 @@ from versatile_diffusion.recipes.emoji.diffuser import (
 from versatile_diffusion.recipes.emoji.judge import JudgeObjective, JudgeSettings
 from versatile_diffusion.recipes.emoji.parts import captions, context_data, images
 from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserSettings
+from versatile_diffusion.training.engine.autocast import saves_time
 from versatile_diffusion.training.engine.loop import LoopSettings, Objective, Settings
 from versatile_diffusion.training.parts.codecs import ImageCodecObjective
 from versatile_diffusion.training.parts.context_encoders import ContextEncodersObjective, ContextEncodersSettings
@@ -138,7 +138,7 @@ def diffuser_emoji_2(data: Path, out: Path, device: torch.device) -> tuple[Objec
         checkpoint_minutes=8,
         eval_minutes=30,
         sample_minutes=30,
-        bf16=True if device.type == "cpu" and cpu_multiplies_bfloat16() else None,
+        bf16=saves_time(device),
     )
     return second_objective(SECOND, data, out, device), loop
 

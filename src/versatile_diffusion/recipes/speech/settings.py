@@ -16,6 +16,7 @@ from versatile_diffusion.recipes.speech.data.reader import SpeechSet
 from versatile_diffusion.recipes.speech.diffuser import speech_objective
 from versatile_diffusion.recipes.speech.encoder import AudioContextObjective, AudioContextSettings
 from versatile_diffusion.recipes.speech.judge import SpeechJudgeObjective, SpeechJudgeSettings
+from versatile_diffusion.training.engine.autocast import saves_time
 from versatile_diffusion.training.engine.loop import LoopSettings, Objective, Settings
 
 TEXT_ENCODER = "bank/encoder-text"
@@ -61,6 +62,7 @@ def diffuser_speech(joint: bool, data: Path, out: Path, device: torch.device) ->
         checkpoint_minutes=8,
         eval_minutes=30,
         sample_minutes=None,
+        bf16=saves_time(device),
     )
     return speech_objective(joint, data, out, device), loop
 

@@ -11,9 +11,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from versatile_diffusion.pipeline.precision import cpu_multiplies_bfloat16
+
 SLOW_ON_CPU: frozenset[Any] = frozenset({F.scaled_dot_product_attention, F.group_norm})
 """Functions that a CPU runs faster in float32: in bfloat16 the backward pass of attention takes seven times as long,
 and group norm five times (torch 2.13; docs/log.md)."""
+
+
+def saves_time(device: torch.device) -> bool:
+    """Whether a diffuser trains faster in bfloat16 on a device: a GPU, or a CPU with instructions for it."""
+    return device.type == "cuda" or (device.type == "cpu" and cpu_multiplies_bfloat16())
 
 
 @contextmanager
