@@ -1,11 +1,12 @@
 """What each preset of `--fast` saves, and what it changes.
 
-    python benchmarks/fast.py [--width 320] [--side 256] [--json FILE] [--page docs/performance.md]
+    python benchmarks/fast.py [--width 320] [--side 256] [--judge FOLDER] [--json FILE] [--page docs/performance.md]
 
 Time: one step of each kind that a run has (with and without guidance, with and without the deep stages), taken in turn
 on a diffuser of random weights; a run of 50 steps is their sum. Change: images of the emoji model with the preset and
 without it, same prompts and seeds; `other seed` says how far apart images are that share the prompt alone, and `match`
-is the mean cosine of an image with its prompt by the model's own encoders.
+is the mean cosine of an image with its prompt by the model's own encoders. With a judge: what it names among its first
+five in images of the fixed prompts (`recipes/emoji/prompts.py`), with several seeds.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from speed_networks import WIDTH, diffuser, guided_step, inputs
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.diffuser.deep import Deep
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
+from versatile_diffusion.evaluation.networks import fit_images, load_judge
+from versatile_diffusion.evaluation.protocol import Protocol
+from versatile_diffusion.recipes.emoji.prompt_sheet import counts, verdicts
+from versatile_diffusion.recipes.emoji.prompts import FIXED_PROMPTS
 from versatile_diffusion.sampling.fast import FAST as PRESETS
 from versatile_diffusion.sampling.fast import Fast
 from versatile_diffusion.sampling.rules import acts
@@ -82,6 +87,21 @@ def changes(pipe: VersatileDiffusionPipeline, steps: int) -> dict[str, dict[str,
     return table
 
 
+def recognised(pipe: VersatileDiffusionPipeline, judge: Path, seeds: int, steps: int) -> dict[str, dict[str, Any]]:
+    """By preset, how many images of the fixed prompts the judge names first and among five, of all seeds together."""
+    known, texts = load_judge(str(judge), torch.device("cpu")), [prompt.text for prompt in FIXED_PROMPTS]
+    table = {}
+    for name in FAST:
+        found = {"first": 0, "among_five": 0}
+        for seed in range(seeds):
+            options = {"seed": [seed] * len(texts), "num_inference_steps": steps, "fast": name}
+            images = fit_images(pipe.text_to_image(texts, **options).images, Protocol("sheet").side)
+            counted = counts(verdicts(known, FIXED_PROMPTS, images))
+            found = {key: number + counted[key] for key, number in found.items()}
+        table[name] = {key.replace("_", " "): f"{number} of {seeds * len(texts)}" for key, number in found.items()}
+    return table
+
+
 def main(
     width: Annotated[int, typer.Option(help="Channels of the first level; 320 is full size.")] = WIDTH,
     side: Annotated[int, typer.Option(help="Of the images, in pixels.")] = 256,
@@ -89,11 +109,16 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often each step is timed.")] = 3,
     steps: Annotated[int, typer.Option(min=2, help="Of the emoji model's images.")] = 25,
     model: Annotated[str, typer.Option(help="Whose images are compared.")] = "emoji",
+    judge: Annotated[Path | None, typer.Option(help="Folder of a judge that names what it sees.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of the images that it judges.")] = 2,
     to: Annotated[Path | None, typer.Option("--json", help="File for the numbers.")] = None,
     page: Annotated[Path | None, typer.Option(help="Page with a place for the table.")] = None,
 ) -> None:
     """Make the table."""
-    table = changes(VersatileDiffusionPipeline.from_pretrained(model), steps)
+    pipe = VersatileDiffusionPipeline.from_pretrained(model)
+    table = changes(pipe, steps)
+    for name, row in (recognised(pipe, judge, seeds, steps) if judge is not None else {}).items():
+        table[name] |= row
     unet = diffuser(["image"], ["image"], width, getattr(torch, dtype))
     seconds = step_times(unet, side // 8, rounds)
     runs = {name: sum(seconds[kind] for kind in kinds(fast)) for name, fast in FAST.items()}
