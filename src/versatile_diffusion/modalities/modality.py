@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 ZEROS = "zeros"
 """Null context of zeros, available for every modality."""
-FORMS = ("typed", "painted", "recorded", "file")
+UPLOADED = ("recorded", "file")
+"""Input forms whose values are files that the modality's record reads."""
+FORMS = ("typed", "painted", *UPLOADED)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from versatile_diffusion.cli.io.console import note, show, show_json, stdout
 from versatile_diffusion.cli.options import Device, Json, Model, Steps
 from versatile_diffusion.cli.verbs.demo_page import Row, Section, write_page
 from versatile_diffusion.modalities import MODALITIES
+from versatile_diffusion.modalities.modality import UPLOADED
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -93,7 +94,7 @@ def sample_files(model: str) -> list[Path]:
     return [
         path
         for path in sorted(samples_of(model).glob("*"))
-        if (known := MODALITIES.of_suffix(path.suffix)) and known.form in ("recorded", "file")
+        if (known := MODALITIES.of_suffix(path.suffix)) and known.form in UPLOADED
     ]
 
 

@@ -16,6 +16,7 @@ from versatile_diffusion.cli.options import numbers
 from versatile_diffusion.controls import CONDITION, PARTS, REQUEST, RESULT, RUN, WHOLE, Control
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities import MODALITIES, Modality
+from versatile_diffusion.modalities.modality import UPLOADED
 from versatile_diffusion.ui.forms.fields import DENOISING, as_fidelity, denoising_slider, seed_box
 from versatile_diffusion.ui.forms.widgets import PRIVATE as PRIVATE
 from versatile_diffusion.ui.forms.widgets import form_of, painter, picture
@@ -330,10 +331,6 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "file": lambda file: file,
 }
 """Converters of an input's value, by the modality's input form."""
-
-
-UPLOADED = ("recorded", "file")
-"""Input forms whose values are files that the modality's record reads."""
 
 
 def _read_upload(modality: str, file: str) -> Any:
