@@ -3,8 +3,8 @@
 # installed model; then the judge, and the shipped folder. Says first what is missing for any of it. Stop it at any time
 # and call it again: every part goes on where it stopped. MINUTES limits each part of one call, for machines that are
 # held for minutes only; STEPS shortens every part, to see whether all of it runs, with the few pictures of the tests in
-# minutes. FROM=nothing trains codecs and encoders too, on the first edition (all 1,652 concepts), and the diffuser in
-# the paper's three stages.
+# minutes; NPROC is the number of processes of each. FROM=nothing trains codecs and encoders too, on the first edition
+# (all 1,652 concepts), and the diffuser in the paper's three stages.
 #   MINUTES=9 scripts/train_emoji.sh
 #   STEPS=2 DATA=tests/data/emoji RUNS=runs/dry MODEL=runs/dry/model scripts/train_emoji.sh
 #   FROM=nothing DATA=data/emoji-1 RUNS=runs/emoji-1 MODEL=runs/emoji-1/model scripts/train_emoji.sh
@@ -15,7 +15,7 @@ python=${PYTHON:-$(dirname "$(command -v "$versatile")")/python}
 data=${DATA:-data/emoji}
 runs=${RUNS:-runs/emoji}
 model=${MODEL:-models/emoji/src/versatile_diffusion_emoji/weights}
-limits=(${MINUTES:+--minutes "$MINUTES"} ${STEPS:+--steps "$STEPS"})
+limits=(${MINUTES:+--minutes "$MINUTES"} ${STEPS:+--steps "$STEPS"} ${NPROC:+--nproc "$NPROC"})
 
 train() { # NAME OF RUN, OBJECTIVE, SETTINGS
     [ -d "$runs/$1/export" ] && return

@@ -5,8 +5,9 @@
 # not done again. Each part has minutes of its own for one call (MINUTES for all; MINUTES_CODEC, MINUTES_ENCODER,
 # MINUTES_JUDGE, MINUTES_DIFFUSER, MINUTES_JOINT), for machines that are held for a while only. CLOCK_DIFFUSER and
 # CLOCK_JOINT are the minutes of the whole stage, at the end of which its learning rate is 0; without them it has the steps
-# of its recipe. STEPS shortens every part, to see whether all of it runs. The distribution has the run SHIP: diffuser-speech, whose old layers are those of the
-# emoji model, is small; diffuser-speech-joint has all of the diffuser.
+# of its recipe. STEPS shortens every part, to see whether all of it runs; NPROC is the number of processes of each. The
+# distribution has the run SHIP: diffuser-speech, whose old layers are those of the emoji model, is small;
+# diffuser-speech-joint has all of the diffuser.
 #   scripts/train_speech.sh
 #   CLOCK_DIFFUSER=240 CLOCK_JOINT=45 scripts/train_speech.sh
 #   MINUTES=9 scripts/train_speech.sh
@@ -26,7 +27,7 @@ train() { # NAME OF RUN, OBJECTIVE, SETTINGS, MINUTES OF THIS CALL, MINUTES OF T
     [ -d "$runs/$1/export" ] && return
     local minutes=${4:-${MINUTES:-}}
     "$versatile" train "$2" --settings "$3" --data "$data" --out "$runs/$1" ${minutes:+--minutes "$minutes"} \
-        ${5:+--by-clock "$5"} ${STEPS:+--steps "$STEPS"}
+        ${5:+--by-clock "$5"} ${STEPS:+--steps "$STEPS"} ${NPROC:+--nproc "$NPROC"}
     [ -d "$runs/$1/export" ] || { echo "$1 goes on with the next call"; exit 0; }
 }
 
