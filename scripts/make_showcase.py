@@ -18,18 +18,18 @@ from versatile_diffusion.ui.forms.showcase import FOLDER, INDEX
 
 OUT = Path(__file__).parents[1] / "models" / "emoji" / "src" / "versatile_diffusion_emoji" / FOLDER
 CHOSEN = {
-    "a red heart": 2,
-    "a light bulb": 0,
-    "a penguin": 2,
+    "a dog face": 6,
+    "a light bulb": 5,
     "a red apple": 7,
-    "a panda": 0,
+    "a penguin": 2,
+    "a birthday cake": 2,
+    "a fox": 2,
+    "a smiling face with sunglasses": 7,
+    "a bus": 7,
+    "a cactus": 0,
+    "a doughnut": 2,
+    "a red heart": 5,
     "a wine glass": 2,
-    "a yellow heart": 3,
-    "a cactus": 5,
-    "a smiling face with sunglasses": 3,
-    "a strawberry": 7,
-    "a blue heart": 5,
-    "a hamburger": 5,
 }
 """Seed of each prompt."""
 

@@ -35,6 +35,7 @@ FAST: Mapping[str, Fast] = {
     "deep": Fast(every=2, help="the deep stages in every second step"),
     "deep3": Fast(every=3, help="the deep stages in every third step"),
     "both": Fast((0.1, 0.7), every=3, help="guidance in the middle alone, and the deep stages in every third step"),
+    "most": Fast((0.2, 0.6), every=8, help="guidance from 0.2 to 0.6 alone, and the deep stages in every eighth step"),
     "one-pass": Fast(distilled=True, help="guidance distilled into the model: one pass per step"),
     **{str(steps): Fast(distilled=True, help=f"the model distilled to {steps} steps") for steps in (1, 2, 4, 8)},
 }

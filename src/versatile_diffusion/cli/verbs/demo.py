@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from versatile_diffusion.pipeline.output import Output
     from versatile_diffusion.tasks import Task
 
-PROMPTS = ("a red apple", "a smiling face", "a cat face", "a green tree", "a red heart", "a dog face")
+PROMPTS = ("a red apple", "a crying face", "a cat face", "a cactus", "a red heart", "a dog face")
 STYLES = ("noto", "fluent-3d", "twemoji", "openmoji-black")
-TEXTS = ("a red heart", "a dog, 3d emoji", "rain, black line drawing", "a happy face")
+TEXTS = ("a red heart", "a dog, 3d emoji", "a snowman, black line drawing", "a happy face")
 CANDIDATES = 4
 VARIATIONS = 4
 CAPTIONS = 3
