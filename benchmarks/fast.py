@@ -6,7 +6,8 @@ Time: one step of each kind that a run has (with and without guidance, with and 
 on a diffuser of random weights; a run of 50 steps is their sum. Change: images of the emoji model with the preset and
 without it, same prompts and seeds; `other seed` says how far apart images are that share the prompt alone, and `match`
 is the mean cosine of an image with its prompt by the model's own encoders. With a judge: what it names among its first
-five in images of the fixed prompts (`recipes/emoji/prompts.py`), with several seeds.
+five in images of the fixed prompts (`recipes/emoji/prompts.py`), with several seeds. `--sheet` shows the images beside
+each other.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 import typer
 from interleaved import in_turn, machine
 from judging import write_table
+from PIL import Image, ImageDraw, ImageFont
 from speed_networks import WIDTH, diffuser, guided_step, inputs
 
 from versatile_diffusion import VersatileDiffusionPipeline
@@ -32,10 +34,12 @@ from versatile_diffusion.recipes.emoji.prompts import FIXED_PROMPTS
 from versatile_diffusion.sampling.fast import FAST as PRESETS
 from versatile_diffusion.sampling.fast import Fast
 from versatile_diffusion.sampling.rules import acts
+from versatile_diffusion.sheets import Layout, tile_images
 
 FAST = {name: fast for name, fast in PRESETS.items() if not fast.distilled}
 STEPS = 50
-PROMPTS = ("a red apple", "a dog", "a car", "a yellow star")
+PROMPTS = ("a red apple", "a dog face", "a bus", "a birthday cake", "a frog", "a crying face")
+TILE, GAP, LEFT = 96, 4, 84
 Kind = tuple[bool, bool, int]
 """Of a step: whether it is guided, whether its deep stages run, below which level they are."""
 
@@ -71,12 +75,13 @@ def made(pipe: VersatileDiffusionPipeline, fast: str, seed: int, steps: int) -> 
     return np.stack([np.asarray(image, dtype=np.float32) for image in output.images])
 
 
-def changes(pipe: VersatileDiffusionPipeline, steps: int) -> dict[str, dict[str, Any]]:
-    """By preset (and for another seed), how far images are from those without it, and how well they match."""
+def changes(pipe: VersatileDiffusionPipeline, steps: int, shown: Path | None = None) -> dict[str, dict[str, Any]]:
+    """By preset (and for another seed), how far images are from those without it, and how well they match; `shown`:
+    file for a sheet of them."""
     pipe.set_progress_bar_config(disable=True)
     words = pipe.encode_context(list(PROMPTS), "text")[:, 0]
     plain = made(pipe, "off", 0, steps)
-    table = {}
+    table, rows = {}, []
     for name, seed in [*((name, 0) for name in FAST), ("other seed", 1000)]:
         images = made(pipe, name if name in FAST else "off", seed, steps)
         tokens = pipe.encode_context([image.astype(np.uint8) for image in images], "image")[:, 0]
@@ -84,6 +89,13 @@ def changes(pipe: VersatileDiffusionPipeline, steps: int) -> dict[str, dict[str,
             "mean change (0-255)": round(float(np.abs(images - plain).mean()), 1),
             "match": round(float(torch.cosine_similarity(words, tokens).mean()), 3),
         }
+        rows += [Image.fromarray(image.astype(np.uint8)) for image in images]
+    if shown is not None:
+        sheet = tile_images(rows, Layout(len(PROMPTS), (TILE, TILE), GAP, LEFT), resample=Image.Resampling.BICUBIC)
+        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+        for number, name in enumerate(table):
+            draw.text((4, number * (TILE + GAP) + TILE // 2), name, "black", font, anchor="lm")
+        sheet.save(shown, quality=85)
     return table
 
 
@@ -111,12 +123,13 @@ def main(
     model: Annotated[str, typer.Option(help="Whose images are compared.")] = "emoji",
     judge: Annotated[Path | None, typer.Option(help="Folder of a judge that names what it sees.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Of the images that it judges.")] = 2,
+    sheet: Annotated[Path | None, typer.Option(help="File for the images of all presets.")] = None,
     to: Annotated[Path | None, typer.Option("--json", help="File for the numbers.")] = None,
     page: Annotated[Path | None, typer.Option(help="Page with a place for the table.")] = None,
 ) -> None:
     """Make the table."""
     pipe = VersatileDiffusionPipeline.from_pretrained(model)
-    table = changes(pipe, steps)
+    table = changes(pipe, steps, sheet)
     for name, row in (recognised(pipe, judge, seeds, steps) if judge is not None else {}).items():
         table[name] |= row
     unet = diffuser(["image"], ["image"], width, getattr(torch, dtype))
