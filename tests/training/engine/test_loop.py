@@ -452,6 +452,12 @@ def test_by_the_clock_the_learning_rate_ends_at_zero_whatever_the_speed(clock: N
     assert (tmp_path / "export" / "model.pt").is_file()
 
 
+def test_by_the_clock_the_last_averages_are_stored(clock: None, tmp_path: Path) -> None:
+    settings = replace(SHORT, steps=10_000, schedule="trapezoid", warmup=0, by_clock=2.0, posthoc=(0.05, 0.1))
+    outcome = train(Regression(), settings, tmp_path)
+    assert [file.stem for file in sorted((tmp_path / "posthoc").glob("*.safetensors"))] == [f"{outcome.step:07}"]
+
+
 def test_the_progress_line_has_the_time_left(clock: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run of so many steps has it from the progress bar itself."""
     told: list[dict[str, Any]] = []

@@ -191,6 +191,7 @@ class _Run:
         self.checkpoints.wait()
         if not self._over():
             return Outcome(state.step, False, {})
+        self._snapshot(last=True)
         metrics = self._evaluate()
         self._sample()
         average = self._whole_average()
@@ -281,10 +282,10 @@ class _Run:
             return {}
         return {"left": tqdm.format_interval(max(0, 60 * self.settings.by_clock - self.clock))}
 
-    def _snapshot(self) -> None:
+    def _snapshot(self, last: bool = False) -> None:
         state, settings = self.state, self.settings
         every = math.ceil(settings.steps / settings.snapshots)
-        if settings.posthoc and (state.step % every == 0 or state.step == settings.last):
+        if settings.posthoc and (last or state.step % every == 0):
             averages = gather_tree(state.posthoc.averages, keep=self.world.first)
             if self.world.first:
                 write_snapshot(self.out / "posthoc", state.step, settings.posthoc, averages)
