@@ -25,7 +25,7 @@ MOST_ITEMS = 100_000
 """Maximum number of items per run."""
 SCHEDULERS = ("ddim", "dpm++", "unipc")
 MIXINGS = ("attention", "layer", "model", "join")
-FAST = ("off", "guidance", "deep", "deep3", "both", "one-pass", "1", "2", "4", "8")
+FAST = ("off", "guidance", "deep", "deep3", "both", "most", "one-pass", "1", "2", "4", "8")
 COLOURS = ("simple", "histogram")
 """Names defined elsewhere, repeated to avoid imports."""
 WHOLE = (0.0, 1.0)

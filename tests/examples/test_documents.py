@@ -65,6 +65,7 @@ NOT_WHOLE = {
     "docs/guides/checkpoints.md": "needs checkpoints of other projects; tests/interop reads tiny ones",
     "docs/guides/embeddings.md": "needs tokens that somebody predicted; tests/records/test_embeddings.py has some",
     "docs/guides/evaluation.md": "measures hundreds of items; tests/evaluation/test_evaluate.py measures three",
+    "docs/performance.md": "needs torchao; tests/records/test_fingerprints.py has weights that are made alike",
     "docs/reports/gallery.md": "written from scripts/gallery_entries.py, which test_gallery.py runs",
     "docs/guides/own_data.md": "run with the commands between its blocks by test_own_data_from_pictures_to_a_model",
     "docs/guides/serving.md": "asks a service; tests/serving/test_page.py starts one",

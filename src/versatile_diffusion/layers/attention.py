@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from versatile_diffusion.layers.autocast import attend
 from versatile_diffusion.layers.init import zero_init
 from versatile_diffusion.layers.plan import Stage
 from versatile_diffusion.layers.wide import WideGroupNorm
@@ -46,7 +47,7 @@ class Attention(nn.Module):
     def forward(self, x: Queries, key_value: KeyValue) -> Queries:
         """Attend. `x` has batch B or B * n for keys and values of B items; the n queries of an item are adjacent."""
         together = rearrange(self.to_q(x), "(b n) l c -> b (n l) c", b=len(key_value[0]))
-        out = F.scaled_dot_product_attention(self.split(together), *key_value)
+        out = attend(self.split(together), *key_value)
         changed: Tensor = self.to_out[0](rearrange(out, "b heads (n l) d -> (b n) l (heads d)", l=x.shape[1]))
         return changed
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from versatile_diffusion.layers.autocast import GroupNorm
 from versatile_diffusion.layers.init import zero_init
 from versatile_diffusion.layers.plan import Stage
 
@@ -34,10 +35,10 @@ class ConvResidual(nn.Module):
 
     def __init__(self, wide_in: int, wide_out: int, time_width: int, norm_groups: int):
         super().__init__()
-        self.norm1 = nn.GroupNorm(norm_groups, wide_in)
+        self.norm1 = GroupNorm(norm_groups, wide_in)
         self.conv1 = nn.Conv2d(wide_in, wide_out, 3, padding=1)
         self.time = nn.Linear(time_width, wide_out)
-        self.norm2 = nn.GroupNorm(norm_groups, wide_out)
+        self.norm2 = GroupNorm(norm_groups, wide_out)
         self.conv2 = zero_init(nn.Conv2d(wide_out, wide_out, 3, padding=1))
         self.skip = nn.Identity() if wide_in == wide_out else nn.Conv2d(wide_in, wide_out, 1)
 
@@ -76,7 +77,7 @@ class ConvOut(nn.Module):
 
     def __init__(self, wide: int, channels: int, norm_groups: int):
         super().__init__()
-        self.norm = nn.GroupNorm(norm_groups, wide)
+        self.norm = GroupNorm(norm_groups, wide)
         self.out = zero_init(nn.Conv2d(wide, channels, 3, padding=1))
 
     def forward(self, x: Grid, time: Time) -> Same:

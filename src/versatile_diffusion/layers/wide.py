@@ -9,12 +9,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from versatile_diffusion.layers.autocast import GroupNorm
+
 
 def _wider(x: Tensor, weight: Tensor) -> bool:
     return x.dtype.itemsize > weight.dtype.itemsize
 
 
-class WideGroupNorm(nn.GroupNorm):
+class WideGroupNorm(GroupNorm):
     """GroupNorm in the input's dtype that returns the weights' dtype."""
 
     def forward(self, x: Tensor) -> Tensor:
