@@ -3,8 +3,8 @@
     pip install torchao
     python benchmarks/eight_bits.py [--width 320] [--side 256] [--json FILE] [--page docs/performance.md]
 
-Of each stream of the full-size diffuser alone, and of all together: gigabytes of the weights in both dtypes. Of a
-guided step of the image stream (two items): seconds, taken in turn, and how far the outputs are apart.
+Of the diffusers of an image flow and of a text flow: gigabytes of the weights in both dtypes. Of a guided step of the
+image flow (two items): seconds, taken in turn, and how far the outputs are apart.
 """
 
 from __future__ import annotations
@@ -19,21 +19,16 @@ import typer
 from interleaved import in_turn, machine
 from judging import write_table
 from speed_networks import WIDTH, diffuser, guided_step, inputs
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from versatile_diffusion.records.record import plain_parts
 
 GIGA = 1e9
 FLOWS = {"image-variation": ("image", "image"), "image-to-text": ("text", "image")}
 
 
-def size(tensor: torch.Tensor) -> int:
-    """Bytes of a tensor, or of the tensors that a quantised one is made of."""
-    if is_traceable_wrapper_subclass(tensor):
-        return sum(size(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
-    return tensor.numel() * tensor.itemsize
-
-
 def gigabytes(module: torch.nn.Module) -> float:
-    return round(sum(map(size, module.parameters())) / GIGA, 2)
+    held = (part for name, tensor in module.named_parameters() for _, part in plain_parts(name, tensor))
+    return round(sum(part.nbytes for part in held) / GIGA, 2)
 
 
 @torch.no_grad()

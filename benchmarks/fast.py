@@ -21,7 +21,7 @@ import torch
 import typer
 from interleaved import in_turn, machine
 from judging import write_table
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from speed_networks import WIDTH, diffuser, guided_step, inputs
 
 from versatile_diffusion import VersatileDiffusionPipeline
@@ -34,12 +34,11 @@ from versatile_diffusion.recipes.emoji.prompts import FIXED_PROMPTS
 from versatile_diffusion.sampling.fast import FAST as PRESETS
 from versatile_diffusion.sampling.fast import Fast
 from versatile_diffusion.sampling.rules import acts
-from versatile_diffusion.sheets import Layout, tile_images
+from versatile_diffusion.sheets import label_grid
 
 FAST = {name: fast for name, fast in PRESETS.items() if not fast.distilled}
 STEPS = 50
 PROMPTS = ("a red apple", "a dog face", "a bus", "a birthday cake", "a frog", "a crying face")
-TILE, GAP, LEFT = 96, 4, 84
 Kind = tuple[bool, bool, int]
 """Of a step: whether it is guided, whether its deep stages run, below which level they are."""
 
@@ -91,11 +90,7 @@ def changes(pipe: VersatileDiffusionPipeline, steps: int, shown: Path | None = N
         }
         rows += [Image.fromarray(image.astype(np.uint8)) for image in images]
     if shown is not None:
-        sheet = tile_images(rows, Layout(len(PROMPTS), (TILE, TILE), GAP, LEFT), resample=Image.Resampling.BICUBIC)
-        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-        for number, name in enumerate(table):
-            draw.text((4, number * (TILE + GAP) + TILE // 2), name, "black", font, anchor="lm")
-        sheet.save(shown, quality=85)
+        label_grid(rows, list(table), PROMPTS).save(shown, quality=85)
     return table
 
 

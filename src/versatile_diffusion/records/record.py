@@ -37,7 +37,7 @@ def fingerprint(*modules: nn.Module, precision: torch.dtype = torch.float32) -> 
     digest = hashlib.sha256()
     for module in modules:
         waiting = unread(module)
-        found = (part for name, tensor in module.state_dict().items() for part in _parts(name, tensor))
+        found = (part for name, tensor in module.state_dict().items() for part in plain_parts(name, tensor))
         for name, tensor in found:
             flat = (waiting[name]() if name in waiting else tensor).flatten()
             few = flat[:: max(1, len(flat) // 16)][:16].to(tensor.dtype).to(precision).float().cpu().numpy()
@@ -45,13 +45,13 @@ def fingerprint(*modules: nn.Module, precision: torch.dtype = torch.float32) -> 
     return digest.hexdigest()[:16]
 
 
-def _parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+def plain_parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The tensor, or the plain tensors inside a quantised one."""
     if not is_traceable_wrapper_subclass(tensor):
         yield name, tensor
         return
     for inner in tensor.__tensor_flatten__()[0]:
-        yield from _parts(f"{name}.{inner}", getattr(tensor, inner))
+        yield from plain_parts(f"{name}.{inner}", getattr(tensor, inner))
 
 
 class Fingerprints:
@@ -63,7 +63,7 @@ class Fingerprints:
     def of(self, *modules: nn.Module) -> str:
         """Return `fingerprint` of the modules."""
         held = (t for module in modules for t in (*module.parameters(), *module.buffers()) if t.numel())
-        tensors = [part for t in held for _, part in _parts("", t)]
+        tensors = [part for t in held for _, part in plain_parts("", t)]
         if any(t.is_inference() or t.is_meta for t in tensors):  # their changes are not tracked, or they are not loaded
             return fingerprint(*modules)
         state: list[Any] = [(id(t), t.data_ptr(), t._version) for t in tensors]
