@@ -326,6 +326,11 @@ def test_the_objective_starts_new_contexts_as_copies_if_asked_to(objective) -> N
         assert all(torch.equal(ours, theirs) for ours, theirs in pairs) is same
 
 
+def test_settings_of_earlier_versions_have_no_way_for_new_data(objective) -> None:
+    assert "new_data" not in objective().settings()
+    assert objective(new_data="copied").settings()["new_data"] == "copied"
+
+
 @pytest.mark.parametrize("joint", [False, True])
 def test_items_of_a_step_are_those_of_its_batches(objective, joint: bool) -> None:
     what = objective(joint=joint, noises={"text": 3})

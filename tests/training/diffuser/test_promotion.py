@@ -13,7 +13,7 @@ from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.tasks import TASKS
 from versatile_diffusion.training.diffuser.mixture import STAGES
-from versatile_diffusion.training.diffuser.promotion import NEW_CONTEXTS, deepen, promote
+from versatile_diffusion.training.diffuser.promotion import NEW_STREAMS, deepen, promote
 
 SHAPES = {"image": (4, 8, 8), "text": (24,)}
 DATA = {"image": {"channels": 4}, "text": {"width": 24}}
@@ -25,9 +25,12 @@ def diffuser(stage: str, seed: int, contexts: dict[str, Any] = CONTEXTS, **chang
     flows = [TASKS[name].flow for name in STAGES[stage]]
     size = {"width": 16, "multipliers": (1, 2), "depth": 1, "attends": (True, True), "heads": 2, "norm_groups": 4}
     unet = MultiFlowUNet(
-        data_streams={m: DATA[m] for m in DATA if any(m == flow.data for flow in flows)},
-        context_streams={m: contexts[m] for m in contexts if any(m in flow.contexts for flow in flows)},
-        **size | changes,
+        **{
+            "data_streams": {m: DATA[m] for m in DATA if any(m == flow.data for flow in flows)},
+            "context_streams": {m: contexts[m] for m in contexts if any(m in flow.contexts for flow in flows)},
+        }
+        | size
+        | changes,
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -44,7 +47,7 @@ def output(unet: MultiFlowUNet, flow: Flow) -> torch.Tensor:
     return unet(latent, torch.tensor([10, 900]), contexts, data=flow.data)
 
 
-@pytest.mark.parametrize("new_contexts", NEW_CONTEXTS)
+@pytest.mark.parametrize("new_contexts", NEW_STREAMS)
 @pytest.mark.parametrize(("before", "after"), list(pairwise(STAGES)))
 def test_the_flows_of_the_stage_before_give_the_same_outputs(before: str, after: str, new_contexts: str) -> None:
     earlier, later = diffuser(before, 0), diffuser(after, 1)
@@ -71,6 +74,21 @@ def test_a_new_context_stream_begins_as_the_one_there_is_and_a_new_data_stream_f
     fresh = [p.clone() for p in official.data["text"].parameters()]
     assert promote(official, dual) == ["data.text: fresh"]
     assert all(torch.equal(a, b) for a, b in zip(fresh, official.data["text"].parameters(), strict=True))
+
+
+def test_a_new_data_stream_begins_as_the_one_there_is_if_asked_to() -> None:
+    data = {"image": {"channels": 4}, "audio": {"channels": 4}}
+    earlier, later = diffuser("basic", 0), diffuser("basic", 1, data_streams=data)
+    assert promote(later, earlier, new_data="copied") == ["data.audio: copy of data.image"]
+    for ours, theirs in zip(later.data["audio"].parameters(), earlier.data["image"].parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours is not theirs
+
+
+@pytest.mark.parametrize("name", ["new_contexts", "new_data"])
+def test_only_two_ways_to_begin_are_known(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is 'zeros'; allowed: fresh, copied"):
+        promote(diffuser("dual_context", 1), diffuser("basic", 0), **{name: "zeros"})
 
 
 def test_streams_of_another_form_begin_fresh() -> None:

@@ -91,6 +91,7 @@ def with_audio(before: MultiFlowUNet, joint: bool) -> DiffuserSettings:
         joint=True,
         multipliers=GENTLE if joint else FROZEN,
         new_contexts="copied",
+        new_data="copied",
         noises={"text": 4},
         high_noise={"image": 0.6, AUDIO: 0.5},
     )

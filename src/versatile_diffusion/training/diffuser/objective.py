@@ -58,7 +58,7 @@ class DiffuserSettings:
             that they need.
         joint: whether every step trains all flows, or a single one.
         multipliers, multiply: see `Multipliers`.
-        new_contexts: initialisation of context streams that the previous stage lacks, see `promote`.
+        new_contexts, new_data: initialisation of streams that the previous stage lacks, see `promote`.
         min_snr, zero_terminal_snr, noise_offset: see `Denoising`.
         lora: train adapters instead of the weights.
         distill: distil a model instead of training it; see `DistillObjective`.
@@ -101,6 +101,7 @@ class DiffuserSettings:
     noises: Mapping[str, int] = field(default_factory=dict)
     lowest_timestep: Mapping[str, int] = field(default_factory=dict)
     high_noise: Mapping[str, float] = field(default_factory=dict)
+    new_data: str = "fresh"
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
@@ -226,12 +227,14 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
         for name in ("distill", "loss_weights", "noises", "lowest_timestep", "high_noise"):
             if not settings[name]:  # so that runs of earlier versions, which lack these settings, can be resumed
                 del settings[name]
+        if self.options.new_data == "fresh":  # likewise
+            del settings["new_data"]
         return settings
 
     def build(self) -> MultiFlowUNet:
         unet = self.options.build()
         if self.start is not None:
-            promote(unet, self.start, self.options.new_contexts)
+            promote(unet, self.start, self.options.new_contexts, self.options.new_data)
         if self.options.lora is not None:
             add_lora(unet, self.options.lora)
         self.options.learning.freeze(unet)

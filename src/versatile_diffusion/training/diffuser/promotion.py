@@ -16,17 +16,20 @@ from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.printable import shown
 
-NEW_CONTEXTS = ("fresh", "copied")
+NEW_STREAMS = ("fresh", "copied")
 
 
-def promote(unet: MultiFlowUNet, earlier: MultiFlowUNet, new_contexts: str = "copied") -> list[str]:
+def promote(
+    unet: MultiFlowUNet, earlier: MultiFlowUNet, new_contexts: str = "copied", new_data: str = "fresh"
+) -> list[str]:
     """Initialise `unet` from `earlier`: the flows that both have produce the same outputs, bit for bit.
 
     Args:
         unet: of the later stage.
         earlier: of the previous stage, or one warm-started from Stable Diffusion.
         new_contexts: context streams that `earlier` lacks are `copied` from one with the same shapes, if any (context
-            streams share their structure: paper section 3.2), or stay `fresh`. New data streams stay fresh.
+            streams share their structure: paper section 3.2), or stay `fresh`.
+        new_data: the same for data streams.
 
     Returns:
         The new streams, and how each was initialised.
@@ -34,18 +37,22 @@ def promote(unet: MultiFlowUNet, earlier: MultiFlowUNet, new_contexts: str = "co
     Raises:
         ValueError: `earlier` has weights or settings that `unet` lacks; nothing has been changed.
     """
-    if new_contexts not in NEW_CONTEXTS:
-        raise ValueError(f"new_contexts is {shown(new_contexts)}; allowed: {', '.join(NEW_CONTEXTS)}")
+    ways = {"context": new_contexts, "data": new_data}
+    for name, way in (("new_contexts", new_contexts), ("new_data", new_data)):
+        if way not in NEW_STREAMS:
+            raise ValueError(f"{name} is {shown(way)}; allowed: {', '.join(NEW_STREAMS)}")
     _check(unet, earlier)
     unet.load_state_dict(earlier.state_dict(), strict=False)
-    told = [f"data.{name}: fresh" for name in unet.data if name not in earlier.data]
-    for name in (name for name in unet.context if name not in earlier.context):
-        like = [old for old in earlier.context if _shapes(earlier.context[old]) == _shapes(unet.context[name])]
-        if new_contexts == "copied" and like:
-            unet.context[name].load_state_dict(earlier.context[like[0]].state_dict())
-            told.append(f"context.{name}: copy of context.{like[0]}")
-        else:
-            told.append(f"context.{name}: fresh")
+    told = []
+    for group in STREAMED:
+        ours, theirs = getattr(unet, group), getattr(earlier, group)
+        for name in (name for name in ours if name not in theirs):
+            like = [old for old in theirs if _shapes(theirs[old]) == _shapes(ours[name])]
+            if ways[group] == "copied" and like:
+                ours[name].load_state_dict(theirs[like[0]].state_dict())
+                told.append(f"{group}.{name}: copy of {group}.{like[0]}")
+            else:
+                told.append(f"{group}.{name}: fresh")
     return told
 
 

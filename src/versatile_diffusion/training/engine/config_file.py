@@ -22,7 +22,7 @@ from versatile_diffusion.training.engine.optimizer import ParameterGroups
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-OF_THE_MODEL = ("stage", "unet", "data_streams", "context_streams", "new_contexts", "flows")
+OF_THE_MODEL = ("stage", "unet", "data_streams", "context_streams", "new_contexts", "new_data", "flows")
 """Fields of `DiffuserSettings` that the model determines; `--flows` selects some of its flows."""
 LOOP = get_type_hints(LoopSettings)
 DIFFUSER = {name: hint for name, hint in get_type_hints(DiffuserSettings).items() if name not in OF_THE_MODEL}
