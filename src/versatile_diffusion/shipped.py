@@ -24,19 +24,19 @@ INDEX = "model_index.json"
 SOURCE = Path(__file__).parents[1]
 CHECKOUT = SOURCE.parent / "models" if SOURCE.name == "src" else None
 """Folder of models in a checkout; None for an installed package."""
-OWN: Mapping[str, str] = {"emoji": "pip install ./models/emoji"}
-"""Models of this project, and how to install each in a checkout. They are separate distributions."""
-UNRELEASED: Mapping[str, str] = {
-    "emoji-speech": "`scripts/train_speech.sh` trains it into models/emoji-speech, then `pip install ./models/emoji "
-    "./models/emoji-speech`"
+OWN: Mapping[str, str] = {
+    "emoji": "pip install ./models/emoji",
+    "emoji-speech": "pip install '.[audio]' ./models/emoji ./models/emoji-speech",
 }
-"""Models of this project without released weights, and how to get each in a checkout."""
+"""Models of this project, and how to install each in a checkout. They are separate distributions."""
 EXTENDS = "extends.json"
 """In a model folder with only those files that another model lacks: the other's name, and its `digest_of`."""
 DIGESTS: Mapping[str, str] = {"emoji": "cded3a54fec187f6c9123bff2b4c13187d7bc6f38f2c65983b80917204dc5302"}
 """`digest_of` of each model's folder; `python scripts/model_digests.py` writes it here."""
 RELEASES: Mapping[str, str] = {}
 """Address of the wheel of each model's release, used by `versatile fetch`; see docs/release.md."""
+SAMPLES = "samples"
+"""Folder beside the weights of a model."""
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 CACHE_VARIABLE = "VERSATILE_CACHE"
 
@@ -85,6 +85,20 @@ def _folder(point: EntryPoint) -> Path | None:
     return folder if (folder / INDEX).is_file() else None
 
 
+def homes_of(name: str | PathLike[str]) -> list[Path]:
+    """Return what lies beside the weights of a model, an installed one or a folder, such as its samples: the folder
+    that holds the weights, then that of the model that it extends."""
+    folder = shipped_models().get(str(name), Path(name))
+    below = read_json(file) if (file := folder / EXTENDS).is_file() else {}
+    return [folder.parent, *(homes_of(str(below["model"])) if "model" in below else ())]
+
+
+def samples_of(name: str | PathLike[str]) -> list[Path]:
+    """Return the sample files of a model, an installed one or a folder: its own, then those of the model that it
+    extends; none where there are none."""
+    return [file for home in homes_of(name) for file in sorted((home / SAMPLES).glob("*"))]
+
+
 def damaged_models() -> list[str]:
     """Return the names of installed models whose files are missing."""
     return sorted(point.name for point in entry_points(group=MODELS_GROUP) if _folder(point) is None)
@@ -119,9 +133,6 @@ def find_model(name: str | PathLike[str]) -> str:
         return whole(shipped[str(name)])
     if str(name) in OWN and not is_ours(name):
         raise ValueError(not_installed(str(name)))
-    if str(name) in UNRELEASED and not is_ours(name):
-        way = UNRELEASED[str(name)]
-        raise ValueError(f"the {name} model is not installed, and no weights of it are released; in a clone, {way}")
     if Path(name).exists():
         return whole(name)
     if HUB_ID.fullmatch(str(name)):

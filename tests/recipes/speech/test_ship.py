@@ -85,6 +85,11 @@ def test_only_what_is_new_is_shipped_and_together_it_is_the_model(
     for name, weight in exported.unet.state_dict().items():
         assert torch.allclose(state[name], weight, rtol=2**-6, atol=2**-20), name
     assert verify(Path(find_model("emoji-speech")), numbers=True).ok
+    (drawing := before.parent / shipped.SAMPLES / "bell.png").parent.mkdir(exist_ok=True)
+    drawing.touch()
+    *recordings, last = (file for file in shipped.samples_of("emoji-speech") if file.suffix != ".md")
+    assert {file.suffix for file in recordings} == {".wav"}
+    assert last == drawing
     wave = pipe.run("text-to-audio", "a bell", num_inference_steps=1, seed=0).values[0]
     assert wave.seconds == pytest.approx(1.92)
 
@@ -104,7 +109,7 @@ def test_the_distribution_says_what_it_is(run: Path, before: Path, spoken: Path,
     exec((out / "src" / PACKAGE / "__init__.py").read_text(), space)
     assert (space["path"]() / "model_index.json").is_file()
     recordings = sorted(space["samples"]().glob("*.wav"))
-    assert 1 < len(recordings) <= module.SAMPLES
+    assert 1 < len(recordings) <= len(module.SAMPLES)
     assert all(read_waveform(file).seconds < 2 for file in recordings)
     figures.mkdir()
     (figures / "figures.md").write_text("| way | measure |\n|---|---|\n| codec | 1 |\n")
@@ -148,5 +153,5 @@ def test_another_release_below_is_refused(run: Path, before: Path, spoken: Path,
 def test_a_missing_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shipped, "entry_points", lambda group: [])
     monkeypatch.setattr(shipped, "CHECKOUT", None)
-    with pytest.raises(ValueError, match=r"emoji-speech model is not installed.*scripts/train_speech\.sh"):
+    with pytest.raises(ValueError, match=r"emoji-speech model is not installed.*pip install .*\./models/emoji-speech"):
         find_model("emoji-speech")

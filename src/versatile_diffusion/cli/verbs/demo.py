@@ -34,8 +34,7 @@ CAPTIONS = 3
 CAPTION_CANDIDATES = 8
 SEED = 0
 INPUTS = 4
-SAMPLES = "samples"
-"""Folder beside the weights of a shipped model."""
+PNG = ".png"
 
 
 def demo(
@@ -51,7 +50,7 @@ def demo(
     from versatile_diffusion.cli.io.model import load
 
     check_folder(out)
-    samples, others = sample_images(model, images), sample_files(model)
+    samples, others = sample_images(model, images), other_samples(model)
     if (out / "index.html").exists():
         note(f"{out} contains an earlier demo; overwriting it")
     out.mkdir(parents=True, exist_ok=True)
@@ -72,29 +71,23 @@ def demo(
 
 def sample_images(model: str, folder: Path | None) -> list[Path]:
     """Return the images in `folder`, or the sample images shipped with the model (none for other models)."""
-    place = samples_of(model) if folder is None else folder
-    found = sorted(place.glob("*.png"))
+    from versatile_diffusion.pipeline.models import find_model
+    from versatile_diffusion.shipped import samples_of
+
+    find_model(model)  # an unknown one is told first
+    found = [file for file in (samples_of(model) if folder is None else sorted(folder.glob("*"))) if file.suffix == PNG]
     if folder is not None and not found:
         raise ValueError(f"--images is {folder}, which contains no .png file")
     return found
 
 
-def samples_of(model: str) -> Path:
-    """Return the folder of samples beside a model, which need not exist."""
-    from versatile_diffusion.pipeline.models import find_model
-    from versatile_diffusion.shipped import shipped_models
-
-    found = find_model(model)
-    return Path(shipped_models().get(model, found)).parent / SAMPLES
-
-
-def sample_files(model: str) -> list[Path]:
+def other_samples(model: str) -> list[Path]:
     """Return the samples shipped with the model that are no images: those of modalities that are neither typed nor
     painted."""
+    from versatile_diffusion.shipped import samples_of
+
     return [
-        path
-        for path in sorted(samples_of(model).glob("*"))
-        if (known := MODALITIES.of_suffix(path.suffix)) and known.form in UPLOADED
+        path for path in samples_of(model) if (known := MODALITIES.of_suffix(path.suffix)) and known.form in UPLOADED
     ]
 
 

@@ -57,7 +57,7 @@ def diffuser_speech(joint: bool, data: Path, out: Path, device: torch.device) ->
         steps=2000 if joint else 12_000,
         warmup=50,
         schedule="trapezoid",
-        ema=0.999,
+        ema=0.996,
         log_every=50,
         checkpoint_minutes=8,
         eval_minutes=30,

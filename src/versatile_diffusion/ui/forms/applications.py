@@ -33,7 +33,7 @@ from versatile_diffusion.ui.forms.tabs import (
     Form,
     Values,
     draw_settings,
-    sample_pictures,
+    sample_files,
     seed_arguments,
 )
 from versatile_diffusion.ui.forms.widgets import painter, picture
@@ -49,7 +49,7 @@ FROM_PICTURE = Flow("image", ("image",))
 
 def application_forms(pipe: VersatileDiffusionPipeline) -> list[Form]:
     """Return the application forms that the model supports."""
-    samples = [str(file) for file in sample_pictures()]
+    samples = sample_files("image")
     makers: Mapping[Any, Sequence[Flow]] = {
         blend_form: [FROM_BOTH],
         disentangle_form: [FROM_PICTURE],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from versatile_diffusion.shipped import shipped_models
+from versatile_diffusion.shipped import homes_of, shipped_models
 from versatile_diffusion.tasks import TASKS
 from versatile_diffusion.ui.forms.widgets import PRIVATE, asset, form_of
 
@@ -34,10 +34,10 @@ class Shown:
 
 
 def shown_by(pipe: VersatileDiffusionPipeline) -> list[Shown]:
-    """Return the results that an installed model includes; none for other models."""
-    folder = shipped_models().get(pipe.model_name)
-    index = folder.parent / FOLDER / INDEX if folder else None
-    if index is None or not index.is_file():
+    """Return the results that an installed model includes, or the one that it extends; none for other models."""
+    homes = homes_of(pipe.model_name) if pipe.model_name in shipped_models() else ()
+    index = next((file for home in homes if (file := home / FOLDER / INDEX).is_file()), None)
+    if index is None:
         return []
     rows = json.loads(index.read_text(encoding="utf-8"))
     return [Shown(index.parent / row["file"], row["prompt"], row["seed"]) for row in rows]

@@ -6,14 +6,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from versatile_diffusion.flow import Condition, Flow
 from versatile_diffusion.modalities import MODALITIES
-from versatile_diffusion.shipped import shipped_models
+from versatile_diffusion.shipped import samples_of, shipped_models
 from versatile_diffusion.tasks import Task
 from versatile_diffusion.ui.forms.controls import (
     Setting,
@@ -104,9 +103,10 @@ class Form:
     example_labels: tuple[str, ...] = ()
 
 
-def sample_pictures() -> list[Path]:
-    """Return the sample images of installed models."""
-    return [file for folder in shipped_models().values() for file in sorted((folder.parent / "samples").glob("*.png"))]
+def sample_files(modality: str) -> list[str]:
+    """Return the sample files of installed models in a modality."""
+    files = dict.fromkeys(file for name in shipped_models() for file in samples_of(name))
+    return [str(file) for file in files if MODALITIES.of_suffix(file.suffix) is MODALITIES[modality]]
 
 
 def setting_of(pipe: VersatileDiffusionPipeline, limits: StudioLimits, task: Task | None) -> Setting:
@@ -223,8 +223,5 @@ def seeded_examples(form: Form) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]
 
 def examples_of(contexts: Sequence[str]) -> tuple[tuple[Any, ...], ...]:
     """Return example values for these contexts; empty if one has no examples."""
-    columns = {"typed": EXAMPLE_TEXTS, "painted": tuple(map(str, sample_pictures()))}
-    forms = [form_of(name) for name in contexts]
-    if not columns.keys() >= set(forms):
-        return ()
-    return tuple(zip(*(columns[form] for form in forms), strict=False))[:EXAMPLE_PICTURES]
+    columns = (EXAMPLE_TEXTS if form_of(name) == "typed" else sample_files(name) for name in contexts)
+    return tuple(zip(*columns, strict=False))[:EXAMPLE_PICTURES]
