@@ -9,28 +9,17 @@ guidance in many steps and in few, and the student without guidance. A student t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from judging import write_table
+from judging import judged_prompts, write_table
 
 from versatile_diffusion import VersatileDiffusionPipeline
-from versatile_diffusion.evaluation.networks import fit_images, load_judge
-from versatile_diffusion.evaluation.protocol import Protocol
-from versatile_diffusion.recipes.emoji.prompt_sheet import counts, sheet, verdicts
-from versatile_diffusion.recipes.emoji.prompts import FIXED_PROMPTS, FixedPrompt
-
-BATCH = 16
-
-
-def made(pipe: VersatileDiffusionPipeline, prompts: Sequence[FixedPrompt], **options: Any) -> list[Any]:
-    """An image per prompt."""
-    texts = [prompt.text for prompt in prompts]
-    parts = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
-    return [image for part in parts for image in pipe.text_to_image(part, seed=[0] * len(part), **options).images]
+from versatile_diffusion.evaluation.networks import load_judge
+from versatile_diffusion.recipes.emoji.prompt_sheet import counts, sheet
+from versatile_diffusion.recipes.emoji.prompts import FIXED_PROMPTS
 
 
 def main(
@@ -55,8 +44,7 @@ def main(
     for name, model, options in kinds:
         pipe = pipes.setdefault(str(model), VersatileDiffusionPipeline.from_pretrained(str(model)))
         pipe.set_progress_bar_config(disable=True)
-        images = fit_images(made(pipe, prompts, **options), Protocol("sheet").side)
-        rows = verdicts(known, prompts, images)
+        images, rows = judged_prompts(pipe, known, prompts, **options)
         found, passes = counts(rows), options["num_inference_steps"] * (1 if "fast" in options else 2)
         table[name] = {"passes": passes} | {key: found[key] for key in ("first", "among_five", "refused")}
         print(name, json.dumps(table[name]), flush=True)

@@ -20,16 +20,15 @@ import numpy as np
 import torch
 import typer
 from interleaved import in_turn, machine
-from judging import write_table
+from judging import judged_prompts, write_table
 from PIL import Image
 from speed_networks import WIDTH, diffuser, guided_step, inputs
 
 from versatile_diffusion import VersatileDiffusionPipeline
 from versatile_diffusion.diffuser.deep import Deep
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
-from versatile_diffusion.evaluation.networks import fit_images, load_judge
-from versatile_diffusion.evaluation.protocol import Protocol
-from versatile_diffusion.recipes.emoji.prompt_sheet import counts, verdicts
+from versatile_diffusion.evaluation.networks import load_judge
+from versatile_diffusion.recipes.emoji.prompt_sheet import counts
 from versatile_diffusion.recipes.emoji.prompts import FIXED_PROMPTS
 from versatile_diffusion.sampling.fast import FAST as PRESETS
 from versatile_diffusion.sampling.fast import Fast
@@ -96,16 +95,16 @@ def changes(pipe: VersatileDiffusionPipeline, steps: int, shown: Path | None = N
 
 def recognised(pipe: VersatileDiffusionPipeline, judge: Path, seeds: int, steps: int) -> dict[str, dict[str, Any]]:
     """By preset, how many images of the fixed prompts the judge names first and among five, of all seeds together."""
-    known, texts = load_judge(str(judge), torch.device("cpu")), [prompt.text for prompt in FIXED_PROMPTS]
-    table = {}
+    known, table = load_judge(str(judge), torch.device("cpu")), {}
     for name in FAST:
         found = {"first": 0, "among_five": 0}
         for seed in range(seeds):
-            options = {"seed": [seed] * len(texts), "num_inference_steps": steps, "fast": name}
-            images = fit_images(pipe.text_to_image(texts, **options).images, Protocol("sheet").side)
-            counted = counts(verdicts(known, FIXED_PROMPTS, images))
+            _, rows = judged_prompts(pipe, known, seed=seed, num_inference_steps=steps, fast=name)
+            counted = counts(rows)
             found = {key: number + counted[key] for key, number in found.items()}
-        table[name] = {key.replace("_", " "): f"{number} of {seeds * len(texts)}" for key, number in found.items()}
+        table[name] = {
+            key.replace("_", " "): f"{number} of {seeds * len(FIXED_PROMPTS)}" for key, number in found.items()
+        }
     return table
 
 

@@ -22,9 +22,12 @@ from versatile_diffusion.evaluation.networks import fit_images, load_judge, pixe
 from versatile_diffusion.evaluation.recognition import EncoderJudge, Hits, classify, vectors
 from versatile_diffusion.recipes.emoji.data import EmojiSet
 from versatile_diffusion.recipes.emoji.held_out import vocabulary_of
+from versatile_diffusion.recipes.emoji.prompt_sheet import verdicts
+from versatile_diffusion.recipes.emoji.prompts import FIXED_PROMPTS, FixedPrompt
 from versatile_diffusion.version import __version__
 
 SIDE = 64
+BATCH = 16
 Row = dict[str, Measured]
 
 
@@ -67,6 +70,21 @@ def _standing(scores: Float[Tensor, "n k"], rows: Int[Tensor, " n"]) -> Float[np
     """Share of the scores that are below that of each row's own place; NaN where there is none (-1)."""
     below = (scores < scores.gather(1, rows.clamp(min=0)[:, None])).double().sum(1) / (scores.shape[1] - 1)
     return np.where(rows < 0, np.nan, below)
+
+
+def judged_prompts(
+    pipe: VersatileDiffusionPipeline,
+    judge: PictureJudge,
+    prompts: Sequence[FixedPrompt] = FIXED_PROMPTS,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[list[Image.Image], list[dict[str, Any]]]:
+    """An image for each prompt, all with one seed, and what the judge says of each."""
+    texts = [prompt.text for prompt in prompts]
+    parts = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
+    made = [image for part in parts for image in pipe.text_to_image(part, seed=[seed] * len(part), **options).images]
+    images = fit_images(made, SIDE)
+    return images, verdicts(judge, prompts, images)
 
 
 def known_classes(items: Items) -> Classes:

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache as once
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
@@ -29,6 +29,9 @@ OWN: Mapping[str, str] = {
     "emoji-speech": "pip install '.[audio]' ./models/emoji ./models/emoji-speech",
 }
 """Models of this project, and how to install each in a checkout. They are separate distributions."""
+DEFAULT = "emoji"
+WITH: Mapping[str, str] = {"audio": "emoji-speech"}
+"""Models of this project with modalities that `DEFAULT` lacks, by modality."""
 EXTENDS = "extends.json"
 """In a model folder with only those files that another model lacks: the other's name, and its `digest_of`."""
 DIGESTS: Mapping[str, str] = {"emoji": "cded3a54fec187f6c9123bff2b4c13187d7bc6f38f2c65983b80917204dc5302"}
@@ -83,6 +86,11 @@ def _folder(point: EntryPoint) -> Path | None:
         return None
     folder = Path(where() if callable(where) else where)
     return folder if (folder / INDEX).is_file() else None
+
+
+def default_model(modalities: Iterable[str]) -> str:
+    """Return the model of this project for a flow between these modalities."""
+    return next((WITH[modality] for modality in modalities if modality in WITH), DEFAULT)
 
 
 def homes_of(name: str | PathLike[str]) -> list[Path]:

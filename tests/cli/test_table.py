@@ -54,6 +54,12 @@ def test_a_new_task_is_a_verb_by_itself(monkeypatch: pytest.MonkeyPatch) -> None
     assert f"versatile {new.name} \"a red apple\" apple.png --json | jq '.texts'" in text
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_a_flow_with_audio_has_the_model_with_audio_by_default(name: str) -> None:
+    text = " ".join(shell.run(f"versatile {name} --help").text.split())
+    assert f"[default: {'emoji-speech' if 'audio' in name else 'emoji'}]" in text
+
+
 def test_a_new_task_runs(monkeypatch: pytest.MonkeyPatch, model: str, apple: object) -> None:
     new = Task("picture-with-words", Flow("text", ("text", "image")))
     monkeypatch.setitem(TASKS, new.name, new)
@@ -96,10 +102,10 @@ def test_names_for_completion_are_those_of_the_tables() -> None:
         ("versatile text-to-image a --guidance-s", ["--guidance-scale"]),
         ("versatile text-to-image a --scheduler d", ["ddim", "dpm++"]),
         ("versatile dual-guided a b --mixing la", ["layer"]),
-        ("versatile describe --model em", ["emoji"]),
+        ("versatile describe --model em", ["emoji", "emoji-speech"]),
         ("versatile sweep image-", ["image-variation", "image-to-text", "image-to-audio"]),
         ("versatile train image-c", ["image-codec", "image-context"]),
-        ("versatile train --from e", ["emoji"]),
+        ("versatile train --from e", ["emoji", "emoji-speech"]),
         ("versatile text-to-image a --repaint to", ["top"]),
         ("versatile text-to-image a --style openmoji-b", ["openmoji-black"]),
     ],

@@ -304,6 +304,7 @@ TEXT = [Condition("text", "a dog")]
     ("options", "message"),
     [
         ({"data": "sound"}, "cannot generate 'sound'; it supports: text-to-image"),
+        ({"data": "audio"}, r"cannot generate 'audio' \(emoji-speech can\); it supports: text-to-image"),
         ({"conditions": [Condition("sound", 1)]}, "cannot be conditioned on 'sound'"),
         ({"conditions": []}, "at least one condition"),
         ({"conditions": [Condition("text", "a", weight=0)]}, "at least one must be above 0"),

@@ -25,6 +25,7 @@ from versatile_diffusion.controls import (
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.printable import shown
+from versatile_diffusion.shipped import DEFAULT, default_model
 from versatile_diffusion.tasks import TASKS
 
 CHOICES: Mapping[str, Sequence[str]] = {
@@ -69,7 +70,7 @@ def styles(context: typer.Context, incomplete: str) -> list[str]:
     """Complete the styles of the model given before."""
     from versatile_diffusion.shipped import styles_of
 
-    return [style for style in styles_of(context.params.get("model") or "emoji") if style.startswith(incomplete)]
+    return [style for style in styles_of(context.params.get("model") or DEFAULT) if style.startswith(incomplete)]
 
 
 Model = Annotated[str, typer.Option(metavar="NAME", help="Shipped model, folder or hub id.", autocompletion=models)]
@@ -115,7 +116,7 @@ class CommandOptions:
         given: all other options given, by name; see `versatile_diffusion.controls`.
     """
 
-    model: Model = "emoji"
+    model: Model = DEFAULT
     out: Annotated[Path | None, typer.Option(help="Output folder; default for images: ./out; - is stdout.")] = None
     overwrite: Overwrite = False
     device: Device = None
@@ -192,6 +193,8 @@ def parameters(flow: Flow | None, without: frozenset[str] = frozenset()) -> list
     """Return the options of a flow's command (of all flows if None) as keyword parameters for typer."""
     hints = get_type_hints(CommandOptions, include_extras=True)
     own = {option.name: option.default for option in fields(CommandOptions) if option.name in OWN}
+    if flow is not None:
+        own["model"] = default_model((flow.data, *flow.contexts))
     if flow is not None and not REQUEST["layer_plan"].belongs(flow):
         del own[PLAN]
     if flow is None or not (MODALITIES[flow.data].plain and MODALITIES[flow.contexts[-1]].form != "typed"):

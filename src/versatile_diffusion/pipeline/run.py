@@ -28,6 +28,7 @@ from versatile_diffusion.sampling.denoise import StepState, start_step, steps_wi
 from versatile_diffusion.sampling.guidance import Guidance
 from versatile_diffusion.sampling.rules import Guide, acts
 from versatile_diffusion.sampling.schedulers import named_scheduler, scheduler_name, takes_eta
+from versatile_diffusion.shipped import WITH
 from versatile_diffusion.version import __version__
 
 
@@ -321,14 +322,20 @@ def _check_trajectory(pipe: Model, run: Run) -> None:
 def _check_streams(pipe: Model, request: Request) -> None:
     able = f"it supports: {', '.join(task.name for task in pipe.tasks()) or 'no task'}"
     if request.data not in pipe.unet.data or request.data not in pipe.bank.codecs:
-        raise ValueError(f"this model cannot generate {shown(request.data)}; {able}")
+        raise ValueError(f"this model cannot generate {shown(request.data)}{_other_for(request.data)}; {able}")
     for condition in request.conditions:
         if condition.modality not in pipe.unet.context:
-            raise ValueError(f"this model cannot be conditioned on {shown(condition.modality)}; {able}")
+            other = _other_for(condition.modality)
+            raise ValueError(f"this model cannot be conditioned on {shown(condition.modality)}{other}; {able}")
         if condition.tokens is None and condition.modality not in pipe.bank.encoders:
             raise ValueError(
                 f"this model has no context encoder for {shown(condition.modality)}, so pass tokens; {able}"
             )
+
+
+def _other_for(modality: str) -> str:
+    """Name the model of this project that has a modality, if it is not the usual one."""
+    return f" ({WITH[modality]} can)" if modality in WITH else ""
 
 
 def _prompts(request: Request, given: Sequence[GivenCondition], nulls: Sequence[str]) -> int:

@@ -70,7 +70,7 @@ def test_models_of_the_hub_are_found(versatile: Command, one_model: Path, tmp_pa
         snapshot.mkdir(parents=True)
         (snapshot / "model_index.json").write_text(json.dumps({"_class_name": kind}))
     told = json.loads(versatile("doctor", "--json").out)
-    assert list(told["models"]) == ["pocket", "ours/vd", "emoji"]
+    assert list(told["models"]) == ["pocket", "ours/vd", *shipped.OWN]
 
 
 def test_a_missing_extra_is_named(versatile: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def call(folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_call_goes_on_where_the_last_one_stopped(recorded: Path) -> None:
-    limits = {"MINUTES": "9", "MINUTES_JUDGE": "3", "CLOCK_DIFFUSER": "240"}
+    limits = {"MINUTES": "9", "MINUTES_JUDGE": "3", "CLOCK_DIFFUSER": "240", "CLOCK_CODEC": "14"}
     for name in RUNS:
         done = call(recorded, **limits)
         assert (done.returncode, done.stdout) == (0, f"{name} goes on with the next call\n"), done.stderr
@@ -75,6 +75,7 @@ def test_every_call_goes_on_where_the_last_one_stopped(recorded: Path) -> None:
     assert all("--minutes 9" in line for name in RUNS if name != "speech-judge" for line in of[name])
     assert all("--minutes 3" in line for line in of["speech-judge"])
     assert ["--by-clock 240" in line for line in of["diffuser-speech"]] == [True, True]
+    assert ["--by-clock 14" in line for line in of["audio-codec"]] == [True, True]
     assert not any("--by-clock" in line for line in of["diffuser-speech-joint"])
 
 

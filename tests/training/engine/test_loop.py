@@ -45,6 +45,15 @@ def _checkpoint(out: Path) -> dict[str, Any]:
     return torch.load(out / "checkpoint.pt", weights_only=True)
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_bfloat16_on_a_processor_without_it_is_remarked(
+    able: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "saves_time", lambda device: able)
+    train(Regression(), replace(SHORT, bf16=True), tmp_path)
+    assert ("no instructions for bfloat16" in capsys.readouterr().err) is not able
+
+
 def test_a_broken_run_equals_an_unbroken_one(tmp_path: Path) -> None:
     whole = train(Regression(), SHORT, tmp_path / "whole")
     broken = tmp_path / "broken"

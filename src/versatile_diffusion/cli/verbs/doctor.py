@@ -117,7 +117,7 @@ def models() -> Iterator[Check]:
         yield Check("models", name, f"{_size(folder) / 1e6:.1f} MB in {folder}", problem)
     for name, folder in cached.items():
         yield Check("models", name, f"{_size(folder) / GIGA:.2f} GB in {folder}")
-    for name in OWN.keys() - {*shipped, *damaged}:
+    for name in (name for name in OWN if name not in (*shipped, *damaged)):
         # The default model; with another model available, all commands still work.
         yield Check("models", name, "not installed", not_installed(name), needed=not shipped and not cached)
 

@@ -25,8 +25,9 @@ from versatile_diffusion.applications.sweep import (
 from versatile_diffusion.choices import unknown
 from versatile_diffusion.cli.io.console import note, show, show_json, with_progress
 from versatile_diffusion.cli.io.inputs import one_input
-from versatile_diffusion.cli.options import Device, Dtype, Json, Model, Preview, tasks
+from versatile_diffusion.cli.options import Device, Dtype, Json, Preview, models, tasks
 from versatile_diffusion.flow import Condition
+from versatile_diffusion.shipped import default_model
 from versatile_diffusion.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -44,7 +45,14 @@ def sweep(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Setting shared by all cells.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of all cells, unless swept.")] = 0,
-    model: Model = "emoji",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Shipped model, folder or hub id; default: emoji, or emoji-speech for audio.",
+            autocompletion=models,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("out"),
     device: Device = None,
     dtype: Dtype = "auto",
@@ -69,6 +77,7 @@ def sweep(
     for one in cells:
         check(data, one)
     check_folder(out)
+    model = model or default_model((data, *TASKS[task].flow.contexts))
     pipe = load(model, device, dtype)
     outputs = [
         pipe.generate(data, one.conditions, **one.arguments) for one in with_progress(cells, f"{len(cells)} cells")

