@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -q -c constraints/ci.txt
-PROJECTS := pyproject.toml constraints/ci.txt $(wildcard models/*/pyproject.toml)
+PROJECTS := pyproject.toml constraints/ci.txt models/emoji/pyproject.toml
 OUT ?= out/demo
 # apt-get that waits for nobody: at most as many seconds as the first argument says.
 APT = DEBIAN_FRONTEND=noninteractive timeout --kill-after=10 $(1) apt-get -qq -o Acquire::Retries=1 \
@@ -78,7 +78,7 @@ $(VENV)/.docs: $(VENV)/.core
 # The browser tests of the studio need chromium, those of the speech set espeak-ng; where they cannot be installed these
 # tests are skipped and say so.
 $(VENV)/.dev: $(VENV)/.core
-	$(INSTALL) -e ".[all,cluster,dev]" -e ./models/emoji -e ./models/emoji-speech
+	$(INSTALL) -e ".[all,cluster,dev]" -e ./models/emoji $(patsubst %/pyproject.toml,-e ./%,$(wildcard models/emoji-speech/pyproject.toml))
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 		&& $(call APT,60) update && $(call APT,240) install -y --no-install-recommends chromium; } </dev/null >/dev/null 2>&1 \
 		|| echo "no chromium here, and it cannot be installed: the studio's browser tests will be skipped"

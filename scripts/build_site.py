@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGES, SITE = Path("build", "pages"), Path("build", "site")
-FOLDERS = ("docs", "models/emoji/README.md", "models/emoji-speech/README.md")
+FOLDERS = ("docs", "models/emoji/README.md")
 """Folders and files whose pages and images are taken as they are."""
 
 

@@ -21,14 +21,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "constraints" / "hashes.txt"
 OF_TORCH = re.compile(r"(torch|triton|nvidia-|cuda-)")
-OWN = ("emoji", "emoji-speech")  # distributions of this project
+OWN = "emoji"  # a distribution of this project
 HEAD = "# Written by scripts/pin_hashes.py from pyproject.toml and constraints/ci.txt; see there how to use it\n"
 OPTIONS = "--generate-hashes --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links"
 
 
 def main() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    wanted = [f"--extra={name}" for name in extras if name not in OWN]
+    wanted = [f"--extra={name}" for name in extras if name != OWN]
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "hashes.txt"
         inputs = ["pyproject.toml", "-c", "constraints/ci.txt", "-o", str(written), "-q"]

@@ -1,25 +1,27 @@
 #!/usr/bin/env bash
 # Trains the emoji model with a third modality, spoken words: the two sets, the audio codec, the context encoder and the
-# judges, the diffuser with streams of audio where nothing old learns, then all nine flows together; measures both and
-# writes the distribution. Stop it at any time and call it again: every part goes on where it stopped, and what is done is
-# not done again. Each part has minutes of its own for one call (MINUTES for all; MINUTES_CODEC, MINUTES_ENCODER,
+# judges (these three unless PARTS and JUDGE have them; PARTS= JUDGE= trains them anew), the diffuser with streams of audio
+# where nothing old learns, then all nine flows together; measures both and writes the distribution. Stop it at any time
+# and call it again: every part goes on where it stopped, and what is done is not done again. Each part has minutes of its own for one call (MINUTES for all; MINUTES_CODEC, MINUTES_ENCODER,
 # MINUTES_JUDGE, MINUTES_DIFFUSER, MINUTES_JOINT), for machines that are held for a while only. CLOCK_CODEC and so on are
 # the minutes of the whole part, at the end of which its learning rate is 0; without them it has the steps of its recipe.
 # STEPS shortens every part, to see whether all of it runs; NPROC is the number of processes of each. The distribution has
 # the run SHIP: diffuser-speech, whose old layers are those of the emoji model, is small; diffuser-speech-joint has all of
 # the diffuser.
 #   scripts/train_speech.sh
-#   CLOCK_CODEC=14 CLOCK_ENCODER=22 CLOCK_JUDGE=10 CLOCK_DIFFUSER=58 CLOCK_JOINT=15 NPROC=2 scripts/train_speech.sh
+#   PARTS= JUDGE= CLOCK_CODEC=14 CLOCK_ENCODER=22 CLOCK_JUDGE=10 CLOCK_DIFFUSER=58 CLOCK_JOINT=15 NPROC=2 scripts/train_speech.sh
 #   MINUTES=9 scripts/train_speech.sh
 #   STEPS=2 EMOJI=tests/data/emoji DATA=runs/dry/speech RUNS=runs/dry OUT=runs/dry/model scripts/train_speech.sh
 set -euo pipefail
-. "$(dirname "$0")/paths.sh" EMOJI DATA RUNS OUT IMAGE_JUDGE
+. "$(dirname "$0")/paths.sh" EMOJI DATA RUNS OUT PARTS JUDGE IMAGE_JUDGE
 versatile=${VERSATILE:-versatile}
 python=${PYTHON:-$(dirname "$(command -v "$versatile")")/python}
 data=${DATA:-data/speech}
 runs=${RUNS:-runs/speech}
 out=${OUT:-models/emoji-speech}
 image_judge=${IMAGE_JUDGE:-tests/data/judge}
+parts=${PARTS-models/emoji-speech/src/versatile_diffusion_emoji_speech/weights/bank}
+judge=${JUDGE-tests/data/speech-judge}
 ship=${SHIP:-diffuser-speech}
 emoji=$(dirname "$data")/emoji # where the recipe looks for it
 
@@ -35,7 +37,7 @@ train() { # NAME OF RUN, OBJECTIVE, SETTINGS, PART (of the names of variables)
 measure() { # NAME OF RUN
     [ -f "$runs/figures/$1/figures.md" ] && return
     "$python" -m versatile_diffusion.recipes.speech.figures --model "$runs/$1/export" --data "$data" \
-        --judge "$runs/speech-judge/export" --image-judge "$image_judge" --out "$runs/figures/$1" \
+        --judge "$judge" --image-judge "$image_judge" --out "$runs/figures/$1" \
         ${STEPS:+--steps "$STEPS" --count 2}
 }
 
@@ -49,9 +51,9 @@ fi
 }
 [ -f "$emoji/manifest.json" ] || "$versatile" data emoji --out "$emoji"
 [ -f "$data/speech.json" ] || "$versatile" data speech --emoji "$emoji" --out "$data"
-train audio-codec audio-codec speech CODEC
-train audio-context audio-context speech ENCODER
-train speech-judge speech-judge speech JUDGE
+[ -d "$parts/codec-audio" ] || train audio-codec audio-codec speech CODEC
+[ -d "$parts/encoder-audio" ] || train audio-context audio-context speech ENCODER
+[ -d "$judge" ] || { train speech-judge speech-judge speech JUDGE; judge=$runs/speech-judge/export; }
 train diffuser-speech diffuser speech DIFFUSER
 measure diffuser-speech
 train diffuser-speech-joint diffuser speech-joint JOINT

@@ -24,11 +24,13 @@ INDEX = "model_index.json"
 SOURCE = Path(__file__).parents[1]
 CHECKOUT = SOURCE.parent / "models" if SOURCE.name == "src" else None
 """Folder of models in a checkout; None for an installed package."""
-OWN: Mapping[str, str] = {
-    "emoji": "pip install ./models/emoji",
-    "emoji-speech": "pip install '.[audio]' ./models/emoji ./models/emoji-speech",
-}
+OWN: Mapping[str, str] = {"emoji": "pip install ./models/emoji"}
 """Models of this project, and how to install each in a checkout. They are separate distributions."""
+UNRELEASED: Mapping[str, str] = {
+    "emoji-speech": "`scripts/train_speech.sh` trains it into models/emoji-speech, then `pip install ./models/emoji "
+    "./models/emoji-speech`"
+}
+"""Models of this project without released weights, and how to get each in a checkout."""
 DEFAULT = "emoji"
 WITH: Mapping[str, str] = {"audio": "emoji-speech"}
 """Models of this project with modalities that `DEFAULT` lacks, by modality."""
@@ -141,6 +143,9 @@ def find_model(name: str | PathLike[str]) -> str:
         return whole(shipped[str(name)])
     if str(name) in OWN and not is_ours(name):
         raise ValueError(not_installed(str(name)))
+    if str(name) in UNRELEASED and not is_ours(name):
+        way = UNRELEASED[str(name)]
+        raise ValueError(f"the {name} model is not installed, and no weights of it are released; in a clone, {way}")
     if Path(name).exists():
         return whole(name)
     if HUB_ID.fullmatch(str(name)):

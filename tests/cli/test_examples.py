@@ -20,7 +20,7 @@ from versatile_diffusion.cli.table import every_verb
 from versatile_diffusion.modalities.audio.waveform import Waveform, write_wav
 from versatile_diffusion.pipeline import models
 from versatile_diffusion.recipes.emoji.data import Manifest
-from versatile_diffusion.shipped import OWN
+from versatile_diffusion.shipped import OWN, UNRELEASED
 from versatile_diffusion.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emoji: Path) -> Path:
     monkeypatch.delenv("VERSATILE_DEBUG", raising=False)
     for module in (models, "versatile_diffusion.shipped"):
         target = f"{module}.shipped_models" if isinstance(module, str) else (module, "shipped_models")
-        names = lambda: dict.fromkeys(OWN, emoji)  # noqa: E731
+        names = lambda: dict.fromkeys((*OWN, *UNRELEASED), emoji)  # noqa: E731
         monkeypatch.setattr(target, names) if isinstance(target, str) else monkeypatch.setattr(*target, names)
     monkeypatch.setattr("versatile_diffusion.recipes.emoji.data.build_emoji", lambda out, **_: Manifest.read(DATA))
     for folder in ("photos", "pictures", "data", "models"):

@@ -44,9 +44,9 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist and the wheel that is built from it, and the wheels of the models."""
+    """A folder with the sdist and the wheel that is built from it, and the wheel of the emoji model."""
     out = tmp_path_factory.mktemp("dist")
-    for source, more in ((ROOT, ()), *((model.parent, ("--wheel",)) for model in ROOT.glob("models/*/pyproject.toml"))):
+    for source, more in ((ROOT, ()), (ROOT / "models" / "emoji", ("--wheel",))):
         done = run(tools, "-m", "build", "--no-isolation", "--outdir", out, *more, source)
         assert done.returncode == 0, done.stdout + done.stderr
     return out
@@ -96,7 +96,7 @@ def test_what_is_inside(built: Path) -> None:
     assert "versatile-diffusion = " in entry
 
 
-def test_all_flows_run_with_fetched_models(
+def test_the_four_tasks_run_with_a_fetched_model(
     installed: Path, built: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     def versatile(*arguments: object, code: int = 0) -> str:
@@ -125,9 +125,3 @@ def test_all_flows_run_with_fetched_models(
     assert versatile("image-to-text", image, *quick).strip()
     assert versatile("text-variation", "a red apple", *quick).strip()
     assert (tmp_path / "more").is_dir()
-    speech = next(built.glob("versatile_diffusion_emoji_speech-*.whl"))
-    assert str(tmp_path / "cache") in versatile("fetch", "emoji-speech", "--from", speech)
-    quick = (*quick[:-1], tmp_path / "cache" / "models" / "emoji-speech")
-    versatile("text-to-audio", "a red apple", "--out", "said", *quick)
-    (recording,) = (tmp_path / "said").glob("*.wav")
-    assert versatile("audio-to-text", recording, *quick).strip()

@@ -77,9 +77,9 @@ NOT_RUN: Mapping[str, str] = {
     "python -m versatile_diffusion.recipes.speech.figures --model runs/speech/diffuser-speech-joint/export "
     "--data data/speech --judge runs/speech/speech-judge/export --image-judge tests/data/judge "
     "--out runs/speech/figures": "needs what those commands train; tests/recipes/speech has figures of a small model",
-    "python -m versatile_diffusion.recipes.speech.figures --model emoji-speech --data data/speech "
-    "--judge tests/data/speech-judge --image-judge tests/data/judge --out runs/figures": "needs the speech set; "
-    "tests/recipes/speech has figures of a small model",
+    "python -m versatile_diffusion.recipes.speech.figures --model runs/speech/diffuser-speech/export "
+    "--data data/speech --judge tests/data/speech-judge --image-judge tests/data/judge --out runs/figures": "needs the "
+    "speech set; tests/recipes/speech has figures of a small model",
     "versatile data select laion/ --out selected/": LAION,
     "versatile data fetch selected/ --out shards/": LAION,
     "versatile data encode shards/ --out encoded/ --model MODEL --side 256 --ray ADDRESS": CLUSTER,

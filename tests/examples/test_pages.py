@@ -18,20 +18,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny import ALL, build_tiny_pipeline
+from tiny import build_tiny_pipeline
 
 from tests.cli import shell
 from tests.examples import pages
 from tests.examples.pages import NOT_RUN, PAGES, REFUSED, ROOT, commands, runnable, unsorted
 from versatile_diffusion import shipped
+from versatile_diffusion.tasks import TASKS
 from versatile_diffusion.training.parts import teacher
 
 DATA = ROOT / "tests" / "data" / "emoji"
-WEIGHTS = {
-    Path("models/emoji/src/versatile_diffusion_emoji/weights"): ("image", "text"),
-    Path("models/emoji-speech/src/versatile_diffusion_emoji_speech/weights"): ALL,
-}
-"""Folders of the shipped models, and their modalities."""
+WEIGHTS = Path("models/emoji/src/versatile_diffusion_emoji/weights")
 STYLES = {"noto": "noto style", "twemoji": "twemoji style"}
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
 COMMANDING = [name for name, text in TEXTS.items() if runnable(text)]
@@ -96,13 +93,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy(ROOT / name, clone / name, **options)
     shutil.copytree(DATA, clone / "tests" / "data" / "emoji")
     shutil.copytree(DATA, clone / "data" / "emoji")
-    for folder, modalities in WEIGHTS.items():
-        pipe = build_tiny_pipeline(modalities, modalities)
-        defaults = {task.name: {"num_inference_steps": 2} for task in pipe.tasks()}
-        pipe.register_to_config(styles=STYLES, defaults=defaults)
-        pipe.save_pretrained(clone / folder)
+    pipe = build_tiny_pipeline()
+    pipe.register_to_config(styles=STYLES, defaults={name: {"num_inference_steps": 2} for name in TASKS})
+    pipe.save_pretrained(clone / WEIGHTS)
     for name in ("another-model", "one-flow"):
-        shutil.copytree(clone / next(iter(WEIGHTS)), clone / name)
+        shutil.copytree(clone / WEIGHTS, clone / name)
     for folder in ("photos", "pictures"):
         (clone / folder).mkdir()
     for k, name in enumerate(PICTURES):
@@ -170,10 +165,6 @@ def activated(clone: Path) -> Mapping[str, str]:
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
         (programs / name).chmod(0o755)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
-    code = [
-        str(clone / "src"),
-        *(str(clone / folder.parents[1]) for folder in WEIGHTS),
-        *os.environ.get("PYTHONPATH", "").split(os.pathsep),
-    ]
+    code = [str(clone / "src"), str(clone / WEIGHTS.parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, code)), "HF_HUB_OFFLINE": "1"}
     return os.environ | variables | {"PATH": f"{programs}:{os.environ['PATH']}"}

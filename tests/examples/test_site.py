@@ -61,7 +61,7 @@ def test_the_site_is_built_and_a_broken_link_fails(
     site: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("zensical", reason="the extra `docs` is not installed")
-    for name in ("docs", "src", "models/emoji/README.md", "models/emoji-speech/README.md", "mkdocs.yml", *site.TURNED):
+    for name in ("docs", "src", "models/emoji/README.md", "mkdocs.yml", *site.TURNED):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
     monkeypatch.setattr(site, "ROOT", tmp_path)

@@ -47,6 +47,7 @@ def recorded(tmp_path: Path) -> Path:
 def call(folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     places = {"VERSATILE": str(folder / "versatile"), "PYTHON": str(folder / "python"), "RUNS": str(folder / "runs")}
     places |= {"DATA": str(folder / "sets" / "speech"), "OUT": str(folder / "emoji-speech")}
+    places |= {"PARTS": "", "JUDGE": ""}
     path = f"{folder}:{os.environ['PATH']}"
     given = {**os.environ, "PATH": path, **places, **more}
     return subprocess.run(["bash", str(SCRIPT)], env=given, capture_output=True, text=True)
@@ -77,6 +78,18 @@ def test_every_call_goes_on_where_the_last_one_stopped(recorded: Path) -> None:
     assert ["--by-clock 240" in line for line in of["diffuser-speech"]] == [True, True]
     assert ["--by-clock 14" in line for line in of["audio-codec"]] == [True, True]
     assert not any("--by-clock" in line for line in of["diffuser-speech-joint"])
+
+
+def test_parts_that_are_trained_already_are_not_trained_again(recorded: Path) -> None:
+    for part in ("bank/codec-audio", "bank/encoder-audio", "judge"):
+        (recorded / part).mkdir(parents=True)
+    given = {"PARTS": str(recorded / "bank"), "JUDGE": str(recorded / "judge")}
+    for name in RUNS[-2:]:
+        assert call(recorded, **given).stdout == f"{name} goes on with the next call\n"
+    assert call(recorded, **given).returncode == 0
+    lines = (recorded / "called").read_text().splitlines()
+    assert {line.split()[1] for line in lines if line.startswith("train ")} == {"diffuser"}
+    assert all(f"--judge {recorded}/judge " in line for line in lines if "speech.figures" in line)
 
 
 def test_without_the_program_that_speaks_nothing_is_begun(recorded: Path) -> None:

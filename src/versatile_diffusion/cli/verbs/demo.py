@@ -202,7 +202,7 @@ class Demo:
         left = [task for task in self.pipe.tasks() if len(task.flow.contexts) == 1 and task.name not in shown]
         known: defaultdict[str, list[FlowInput]] = defaultdict(list)
         for name in self.pipe.unet.context:
-            known[name] += [FlowInput(text, text) for text in TEXTS * (MODALITIES[name].form == "typed")]
+            known[name] += [FlowInput(text, text) for text in PROMPTS * (MODALITIES[name].form == "typed")]
         for path in samples if left else ():
             modality = MODALITIES.of_suffix(path.suffix)
             if modality is not None and len(known[modality.name]) < INPUTS:

@@ -24,9 +24,11 @@ from versatile_diffusion.recipes.emoji.data.manifest import Manifest
 from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
 from versatile_diffusion.recipes.emoji.diffuser import DEFAULTS as OLD_DEFAULTS
 from versatile_diffusion.recipes.emoji.diffuser import JOINT, export_of, several_views
+from versatile_diffusion.recipes.speech.card import PACKAGE
 from versatile_diffusion.recipes.speech.data.build import SpeechManifest
 from versatile_diffusion.recipes.speech.data.reader import SpeechSet
 from versatile_diffusion.recipes.speech.data.voices import VOICES
+from versatile_diffusion.shipped import CHECKOUT
 from versatile_diffusion.tasks import Task
 from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserObjective, DiffuserSettings
 from versatile_diffusion.training.diffuser.pairs import Choices, EncodedValues, Pairs, Side
@@ -137,9 +139,15 @@ class SpeechObjective(DiffuserObjective):
         return super().evaluate(module) | ({} if self.old is None else self.old.evaluate(module))
 
 
+def trained_parts() -> Path | None:
+    """Return the folder of the codec and the context encoder that are trained already, in a checkout."""
+    return None if CHECKOUT is None else CHECKOUT / "emoji-speech" / "src" / PACKAGE / "weights" / "bank"
+
+
 def speech_objective(joint: bool, data: Path, out: Path, device: torch.device) -> SpeechObjective:
     """A stage of the model with audio: the new flows alone, from the installed emoji model and the runs `audio-codec`
-    and `audio-context` beside `out`; or all flows, from the run `diffuser-speech`. The emoji set is beside `data`.
+    and `audio-context` beside `out`, or those of `trained_parts`; or all flows, from the run `diffuser-speech`. The
+    emoji set is beside `data`.
 
     Raises:
         ValueError: the model or a set is missing, the sets do not belong together, or a run is not finished.
@@ -171,10 +179,17 @@ def speech_objective(joint: bool, data: Path, out: Path, device: torch.device) -
 
 def audio_bank(bank: ModalityBank, runs: Path) -> ModalityBank:
     """Return the bank with the trained audio codec and encoder."""
-    codec, encoder = AudioVAE.from_pretrained(export_of(runs / CODEC)), export_of(runs / ENCODER)
+    codec = AudioVAE.from_pretrained(_trained(runs / CODEC, f"codec-{AUDIO}"), dtype=torch.float32)
+    encoder = DualAudioEncoder.from_pretrained(_trained(runs / ENCODER, f"encoder-{AUDIO}"), dtype=torch.float32)
     codecs: dict[str, Any] = {**dict(bank.codecs.items()), AUDIO: codec}
-    encoders: dict[str, Any] = {**dict(bank.encoders.items()), AUDIO: DualAudioEncoder.from_pretrained(encoder)}
+    encoders: dict[str, Any] = {**dict(bank.encoders.items()), AUDIO: encoder}
     return ModalityBank(codecs, encoders).eval()
+
+
+def _trained(run: Path, name: str) -> Path:
+    """Return the export of a run, or without the run a part that is trained already."""
+    kept = trained_parts()
+    return kept / name if kept is not None and not run.exists() and (kept / name).is_dir() else export_of(run)
 
 
 def emoji_beside(data: Path) -> Path:
