@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache as once
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
@@ -32,8 +32,6 @@ UNRELEASED: Mapping[str, str] = {
 }
 """Models of this project without released weights, and how to get each in a checkout."""
 DEFAULT = "emoji"
-WITH: Mapping[str, str] = {"audio": "emoji-speech"}
-"""Models of this project with modalities that `DEFAULT` lacks, by modality."""
 EXTENDS = "extends.json"
 """In a model folder with only those files that another model lacks: the other's name, and its `digest_of`."""
 DIGESTS: Mapping[str, str] = {"emoji": "cded3a54fec187f6c9123bff2b4c13187d7bc6f38f2c65983b80917204dc5302"}
@@ -88,11 +86,6 @@ def _folder(point: EntryPoint) -> Path | None:
         return None
     folder = Path(where() if callable(where) else where)
     return folder if (folder / INDEX).is_file() else None
-
-
-def default_model(modalities: Iterable[str]) -> str:
-    """Return the model of this project for a flow between these modalities."""
-    return next((WITH[modality] for modality in modalities if modality in WITH), DEFAULT)
 
 
 def homes_of(name: str | PathLike[str]) -> list[Path]:

@@ -25,7 +25,7 @@ from versatile_diffusion.controls import (
 from versatile_diffusion.flow import Flow
 from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.printable import shown
-from versatile_diffusion.shipped import DEFAULT, default_model
+from versatile_diffusion.shipped import DEFAULT
 from versatile_diffusion.tasks import TASKS
 
 CHOICES: Mapping[str, Sequence[str]] = {
@@ -194,7 +194,7 @@ def parameters(flow: Flow | None, without: frozenset[str] = frozenset()) -> list
     hints = get_type_hints(CommandOptions, include_extras=True)
     own = {option.name: option.default for option in fields(CommandOptions) if option.name in OWN}
     if flow is not None:
-        own["model"] = default_model((flow.data, *flow.contexts))
+        own["model"] = default_model(flow)
     if flow is not None and not REQUEST["layer_plan"].belongs(flow):
         del own[PLAN]
     if flow is None or not (MODALITIES[flow.data].plain and MODALITIES[flow.contexts[-1]].form != "typed"):
@@ -207,6 +207,12 @@ def parameters(flow: Flow | None, without: frozenset[str] = frozenset()) -> list
     taken += [(name, default, hints[name]) for name, default in own.items() if name not in first]
     keyword = Parameter.KEYWORD_ONLY
     return [Parameter(name, keyword, default=d, annotation=kind) for name, d, kind in taken if name not in without]
+
+
+def default_model(flow: Flow) -> str:
+    """Return the model of this project for a flow."""
+    named = (MODALITIES[modality].model for modality in (flow.data, *flow.contexts))
+    return next(filter(None, named), DEFAULT)
 
 
 def flag(name: str) -> str:

@@ -109,6 +109,7 @@ class Modality:
         from_stream: `(stream, name) -> values`, for stdin; None if only files are supported.
         write: `(value, stream, chunks)`: writes a file; `chunks` are texts by name to embed, if supported.
         embeds: whether files embed these chunks; otherwise records are JSON files beside them.
+        model: model of this project that has it, if not the usual one.
         media: media type of written files, if browsers show or play it (`modalities/media.py`).
         together: whether the values of a run are written to one file, one per line.
 
@@ -158,6 +159,7 @@ class Modality:
     from_stream: Callable[[BinaryIO, str], list[Any]] | None = None
     write: Callable[[Any, BinaryIO, Mapping[str, str]], None] | None = None
     embeds: bool = False
+    model: str = ""
     media: str = ""
     together: bool = False
 

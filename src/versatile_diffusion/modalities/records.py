@@ -93,6 +93,7 @@ AUDIO = Modality(
     from_stream=Late(f"{_AUDIO}:read_stream"),
     write=Late(f"{_AUDIO}:write_wav"),
     media="audio/wav",
+    model="emoji-speech",
     numbers=Late(f"{_AUDIO}:numbers"),
     draw=Late(f"{_AUDIO}:draw"),
     words=Late(f"{_AUDIO}:words"),

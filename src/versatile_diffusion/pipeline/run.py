@@ -28,7 +28,6 @@ from versatile_diffusion.sampling.denoise import StepState, start_step, steps_wi
 from versatile_diffusion.sampling.guidance import Guidance
 from versatile_diffusion.sampling.rules import Guide, acts
 from versatile_diffusion.sampling.schedulers import named_scheduler, scheduler_name, takes_eta
-from versatile_diffusion.shipped import WITH
 from versatile_diffusion.version import __version__
 
 
@@ -335,7 +334,8 @@ def _check_streams(pipe: Model, request: Request) -> None:
 
 def _other_for(modality: str) -> str:
     """Name the model of this project that has a modality, if it is not the usual one."""
-    return f" ({WITH[modality]} can)" if modality in WITH else ""
+    known = MODALITIES.get(modality)
+    return f" ({known.model} can)" if known is not None and known.model else ""
 
 
 def _prompts(request: Request, given: Sequence[GivenCondition], nulls: Sequence[str]) -> int:

@@ -25,9 +25,8 @@ from versatile_diffusion.applications.sweep import (
 from versatile_diffusion.choices import unknown
 from versatile_diffusion.cli.io.console import note, show, show_json, with_progress
 from versatile_diffusion.cli.io.inputs import one_input
-from versatile_diffusion.cli.options import Device, Dtype, Json, Preview, models, tasks
+from versatile_diffusion.cli.options import Device, Dtype, Json, Preview, default_model, models, tasks
 from versatile_diffusion.flow import Condition
-from versatile_diffusion.shipped import default_model
 from versatile_diffusion.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def sweep(
     for one in cells:
         check(data, one)
     check_folder(out)
-    model = model or default_model((data, *TASKS[task].flow.contexts))
+    model = model or default_model(TASKS[task].flow)
     pipe = load(model, device, dtype)
     outputs = [
         pipe.generate(data, one.conditions, **one.arguments) for one in with_progress(cells, f"{len(cells)} cells")

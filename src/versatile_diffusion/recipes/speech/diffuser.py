@@ -179,14 +179,14 @@ def speech_objective(joint: bool, data: Path, out: Path, device: torch.device) -
 
 def audio_bank(bank: ModalityBank, runs: Path) -> ModalityBank:
     """Return the bank with the trained audio codec and encoder."""
-    codec = AudioVAE.from_pretrained(_trained(runs / CODEC, f"codec-{AUDIO}"), dtype=torch.float32)
-    encoder = DualAudioEncoder.from_pretrained(_trained(runs / ENCODER, f"encoder-{AUDIO}"), dtype=torch.float32)
+    codec = AudioVAE.from_pretrained(_part_of(runs / CODEC, f"codec-{AUDIO}"), dtype=torch.float32)
+    encoder = DualAudioEncoder.from_pretrained(_part_of(runs / ENCODER, f"encoder-{AUDIO}"), dtype=torch.float32)
     codecs: dict[str, Any] = {**dict(bank.codecs.items()), AUDIO: codec}
     encoders: dict[str, Any] = {**dict(bank.encoders.items()), AUDIO: encoder}
     return ModalityBank(codecs, encoders).eval()
 
 
-def _trained(run: Path, name: str) -> Path:
+def _part_of(run: Path, name: str) -> Path:
     """Return the export of a run, or without the run a part that is trained already."""
     kept = trained_parts()
     return kept / name if kept is not None and not run.exists() and (kept / name).is_dir() else export_of(run)

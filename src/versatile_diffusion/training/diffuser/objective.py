@@ -54,8 +54,7 @@ class DiffuserSettings:
         muon_lr: learning rate of Muon for matrices; None: use `optimizer` for them, too.
         not_muon: substrings of the names of matrices that `optimizer` updates all the same.
         optimizer: a key of `OPTIMIZERS`.
-        flows: tasks to train instead of those of the stage, with any number of contexts; the diffuser has the streams
-            that they need.
+        flows: tasks to train instead of those of the stage; the diffuser has the streams that they need.
         joint: whether every step trains all flows, or a single one.
         multipliers, multiply: see `Multipliers`.
         new_contexts, new_data: initialisation of streams that the previous stage lacks, see `promote`.
@@ -224,11 +223,9 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
 
     def settings(self) -> dict[str, Any]:
         settings = asdict(self.options)
-        for name in ("distill", "loss_weights", "noises", "lowest_timestep", "high_noise"):
-            if not settings[name]:  # so that runs of earlier versions, which lack these settings, can be resumed
+        for name in ("distill", "loss_weights", "noises", "lowest_timestep", "high_noise", "new_data"):
+            if settings[name] in (None, {}, "fresh"):  # so that runs of earlier versions, which lack it, can be resumed
                 del settings[name]
-        if self.options.new_data == "fresh":  # likewise
-            del settings["new_data"]
         return settings
 
     def build(self) -> MultiFlowUNet:

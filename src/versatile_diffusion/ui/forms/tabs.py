@@ -106,7 +106,8 @@ class Form:
 def sample_files(modality: str) -> list[str]:
     """Return the sample files of installed models in a modality."""
     files = dict.fromkeys(file for name in shipped_models() for file in samples_of(name))
-    return [str(file) for file in files if MODALITIES.of_suffix(file.suffix) is MODALITIES[modality]]
+    known = ((file, MODALITIES.of_suffix(file.suffix)) for file in files)
+    return [str(file) for file, found in known if found is not None and found.name == modality]
 
 
 def setting_of(pipe: VersatileDiffusionPipeline, limits: StudioLimits, task: Task | None) -> Setting:
