@@ -10,15 +10,9 @@ import torch
 from PIL import Image
 
 from versatile_diffusion import Condition, VersatileDiffusionPipeline
-from versatile_diffusion.modalities import MODALITIES
-from versatile_diffusion.modalities.audio.waveform import RATE, Waveform
 from versatile_diffusion.shipped import shipped_models
 
-VALUES: dict[str, Any] = {
-    "text": "a red apple",
-    "image": Image.new("RGB", (64, 64), "red"),
-    "audio": Waveform(np.sin(np.arange(RATE) / 9, dtype=np.float32), RATE),
-}
+VALUES: dict[str, Any] = {"text": "a red apple", "image": Image.new("RGB", (64, 64), "red")}
 
 
 @pytest.mark.campaign
@@ -34,11 +28,7 @@ def test_all_tasks(name: str, dtype: torch.dtype, on_use: bool) -> None:
         made = pipe.generate(task.flow.data, conditions, seed=0, num_inference_steps=2)
         assert made.latents.isfinite().all(), task.name
         value = made.values[0]
-        if isinstance(value, str):
-            assert "<" not in value, task.name
-        else:
-            numbers = np.asarray(MODALITIES[task.flow.data].numbers(value), float)
-            assert numbers.std() > 0.004 * abs(numbers).max() > 0, task.name
+        assert "<" not in value if isinstance(value, str) else np.asarray(value).std() > 1, task.name
     assert pipe.unet.dtype == dtype
 
 
