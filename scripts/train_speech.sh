@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Trains the emoji model with a third modality, spoken words: the two sets, the audio codec, the context encoder and the
 # judges (these three unless PARTS and JUDGE have them; PARTS= JUDGE= trains them anew), the diffuser with streams of audio
-# where nothing old learns, then all nine flows together; measures both and writes the distribution. Stop it at any time
+# where nothing old learns, then with the context layers of texts; measures both and writes the distribution. Stop it at any time
 # and call it again: every part goes on where it stopped, and what is done is not done again. Each part has minutes of its
 # own for one call (MINUTES for all; MINUTES_CODEC, MINUTES_ENCODER, MINUTES_JUDGE, MINUTES_DIFFUSER, MINUTES_JOINT), for
 # machines that are held for a while only. CLOCK_CODEC and so on are the minutes of the whole part, at the end of which its
 # learning rate is 0; without them it has the steps of its recipe.
 # STEPS shortens every part, to see whether all of it runs; NPROC is the number of processes of each. The distribution has
-# the run SHIP: diffuser-speech, whose old layers are those of the emoji model, is small; diffuser-speech-joint has all of
-# the diffuser.
+# the run SHIP: diffuser-speech, whose old layers are those of the emoji model, or diffuser-speech-joint, which also has
+# the context layers of texts.
 #   scripts/train_speech.sh
 #   PARTS= JUDGE= CLOCK_CODEC=14 CLOCK_ENCODER=22 CLOCK_JUDGE=10 CLOCK_DIFFUSER=58 CLOCK_JOINT=15 NPROC=2 scripts/train_speech.sh
 #   MINUTES=9 scripts/train_speech.sh

@@ -61,7 +61,7 @@ def tiny_unet(
     contexts: tuple[str, ...] = ("image", "text"),
 ) -> MultiFlowUNet:
     """A diffuser of two levels, for text latents of `latent` numbers and context tokens of `context`."""
-    data_streams = {"image": {"channels": 4}, "text": {"width": latent, "positions": 4}, "audio": {"channels": 4}}
+    data_streams = {"image": {"channels": 4}, "text": {"width": latent, "positions": 4}, "audio": {"channels": 16}}
     return MultiFlowUNet(
         data_streams={name: data_streams[name] for name in data},
         context_streams={name: {"width": context} for name in contexts},

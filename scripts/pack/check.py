@@ -18,7 +18,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from versatile_diffusion.recipes.emoji import diffuser as emoji
-from versatile_diffusion.training.diffuser.objective import Batch, DiffuserObjective
+from versatile_diffusion.training.diffuser.batch import Batch
+from versatile_diffusion.training.diffuser.objective import DiffuserObjective
 
 STEPS, ITEMS, DRAWINGS = 50, 8, 96
 OF_A_DRAWING = ("keys", "pictures", "captions", "labels", "colours", "concepts", "styles", "no_sibling")

@@ -63,7 +63,7 @@ def build() -> VersatileDiffusionPipeline:
     streams = {
         "image": {"channels": 4},
         "text": {"width": LATENT, "positions": 4},
-        "audio": {"channels": 4},
+        "audio": {"channels": 16},
         "sound": {"width": SOUND_LATENT},
     }
     with torch.random.fork_rng(devices=[]):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 
 from tests.modalities.audio.test_waveform import tone
 from versatile_diffusion.modalities.audio import silence
 from versatile_diffusion.modalities.audio.encoder import DualAudioEncoder
 from versatile_diffusion.modalities.audio.spectrogram import BANDS, FLOOR, FRAMES, filters, log_mel, sound
-from versatile_diffusion.modalities.audio.vae import AudioVAE, levels_of, waves
+from versatile_diffusion.modalities.audio.vae import FOLD, AudioVAE, levels_of, waves
 from versatile_diffusion.modalities.audio.waveform import RATE, SAMPLES, Waveform
 
 
@@ -50,8 +51,11 @@ def test_a_value_does_not_depend_on_its_batch_and_is_the_same_again() -> None:
 def test_latents_and_back() -> None:
     codec = AudioVAE((8, 8)).eval()
     latents = codec.encode([spoken(), silence()])
-    assert latents.shape == (2, *codec.latent_shape())
-    assert torch.allclose(codec.denormalise(codec.normalise(latents)), latents, atol=1e-6)
+    assert latents.shape == (2, *codec.latent_shape()) == (2, 16, 4, 24)
+    grid = rearrange(latents, "b (c fold) h w -> b c (h fold) w", fold=FOLD)  # neighbouring bands are channels
+    mean, _ = codec.posterior(levels_of([spoken(), silence()]))
+    assert torch.allclose(codec.denormalise(grid), mean, atol=1e-6)
+    assert torch.allclose(codec.normalise(codec.denormalise(grid)), grid, atol=1e-6)
     first, second = codec.decode(latents)
     assert (len(first.samples), first.rate, second.rate) == (SAMPLES, RATE, RATE)
     noise = [torch.Generator().manual_seed(k) for k in range(2)]

@@ -14,13 +14,15 @@ from versatile_diffusion import Context, MultiFlowUNet, VersatileDiffusionPipeli
 from versatile_diffusion.modalities.audio.encoder import DualAudioEncoder
 from versatile_diffusion.modalities.audio.vae import AudioVAE
 from versatile_diffusion.pipeline.models import find_model
+from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
 from versatile_diffusion.recipes.settings import find_settings
 from versatile_diffusion.recipes.speech.codec import AudioCodecSettings, mel_distance
 from versatile_diffusion.recipes.speech.data.reader import SpeechSet
-from versatile_diffusion.recipes.speech.diffuser import NEW, OLD, OLD_STREAMS, speech_objective
+from versatile_diffusion.recipes.speech.diffuser import NEW, OLD, READING, speech_objective
 from versatile_diffusion.recipes.speech.figures import Heard, Judges, measure, page
 from versatile_diffusion.recipes.speech.judge import SpeechJudge, SpeechJudgeSettings, accuracy
 from versatile_diffusion.recipes.speech.levels import blur_share, louder, mask_stripes, noisy, shift_later
+from versatile_diffusion.tasks import TASKS
 from versatile_diffusion.training.engine.loop import Objective
 
 CPU = torch.device("cpu")
@@ -147,12 +149,18 @@ def test_promotion_leaves_the_four_flows_as_they_are_bit_for_bit(sets: Path) -> 
     )  # parameters grow as N + M
 
     joint = speech_objective(True, sets / "speech", runs / "diffuser-speech-joint", CPU)
-    assert {task.name for task, _ in joint.mixture.at(0)} == {*NEW, *OLD}
-    assert set(joint.options.learning.of(["global", *joint.options.streams]).values()) == {1.0, 0.05}
-    assert set(joint.options.multipliers) == set(OLD_STREAMS)
-    shapes = {one.task.name: tuple(one.latent.shape[1:]) for one in joint.batch(0, seeded())}
+    assert {task.name for task, _ in joint.mixture.at(0)} == {*NEW, *READING}
+    learning = joint.options.learning.of(["global", *joint.options.streams])
+    assert {name for name, factor in learning.items() if factor} == {"data.audio", "context.audio", "context.text"}
+    batch = joint.batch(0, seeded())
+    shapes = {one.task.name: tuple(one.latent.shape[1:]) for one in batch}
     assert shapes["text-to-image"] == (4, 16, 16)
-    assert shapes["text-to-audio"] == shapes["audio-variation"] == (4, 16, 24)
+    assert shapes["text-to-audio"] == shapes["audio-variation"] == (16, 4, 24)
+    drawn = joint.train_pairs.of(TASKS["text-to-image"])
+    assert drawn.count == len(EmojiSet.load(sets / "emoji", "train")) != joint.train_pairs.count
+    held = [_first(one, 2) for one in batch if one.task.name in READING]
+    _, parts = joint.loss(joint.build(), held)
+    assert {name: float(parts[name]) for name in READING} == pytest.approx(dict.fromkeys(READING, 0.0), abs=1e-9)
 
 
 def _contexts(unet: MultiFlowUNet) -> list[torch.nn.Module]:

@@ -18,9 +18,11 @@ from torch.utils._pytree import tree_leaves
 from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.tasks import TASKS
 from versatile_diffusion.training.diffuser import objective as diffuser
-from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserObjective, DiffuserSettings
+from versatile_diffusion.training.diffuser.mixture import STAGES
+from versatile_diffusion.training.diffuser.objective import DiffuserObjective
 from versatile_diffusion.training.diffuser.pairs import Pairs, null_tokens
 from versatile_diffusion.training.diffuser.promotion import promote
+from versatile_diffusion.training.diffuser.settings import DiffuserSettings
 from versatile_diffusion.training.engine.loop import LoopSettings, train
 
 TEXTS = [["red apple", "an apple"], ["blue house", "a house", "the house"], ["green dog", "dog"], ["a cat", "red cat"]]
@@ -83,6 +85,36 @@ def test_a_stage_takes_over_the_one_before_exactly(objective) -> None:
     assert all(torch.equal(later[name], weight) for name, weight in basic.state_dict().items())
     with pytest.raises(ValueError, match="lacks"):
         promote(basic, dual)
+
+
+def test_a_retained_flow_is_trained_to_stay_as_it_was(objective) -> None:
+    torch.manual_seed(1)
+    before = objective(joint=True).build()
+    with torch.no_grad():  # as built, it says zero to everything
+        for parameter in before.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    what = objective(start=before, joint=True, retain=("text-to-image",))
+    unet = what.build()
+    batch = what.batch(0, torch.Generator().manual_seed(0))
+    parts = {name: float(part.detach()) for name, part in what.loss(unet, batch)[1].items()}
+    assert parts["text-to-image"] == 0.0
+    assert parts["image-to-text"] > 0.1
+    assert what.evaluate(unet)["text-to-image"] > 0.1  # held-out losses are those of the data all the same
+    assert not any(parameter.requires_grad for parameter in before.parameters())
+    with torch.no_grad():
+        unet.context["text"][0].proj_out.weight.add_(0.1)
+    (held,) = (one for one in batch if one.task.name == "text-to-image")
+    noisy = what.scheduler.add_noise(held.latent, held.noise, held.timestep)
+    outputs = [one(noisy, held.timestep, held.contexts, data="image") for one in (unet, before)]
+    moved = float((outputs[0] - outputs[1]).detach().pow(2).mean())
+    assert float(what.loss(unet, [held])[1]["text-to-image"].detach()) == pytest.approx(moved, rel=1e-5)
+
+
+def test_a_flow_that_is_not_trained_cannot_be_retained(objective) -> None:
+    with pytest.raises(ValueError, match=r"retain names text-to-audio; the flows that are trained are text-to-image, "):
+        replace(SMALL, retain=("text-to-audio",))
+    with pytest.raises(ValueError, match="retain needs a diffuser to begin from"):
+        objective(retain=("text-to-image",))
 
 
 def test_unknown_stage() -> None:

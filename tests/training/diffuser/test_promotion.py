@@ -85,6 +85,17 @@ def test_a_new_data_stream_begins_as_the_one_there_is_if_asked_to() -> None:
         assert ours is not theirs
 
 
+def test_a_new_data_stream_of_more_channels_takes_over_all_layers_but_its_ends() -> None:
+    data = {"image": {"channels": 4}, "audio": {"channels": 16}}
+    earlier, later = diffuser("basic", 0), diffuser("basic", 1, data_streams=data)
+    fresh = [{k: v.clone() for k, v in layer.state_dict().items()} for layer in later.data["audio"]]
+    assert promote(later, earlier, new_data="copied") == ["data.audio: copy of data.image but for 2 layers"]
+    layers = [*zip(later.data["audio"], earlier.data["image"], fresh, strict=True)]
+    for place, (ours, theirs, before) in enumerate(layers):
+        wanted = before if place in (0, len(layers) - 1) else theirs.state_dict()
+        assert all(torch.equal(value, wanted[name]) for name, value in ours.state_dict().items())
+
+
 @pytest.mark.parametrize("name", ["new_contexts", "new_data"])
 def test_only_two_ways_to_begin_are_known(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 'zeros'; allowed: fresh, copied"):

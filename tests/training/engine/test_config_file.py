@@ -12,8 +12,8 @@ import pytest
 from tiny import build_tiny_pipeline
 
 from versatile_diffusion.training.diffuser.lora import LoraSettings
-from versatile_diffusion.training.diffuser.objective import DiffuserSettings
 from versatile_diffusion.training.diffuser.own_data import change_settings, settings_of
+from versatile_diffusion.training.diffuser.settings import DiffuserSettings
 from versatile_diffusion.training.engine.config import LoopSettings
 from versatile_diffusion.training.engine.config_file import DIFFUSER, LOOP, OF_THE_MODEL, read_changes, read_config
 
@@ -113,6 +113,8 @@ def test_a_file_may_freeze_what_only_the_chosen_flows_do_without(tmp_path: Path)
         ('{"dropout": {"sound": 0.1}}', "dropout has sound; allowed: "),
         ('{"batch": {"image": 0}}', "batch has {'image': 0}; allowed: integers from 1"),
         ('{"batch": 8}', "batch is 8; it must be an object"),
+        ('{"retain": ["text-to-sound"]}', "retain names text-to-sound; the flows that are trained are text-to-image"),
+        ('{"retain": "text-to-image"}', 'retain is "text-to-image"; it must be'),
         ('{"mixture": {"text-to-sound": 1}}', "mixture has text-to-sound; allowed: text-to-image"),
         (
             '{"mixture": {"text-to-image": 0.5}}',

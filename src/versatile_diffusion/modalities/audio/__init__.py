@@ -1,4 +1,4 @@
-"""Audio modality: short mono recordings; latents are a grid [C, bands, frames]. Its record is in
+"""Audio modality: short mono recordings; latents are a grid [C, groups of bands, frames]. Its record is in
 `modalities/records.py`.
 """
 
@@ -26,7 +26,7 @@ PICTURE = (192, 192)
 
 
 def audio_data_stream(
-    plan: tuple[Stage, ...], *, time_width: int, norm_groups: int, channels: int = 4
+    plan: tuple[Stage, ...], *, time_width: int, norm_groups: int, channels: int = 16
 ) -> nn.ModuleList:
     """Build residual blocks for latents with `channels` channels."""
     options = {"channels": channels, "time_width": time_width, "norm_groups": norm_groups}

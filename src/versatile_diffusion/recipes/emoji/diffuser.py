@@ -20,9 +20,11 @@ from versatile_diffusion.pipeline.models import find_model
 from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
 from versatile_diffusion.recipes.emoji.views import views
-from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserObjective, DiffuserSettings
+from versatile_diffusion.training.diffuser.mixture import STAGES
+from versatile_diffusion.training.diffuser.objective import DiffuserObjective
 from versatile_diffusion.training.diffuser.pairs import Pairs
 from versatile_diffusion.training.diffuser.promotion import deepen
+from versatile_diffusion.training.diffuser.settings import DiffuserSettings
 
 SMALL = DiffuserSettings(
     stage="official",

@@ -22,7 +22,8 @@ from versatile_diffusion.recipes.emoji.diffuser import (
 )
 from versatile_diffusion.recipes.emoji.judge import JudgeObjective, JudgeSettings
 from versatile_diffusion.recipes.emoji.parts import captions, context_data, images
-from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserSettings
+from versatile_diffusion.training.diffuser.mixture import STAGES
+from versatile_diffusion.training.diffuser.settings import DiffuserSettings
 from versatile_diffusion.training.engine.autocast import saves_time
 from versatile_diffusion.training.engine.loop import LoopSettings, Objective, Settings
 from versatile_diffusion.training.parts.codecs import ImageCodecObjective

@@ -54,8 +54,8 @@ def samples() -> Path:
 CARD = """# {name}
 
 The small emoji model with spoken words as a third modality: nine flows. Say a word and see it, show an image and hear
-its name, read a text aloud, write down what was said, vary a voice. The distribution has only the weights that the
-emoji model lacks ({new} parameters); it needs that model in the same version.
+its name, read a text aloud, write down what was said, vary a voice. The distribution has only the weights that are
+not the emoji model's ({new} parameters); it needs that model in the same version.
 
 ```python
 from versatile_diffusion import VersatileDiffusionPipeline
@@ -98,7 +98,8 @@ PACKAGE_FILES = {"pyproject.toml": PROJECT, f"src/{PACKAGE}/__init__.py": MODULE
 
 
 FROZEN = "Nothing that it had before learns: its four flows are the emoji model's, bit for bit."
-FURTHER = "Then all nine flows are trained together, what it had before at a fraction of the learning rate."
+FURTHER = """Then the context layers of texts learn, too, while the two flows of the emoji model that read texts are
+held to that model's predictions; the two that read images are the emoji model's, bit for bit."""
 
 
 def card(pipe: VersatileDiffusionPipeline, manifest: SpeechManifest, changed: bool, figures: Path | None) -> str:
@@ -116,6 +117,8 @@ def card(pipe: VersatileDiffusionPipeline, manifest: SpeechManifest, changed: bo
             parts[f"{name.replace('-', ' of ')}, `{type(part).__name__}`"] = _count(part)
     for group, streams in (("data", pipe.unet.data), ("context", pipe.unet.context)):
         parts[f"{group} stream of audio"] = _count(streams["audio"])
+    if changed:
+        parts["context stream of texts, trained further"] = _count(pipe.unet.context["text"])
     rows = "\n".join(f"| {name} | {count / 1e6:.1f} M |" for name, count in parts.items())
     measured = ""
     if figures is not None:

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.modalities import MODALITIES
@@ -23,15 +21,17 @@ from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.recipes.emoji.data.manifest import Manifest
 from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
 from versatile_diffusion.recipes.emoji.diffuser import DEFAULTS as OLD_DEFAULTS
-from versatile_diffusion.recipes.emoji.diffuser import JOINT, export_of, several_views
+from versatile_diffusion.recipes.emoji.diffuser import export_of
 from versatile_diffusion.recipes.speech.card import PACKAGE
 from versatile_diffusion.recipes.speech.data.build import SpeechManifest
 from versatile_diffusion.recipes.speech.data.reader import SpeechSet
 from versatile_diffusion.recipes.speech.data.voices import VOICES
 from versatile_diffusion.shipped import CHECKOUT
 from versatile_diffusion.tasks import Task
-from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserObjective, DiffuserSettings
+from versatile_diffusion.training.diffuser.mixture import STAGES
+from versatile_diffusion.training.diffuser.objective import DiffuserObjective
 from versatile_diffusion.training.diffuser.pairs import Choices, EncodedValues, Pairs, Side
+from versatile_diffusion.training.diffuser.settings import DiffuserSettings
 
 AUDIO = "audio"
 NEW = ("text-to-audio", "audio-to-text", "image-to-audio", "audio-to-image", "audio-variation")
@@ -41,21 +41,26 @@ CODEC, ENCODER, FIRST = "audio-codec", "audio-context", "diffuser-speech"
 
 OLD_STREAMS = ("global", "data.image", "data.text", "context.image", "context.text")
 FROZEN = dict.fromkeys(OLD_STREAMS, 0.0)
-GENTLE = dict.fromkeys(OLD_STREAMS, 0.05)
+READING = ("text-to-image", "text-variation")
+"""Old flows whose context layers, those of texts, learn in the joint stage: they are to stay as they are."""
 
 MIXTURE = {
     "text-to-audio": 1.0,
     "image-to-audio": 0.3,
-    "audio-variation": 0.3,
-    "audio-to-image": 0.5,
-    "audio-to-text": 0.4,
+    "audio-variation": 0.4,
+    "audio-to-image": 0.4,
+    "audio-to-text": 0.3,
+    "text-to-image": 1.0,
+    "text-variation": 0.5,
 }
 BATCH = {
-    "text-to-audio": 24,
+    "text-to-audio": 48,
     "image-to-audio": 8,
-    "audio-variation": 8,
-    "audio-to-image": 16,
-    "audio-to-text": 32,
+    "audio-variation": 12,
+    "audio-to-image": 8,
+    "audio-to-text": 16,
+    "text-to-image": 10,
+    "text-variation": 8,
 }
 AUDIO_DEFAULTS: dict[str, dict[str, Any]] = {
     "text-to-audio": {"guidance_scale": 3.0, "num_inference_steps": 25},
@@ -67,6 +72,8 @@ AUDIO_DEFAULTS: dict[str, dict[str, Any]] = {
 """Default generation options of the new flows; not searched yet."""
 
 LOOKS = 8
+CAPTIONS = 3
+"""Captions of a drawing that the old flows are held to."""
 
 
 def with_audio(before: MultiFlowUNet, joint: bool) -> DiffuserSettings:
@@ -74,69 +81,41 @@ def with_audio(before: MultiFlowUNet, joint: bool) -> DiffuserSettings:
 
     Args:
         before: the diffuser that it begins as.
-        joint: whether the old flows are trained, too, with small multipliers; else nothing that was there learns.
+        joint: whether the context layers of texts learn, too, while the old flows that use them are held to what they
+            are; else nothing that was there learns.
     """
     config, last = {k: v for k, v in before.config.items() if not k.startswith("_")}, len(before.plan) - 1
     data, contexts = dict(config.pop("data_streams")), dict(config.pop("context_streams"))
     return DiffuserSettings(
         stage="official",
         unet=config,
-        data_streams=data | {AUDIO: {"channels": 4}},
+        data_streams=data | {AUDIO: {"channels": 16}},
         context_streams=contexts | {AUDIO: {"width": 192}},
-        mixture=MIXTURE | ({name: 0.5 * JOINT.mixture[name] for name in OLD} if joint else {}),
-        batch=BATCH | {"text-to-image": 16, "image-variation": 8, "image-to-text": 32, "text-variation": 16},
+        mixture=MIXTURE,
+        batch=BATCH,
         prediction="v_prediction",
-        muon_lr=0.004 if joint else 0.015,
-        lr=3e-4 if joint else 1e-3,
+        muon_lr=0.015,
         not_muon=("time_embed", "data.text", *(f"data.{m}.{end}." for m in ("image", AUDIO) for end in (0, last))),
-        flows=(*NEW, *OLD) if joint else NEW,
+        flows=(*NEW, *READING) if joint else NEW,
         joint=True,
-        multipliers=GENTLE if joint else FROZEN,
+        multipliers=FROZEN | ({"context.text": 1.0} if joint else {}),
         new_contexts="copied",
         new_data="copied",
         noises={"text": 4},
-        high_noise={"image": 0.6, AUDIO: 0.5},
+        high_noise={"image": 0.6, AUDIO: 0.8},
+        retain=READING if joint else (),
     )
 
 
 @dataclass(frozen=True)
 class SpeechPairs(Pairs):
-    """Recordings, each with drawings of its concept and with texts; flows without audio are drawn from `old`."""
+    """Recordings, each with drawings of its concept and with texts; flows without audio draw from `old`."""
 
-    old: Pairs | None = None
+    old: Pairs
 
-    def batches(
-        self,
-        wanted: Callable[[int], Sequence[tuple[Task, int]]],
-        step: int,
-        number: int,
-        count: int,
-        generator: torch.Generator,
-    ) -> Iterator[tuple[Pairs, Tensor]]:
-        """See `Pairs.batches`."""
-        spoken = Pairs(self.count, self.latents, self.tokens)
-        for task, size in wanted(step):
-            heard = AUDIO in (task.flow.data, *task.flow.contexts)
-            source = spoken if heard or self.old is None else self.old
-            yield from source.batches(partial(_only, (task, size)), step, number, count, generator)
-
-
-def _only(wanted: tuple[Task, int], step: int) -> list[tuple[Task, int]]:
-    return [wanted]
-
-
-@dataclass
-class SpeechObjective(DiffuserObjective):
-    """Flows with audio on recordings, the old ones on drawings as before.
-
-    Args:
-        old: the objective of the old flows, which measures them; None where they are not trained.
-    """
-
-    old: DiffuserObjective | None = field(default=None, kw_only=True)
-
-    def evaluate(self, module: MultiFlowUNet) -> dict[str, float]:
-        return super().evaluate(module) | ({} if self.old is None else self.old.evaluate(module))
+    def of(self, task: Task) -> Pairs:
+        """See `Pairs.of`."""
+        return self if AUDIO in (task.flow.data, *task.flow.contexts) else self.old
 
 
 def trained_parts() -> Path | None:
@@ -144,10 +123,10 @@ def trained_parts() -> Path | None:
     return None if CHECKOUT is None else CHECKOUT / "emoji-speech" / "src" / PACKAGE / "weights" / "bank"
 
 
-def speech_objective(joint: bool, data: Path, out: Path, device: torch.device) -> SpeechObjective:
+def speech_objective(joint: bool, data: Path, out: Path, device: torch.device) -> DiffuserObjective:
     """A stage of the model with audio: the new flows alone, from the installed emoji model and the runs `audio-codec`
-    and `audio-context` beside `out`, or those of `trained_parts`; or all flows, from the run `diffuser-speech`. The
-    emoji set is beside `data`.
+    and `audio-context` beside `out`, or those of `trained_parts`; or (`joint`) also the context layers of texts, from
+    the run `diffuser-speech`. The emoji set is beside `data`.
 
     Raises:
         ValueError: the model or a set is missing, the sets do not belong together, or a run is not finished.
@@ -155,26 +134,19 @@ def speech_objective(joint: bool, data: Path, out: Path, device: torch.device) -
     folder, runs = Path(find_model("emoji")), out.parent
     before = folder / "unet" if not joint else export_of(runs / FIRST) / "unet"
     start = MultiFlowUNet.from_pretrained(before, dtype=torch.float32)
-    old_bank = ModalityBank.from_pretrained(folder / "bank", dtype=torch.float32)
-    bank = audio_bank(old_bank, runs).to(device)
-    options, emoji = with_audio(start, joint), emoji_beside(data)
+    bank = audio_bank(ModalityBank.from_pretrained(folder / "bank", dtype=torch.float32), runs).to(device)
+    emoji, cache = emoji_beside(data), out / "encoded"
     drawings = EmojiSet.load(emoji, "train")
-    pictures = drawing_pairs(drawings, bank, out / "encoded")
-    sets = {split: SpeechSet.load(data, split) for split in ("train", "pair-val")}
-    pairs = {split: speech_pairs(found, drawings, pictures, bank, out / "encoded") for split, found in sets.items()}
+    pictures = drawing_pairs(drawings, bank, cache)
+    old = {"train": pictures, "pair-val": drawing_pairs(EmojiSet.load(emoji, "pair-val"), bank, cache)}
+    sets = {split: SpeechSet.load(data, split) for split in old}
+    pairs = {split: speech_pairs(sets[split], drawings, pictures, old[split], bank, cache) for split in old}
     config = VersatileDiffusionPipeline.load_config(str(folder))
     model = {name: dict(config[name]) for name in ("styles", "defaults", "vocabulary")}
     model["styles"] |= {voice.id: voice.phrases[0] for voice in VOICES}
     model["defaults"] = OLD_DEFAULTS | model["defaults"] | AUDIO_DEFAULTS
-    old = None
-    if joint:
-        items = {"train": drawings, "pair-val": EmojiSet.load(emoji, "pair-val")}
-        seen = {split: several_views(found, 1, old_bank.to(device), out) for split, found in items.items()}
-        plain = replace(options, flows=OLD, multipliers={})
-        old = DiffuserObjective(plain, seen["train"], seen["pair-val"], bank, {}, None, device)
-        pairs["train"] = replace(pairs["train"], old=seen["train"])
-    looks = looks_of(sets["pair-val"], drawings)
-    return SpeechObjective(options, pairs["train"], pairs["pair-val"], bank, looks, start, device, model, old=old)
+    looks, options = looks_of(sets["pair-val"], drawings), with_audio(start, joint)
+    return DiffuserObjective(options, pairs["train"], pairs["pair-val"], bank, looks, start, device, model)
 
 
 def audio_bank(bank: ModalityBank, runs: Path) -> ModalityBank:
@@ -205,14 +177,24 @@ def emoji_beside(data: Path) -> Path:
 
 
 def drawing_pairs(drawings: EmojiSet, bank: ModalityBank, cache: Path) -> Pairs:
-    """Return all drawings, encoded once."""
+    """Return all drawings, with `CAPTIONS` captions each to be conditioned on and their labels to be generated."""
+    fit = bank.encoders["text"].fit
     pictures = [[MODALITIES["image"].check(picture)] for picture in drawings.pictures]
-    return Pairs.encode({"image": pictures}, {"image": pictures}, bank, cache)
+    captions = [[fit(text) for text in _some(drawings.typed_captions(row), row)] for row in range(len(drawings))]
+    labels = [[fit(label)] for label in drawings.labels]
+    return Pairs.encode({"image": pictures, "text": captions}, {"image": pictures, "text": labels}, bank, cache, True)
 
 
-def speech_pairs(data: SpeechSet, drawings: EmojiSet, pictures: Pairs, bank: ModalityBank, cache: Path) -> SpeechPairs:
+def _some(captions: Sequence[str], row: int) -> list[str]:
+    """Some captions of a drawing, evenly spaced, of other kinds than those of the next."""
+    return [captions[(row + place * len(captions) // CAPTIONS) % len(captions)] for place in range(CAPTIONS)]
+
+
+def speech_pairs(
+    data: SpeechSet, drawings: EmojiSet, pictures: Pairs, old: Pairs, bank: ModalityBank, cache: Path
+) -> SpeechPairs:
     """Return recordings of words that are drawn, each with all training drawings of its concept, with captions to be
-    conditioned on (also without the voice), and with its label to be generated."""
+    conditioned on (also without the voice), and with its label to be generated; and the items of `old`."""
     rows = _drawings_of(drawings)
     kept = [row for row in range(len(data)) if data.concept_keys[data.concepts[row]] in rows]
     waves = [[data.waves[row]] for row in kept]
@@ -223,7 +205,7 @@ def speech_pairs(data: SpeechSet, drawings: EmojiSet, pictures: Pairs, bank: Mod
     )
     mine = [rows[data.concept_keys[data.concepts[row]]] for row in kept]
     latents, tokens = ({"image": _chosen(sides["image"], mine)} for sides in (pictures.latents, pictures.tokens))
-    return SpeechPairs(len(kept), {**heard.latents, **latents}, {**heard.tokens, **tokens})
+    return SpeechPairs(len(kept), {**heard.latents, **latents}, {**heard.tokens, **tokens}, old)
 
 
 def _drawings_of(drawings: EmojiSet) -> Mapping[str, list[int]]:

@@ -51,7 +51,7 @@ def judge_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective
 
 def diffuser_speech(joint: bool, data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
     """The emoji model's diffuser with streams of audio: the five new flows, where nothing that was there learns; then
-    (`joint`) all nine, the old layers at a twentieth of the learning rate. The shipped model is the first of these."""
+    (`joint`) the context layers of texts, too, while the two old flows that read texts are held to what they are."""
     loop = LoopSettings(
         steps=2000 if joint else 12_000,
         warmup=50,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from versatile_diffusion.records.png import write_value
 from versatile_diffusion.shipped import EXTENDS, digest_of
 
 LARGEST = 30_000_000
-"""Bytes of all files that the extended model lacks."""
+"""Bytes of all weights that the extended model lacks, as a wheel has them (deflated)."""
 BASE = "emoji"
 WEIGHTS = "*.safetensors"
 SAMPLES = ("strawberry", "cactus", "red heart", "snowman", "owl")
@@ -43,7 +44,7 @@ def ship(run: Path, data: Path, out: Path, figures: Path | None = None, base: st
         base: installed model or folder that is extended.
 
     Returns:
-        the bytes of the weights' folder.
+        the bytes of the weights' folder, deflated.
 
     Raises:
         ValueError: a run without export, or more than `LARGEST` bytes.
@@ -59,10 +60,10 @@ def ship(run: Path, data: Path, out: Path, figures: Path | None = None, base: st
     pipe.save_pretrained(weights := home / "weights", max_shard_size=9 * LARGEST_FILE // 10)
     forget_paths(weights)
     changed = extend(weights, below, base)
-    if (size := sum(path.stat().st_size for path in weights.rglob("*") if path.is_file())) > LARGEST:
+    if (size := sum(len(zlib.compress(path.read_bytes())) for path in weights.rglob("*") if path.is_file())) > LARGEST:
         raise ValueError(
-            f"{run} would add {size:,} bytes to the {base} model, of which {changed:,} are layers of it that were "
-            f"trained further; at most {LARGEST:,} are allowed (a run that freezes them has none)"
+            f"{run} would add {size:,} bytes, deflated, to the {base} model; {changed:,} bytes before that are "
+            f"layers of it that were trained further; at most {LARGEST:,} are allowed (none where they are frozen)"
         )
     write_samples(data, home / "samples")
     for name, text in {
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the distribution")
     parser.add_argument("--figures", type=Path, help="folder of its figures, for the card")
     size = ship(**vars(given := parser.parse_args()))
-    print(f"{given.out}: {NAME}, {size / 1e6:.1f} MB")
+    print(f"{given.out}: {NAME}, {size / 1e6:.1f} MB as a wheel")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ class Denoising:
         latent: Float[Tensor, "b ..."],
         noise: Float[Tensor, "b ..."],
         timestep: Int[Tensor, " b"],
+        teacher: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Float[Tensor, " b"]]:
         """The loss to minimise, and the unweighted squared error of each item.
 
@@ -108,9 +109,15 @@ class Denoising:
             latent: clean latents.
             noise: added to them.
             timestep: noise level of each item.
+            teacher: its predictions from the same latents are the target, in place of the data's.
         """
-        predicted = predict(self.scheduler.add_noise(latent, noise, timestep)).float()
-        target = TARGETS[self.prediction](self.scheduler, latent, noise, timestep)
+        noisy = self.scheduler.add_noise(latent, noise, timestep)
+        if teacher is None:
+            target = TARGETS[self.prediction](self.scheduler, latent, noise, timestep)
+        else:
+            with torch.no_grad():
+                target = teacher(noisy).float()
+        predicted = predict(noisy).float()
         if self.min_snr is None:
             errors = reduce((predicted.detach() - target) ** 2, "b ... -> b", "mean")
             return F.mse_loss(predicted, target), errors

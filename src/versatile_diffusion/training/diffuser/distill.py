@@ -81,7 +81,7 @@ class DistillObjective(DiffuserObjective):
         here = [(int(stop), batch.timestep == stop) for stop in self.levels.stops(self.distill.steps)]
         return {f"t{stop}": torch.where(inside, errors, 0.0).mean() * len(here) for stop, inside in here}
 
-    def _loss(self, module: MultiFlowUNet, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _loss(self, module: MultiFlowUNet, batch: Batch, retain: bool = False) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             student: Predict = partial(_answer, module, batch)
             latent = self._own_path(student, batch) if self._on_own_path else self._noised(batch)

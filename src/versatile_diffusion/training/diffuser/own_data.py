@@ -28,11 +28,12 @@ from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.training.diffuser.distill import DistillObjective
 from versatile_diffusion.training.diffuser.distillation import DistillSettings
 from versatile_diffusion.training.diffuser.lora import LoraSettings
-from versatile_diffusion.training.diffuser.mixture import single_flows
-from versatile_diffusion.training.diffuser.objective import STAGES, DiffuserObjective, DiffuserSettings
+from versatile_diffusion.training.diffuser.mixture import STAGES, single_flows
+from versatile_diffusion.training.diffuser.objective import DiffuserObjective
 from versatile_diffusion.training.diffuser.pairs import Pairs
 from versatile_diffusion.training.diffuser.paper import PAPER, loop_of, settings_for
 from versatile_diffusion.training.diffuser.promotion import with_streams
+from versatile_diffusion.training.diffuser.settings import DiffuserSettings
 from versatile_diffusion.training.diffuser.streamed import Streamed, StreamSettings, open_sets
 from versatile_diffusion.training.engine.config_file import read_changes
 from versatile_diffusion.training.engine.loop import LoopSettings

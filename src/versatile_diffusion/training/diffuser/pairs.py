@@ -134,6 +134,10 @@ class Pairs:
     latents: Mapping[str, Side]
     tokens: Mapping[str, Side]
 
+    def of(self, task: Task) -> Pairs:
+        """The items that a task draws from."""
+        return self
+
     def only(self, items: Sequence[int]) -> Pairs:
         """A subset of the items, in the given order."""
         numbers = torch.tensor(items)
@@ -159,12 +163,13 @@ class Pairs:
             generator: source of randomness.
         """
         for task, size in wanted(step):
-            alike, which = self.latents[task.flow.data].alike, 0
+            pairs, which = self.of(task), 0
+            alike = pairs.latents[task.flow.data].alike
             if len(alike) > 1:
                 counts = torch.tensor([float(len(numbers)) for numbers in alike], device=generator.device)
                 which = int(torch.multinomial(counts, 1, generator=generator))
             drawn = torch.randint(len(alike[which]), (size,), generator=generator, device=generator.device)
-            yield self, alike[which][drawn.to(alike[which].device)].to(generator.device)
+            yield pairs, alike[which][drawn.to(alike[which].device)].to(generator.device)
 
     @classmethod
     def encode(

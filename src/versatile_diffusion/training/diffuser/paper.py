@@ -14,7 +14,7 @@ from versatile_diffusion.modalities import MODALITIES
 from versatile_diffusion.modalities.bank import ModalityBank
 from versatile_diffusion.tasks import TASKS
 from versatile_diffusion.training.diffuser.mixture import STAGES
-from versatile_diffusion.training.diffuser.objective import DiffuserSettings
+from versatile_diffusion.training.diffuser.settings import DiffuserSettings
 from versatile_diffusion.training.engine.config import LoopSettings
 
 WIDTHS = ("channels", "width")

@@ -27,8 +27,8 @@ def promote(
     Args:
         unet: of the later stage.
         earlier: of the previous stage, or one warm-started from Stable Diffusion.
-        new_contexts: context streams that `earlier` lacks are `copied` from one with the same shapes, if any (context
-            streams share their structure: paper section 3.2), or stay `fresh`.
+        new_contexts: context streams that `earlier` lacks are `copied` from the one that has most layers of the same
+            shapes (context streams share their structure: paper section 3.2), all of these layers, or stay `fresh`.
         new_data: the same for data streams.
 
     Returns:
@@ -47,12 +47,15 @@ def promote(
     for group in STREAMED:
         ours, theirs = getattr(unet, group), getattr(earlier, group)
         for name in (name for name in ours if name not in theirs):
-            like = [old for old in theirs if _shapes(theirs[old]) == _shapes(ours[name])]
-            if ways[group] == "copied" and like:
-                ours[name].load_state_dict(theirs[like[0]].state_dict())
-                told.append(f"{group}.{name}: copy of {group}.{like[0]}")
-            else:
+            like = {old: _same_layers(ours[name], theirs[old]) for old in theirs} if ways[group] == "copied" else {}
+            old = max(like, key=lambda old: len(like[old]), default=None)
+            if old is None or not like[old]:
                 told.append(f"{group}.{name}: fresh")
+                continue
+            for place in like[old]:
+                ours[name][place].load_state_dict(theirs[old][place].state_dict())
+            others = len(ours[name]) - len(like[old])
+            told.append(f"{group}.{name}: copy of {group}.{old}" + (f" but for {others} layers" if others else ""))
     return told
 
 
@@ -157,5 +160,10 @@ def _options(unet: MultiFlowUNet) -> dict[str, Any]:
     return plain
 
 
-def _shapes(stream: nn.Module) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in stream.state_dict().items()}
+def _same_layers(one: Any, other: Any) -> list[int]:
+    """Places where two streams have layers with the same shapes."""
+    return [place for place, (a, b) in enumerate(zip(one, other, strict=True)) if _shapes(a) == _shapes(b)]
+
+
+def _shapes(layer: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in layer.state_dict().items()}

@@ -15,7 +15,7 @@ import torch
 
 from versatile_diffusion.choices import unknown
 from versatile_diffusion.training.diffuser.mixture import check_by_flow, single_flows
-from versatile_diffusion.training.diffuser.objective import DiffuserSettings
+from versatile_diffusion.training.diffuser.settings import DiffuserSettings
 from versatile_diffusion.training.engine.config import LoopSettings
 from versatile_diffusion.training.engine.optimizer import ParameterGroups
 
