@@ -1,16 +1,14 @@
 #!/usr/bin/env bash
 # Trains the emoji model with a third modality, spoken words: the two sets, the audio codec, the context encoder and the
-# judges (these three unless PARTS and JUDGE have them; PARTS= JUDGE= trains them anew), the diffuser with streams of audio
-# where nothing old learns, then with the context layers of texts; measures both and writes the distribution. Stop it at any time
-# and call it again: every part goes on where it stopped, and what is done is not done again. Each part has minutes of its
-# own for one call (MINUTES for all; MINUTES_CODEC, MINUTES_ENCODER, MINUTES_JUDGE, MINUTES_DIFFUSER, MINUTES_JOINT), for
+# judges (these three unless PARTS and JUDGE have them; PARTS= JUDGE= trains them anew), the diffuser with streams of audio,
+# first what words sound like, then all flows with audio; measures it and writes the distribution. Stop it at any time and
+# call it again: every part goes on where it stopped, and what is done is not done again. Each part has minutes of its own
+# for one call (MINUTES for all; MINUTES_CODEC, MINUTES_ENCODER, MINUTES_JUDGE, MINUTES_WORDS, MINUTES_DIFFUSER), for
 # machines that are held for a while only. CLOCK_CODEC and so on are the minutes of the whole part, at the end of which its
 # learning rate is 0; without them it has the steps of its recipe.
-# STEPS shortens every part, to see whether all of it runs; NPROC is the number of processes of each. The distribution has
-# the run SHIP: diffuser-speech, whose old layers are those of the emoji model, or diffuser-speech-joint, which also has
-# the context layers of texts.
+# STEPS shortens every part, to see whether all of it runs; NPROC is the number of processes of each.
 #   scripts/train_speech.sh
-#   PARTS= JUDGE= CLOCK_CODEC=14 CLOCK_ENCODER=22 CLOCK_JUDGE=10 CLOCK_DIFFUSER=58 CLOCK_JOINT=15 NPROC=2 scripts/train_speech.sh
+#   PARTS= JUDGE= CLOCK_CODEC=14 CLOCK_ENCODER=22 CLOCK_JUDGE=10 CLOCK_WORDS=30 CLOCK_DIFFUSER=90 NPROC=2 scripts/train_speech.sh
 #   MINUTES=9 scripts/train_speech.sh
 #   STEPS=2 EMOJI=tests/data/emoji DATA=runs/dry/speech RUNS=runs/dry OUT=runs/dry/model scripts/train_speech.sh
 set -euo pipefail
@@ -23,7 +21,6 @@ out=${OUT:-models/emoji-speech}
 image_judge=${IMAGE_JUDGE:-tests/data/judge}
 parts=${PARTS-models/emoji-speech/src/versatile_diffusion_emoji_speech/weights/bank}
 judge=${JUDGE-tests/data/speech-judge}
-ship=${SHIP:-diffuser-speech}
 emoji=$(dirname "$data")/emoji # where the recipe looks for it
 
 train() { # NAME OF RUN, OBJECTIVE, SETTINGS, PART (of the names of variables)
@@ -55,12 +52,11 @@ fi
 [ -d "$parts/codec-audio" ] || train audio-codec audio-codec speech CODEC
 [ -d "$parts/encoder-audio" ] || train audio-context audio-context speech ENCODER
 [ -d "$judge" ] || { train speech-judge speech-judge speech JUDGE; judge=$runs/speech-judge/export; }
+train diffuser-words diffuser speech-words WORDS
 train diffuser-speech diffuser speech DIFFUSER
 measure diffuser-speech
-train diffuser-speech-joint diffuser speech-joint JOINT
-measure diffuser-speech-joint
-"$python" -m versatile_diffusion.recipes.speech.ship --run "$runs/$ship" --data "$data" --out "$out" \
-    --figures "$runs/figures/$ship"
-"$python" -m versatile_diffusion.evaluation.training_curves "$runs/diffuser-speech" "$runs/diffuser-speech-joint" \
+"$python" -m versatile_diffusion.recipes.speech.ship --run "$runs/diffuser-speech" --data "$data" --out "$out" \
+    --figures "$runs/figures/diffuser-speech"
+"$python" -m versatile_diffusion.evaluation.training_curves "$runs/diffuser-words" "$runs/diffuser-speech" \
     --out "$runs/training.svg"
 echo "$out can be installed; $runs/figures has the figures, $runs/training.svg the losses of the diffuser"

@@ -70,7 +70,7 @@ NOT_RUN: Mapping[str, str] = {
             ("speech-judge --settings speech", "speech-judge"),
             ("diffuser --settings speech", "diffuser-speech"),
             ("diffuser --settings speech", "diffuser-speech --by-clock 240"),
-            ("diffuser --settings speech-joint", "diffuser-speech-joint"),
+            ("diffuser --settings speech-words", "diffuser-words"),
             ("diffuser --settings speech-joint", "diffuser-speech-joint --by-clock 45"),
         )
     },

@@ -14,7 +14,7 @@ from versatile_diffusion.recipes.speech.card import PACKAGE
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "scripts" / "train_speech.sh"
-RUNS = ("audio-codec", "audio-context", "speech-judge", "diffuser-speech", "diffuser-speech-joint")
+RUNS = ("audio-codec", "audio-context", "speech-judge", "diffuser-words", "diffuser-speech")
 
 RECORDER = """#!/bin/sh
 # Notes how it is called; a run is finished in its second call.
@@ -70,14 +70,14 @@ def test_every_call_goes_on_where_the_last_one_stopped(recorded: Path) -> None:
         for part in ("audio-codec", "audio-context", "speech-judge", *["diffuser"] * 2)
         for name in [f"train {part}"] * 2
     ]
-    assert sum("speech.figures" in line for line in lines) == 2
+    assert sum("speech.figures" in line for line in lines) == 1
     assert f"--run {recorded}/runs/diffuser-speech --data" in next(line for line in lines if "speech.ship" in line)
     of = {name: [line for line in lines if f"--out {recorded}/runs/{name} " in f"{line} "] for name in RUNS}
     assert all("--minutes 9" in line for name in RUNS if name != "speech-judge" for line in of[name])
     assert all("--minutes 3" in line for line in of["speech-judge"])
     assert ["--by-clock 240" in line for line in of["diffuser-speech"]] == [True, True]
     assert ["--by-clock 14" in line for line in of["audio-codec"]] == [True, True]
-    assert not any("--by-clock" in line for line in of["diffuser-speech-joint"])
+    assert not any("--by-clock" in line for line in of["diffuser-words"])
 
 
 def test_parts_that_are_trained_already_are_not_trained_again(recorded: Path) -> None:

@@ -98,8 +98,8 @@ PACKAGE_FILES = {"pyproject.toml": PROJECT, f"src/{PACKAGE}/__init__.py": MODULE
 
 
 FROZEN = "Nothing that it had before learns: its four flows are the emoji model's, bit for bit."
-FURTHER = """Then the context layers of texts learn, too, while the two flows of the emoji model that read texts are
-held to that model's predictions; the two that read images are the emoji model's, bit for bit."""
+FURTHER = """Of what it had before, the context layers of texts learn, while the two flows of the emoji model that read
+texts are held to that model's predictions; the two that read images are the emoji model's, bit for bit."""
 
 
 def card(pipe: VersatileDiffusionPipeline, manifest: SpeechManifest, changed: bool, figures: Path | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,15 @@ from versatile_diffusion.training.diffuser.settings import DiffuserSettings
 AUDIO = "audio"
 NEW = ("text-to-audio", "audio-to-text", "image-to-audio", "audio-to-image", "audio-variation")
 OLD = STAGES["official"]
-CODEC, ENCODER, FIRST = "audio-codec", "audio-context", "diffuser-speech"
+CODEC, ENCODER, FIRST = "audio-codec", "audio-context", "diffuser-words"
 """Folders of the runs that the diffuser's run starts from, beside its own."""
 
 OLD_STREAMS = ("global", "data.image", "data.text", "context.image", "context.text")
 FROZEN = dict.fromkeys(OLD_STREAMS, 0.0)
 READING = ("text-to-image", "text-variation")
-"""Old flows whose context layers, those of texts, learn in the joint stage: they are to stay as they are."""
+"""Old flows whose context layers, those of texts, learn as well: they are to stay as they are."""
+HIGHEST = 900
+"""Lowest timestep of the stage that teaches words: there next to nothing of a recording is left in its latent."""
 
 MIXTURE = {
     "text-to-audio": 1.0,
@@ -76,14 +78,15 @@ CAPTIONS = 3
 """Captions of a drawing that the old flows are held to."""
 
 
-def with_audio(before: MultiFlowUNet, joint: bool) -> DiffuserSettings:
-    """Return the settings of a diffuser with the streams of `before` and those of audio.
+def with_audio(before: MultiFlowUNet, words: bool) -> DiffuserSettings:
+    """Return the settings of a diffuser with the streams of `before` and those of audio. Of what was there, the context
+    layers of texts learn, while the old flows that use them are held to what they are.
 
     Args:
         before: the diffuser that it begins as.
-        joint: whether the context layers of texts learn, too, while the old flows that use them are held to what they
-            are; else nothing that was there learns.
+        words: the first stage, text-to-audio at the highest noise levels alone; else all flows with audio.
     """
+    silent = dict.fromkeys(NEW[1:], 0.0) if words else {}
     config, last = {k: v for k, v in before.config.items() if not k.startswith("_")}, len(before.plan) - 1
     data, contexts = dict(config.pop("data_streams")), dict(config.pop("context_streams"))
     return DiffuserSettings(
@@ -91,19 +94,20 @@ def with_audio(before: MultiFlowUNet, joint: bool) -> DiffuserSettings:
         unet=config,
         data_streams=data | {AUDIO: {"channels": 16}},
         context_streams=contexts | {AUDIO: {"width": 192}},
-        mixture=MIXTURE,
+        mixture=MIXTURE | silent,
         batch=BATCH,
         prediction="v_prediction",
         muon_lr=0.015,
         not_muon=("time_embed", "data.text", *(f"data.{m}.{end}." for m in ("image", AUDIO) for end in (0, last))),
-        flows=(*NEW, *READING) if joint else NEW,
+        flows=(*NEW, *READING),
         joint=True,
-        multipliers=FROZEN | ({"context.text": 1.0} if joint else {}),
+        multipliers=FROZEN | {"context.text": 1.0},
         new_contexts="copied",
         new_data="copied",
         noises={"text": 4},
-        high_noise={"image": 0.6, AUDIO: 0.8},
-        retain=READING if joint else (),
+        high_noise={"image": 0.6} if words else {"image": 0.6, AUDIO: 0.8},
+        lowest_timestep={AUDIO: HIGHEST} if words else {},
+        retain=READING,
     )
 
 
@@ -123,16 +127,16 @@ def trained_parts() -> Path | None:
     return None if CHECKOUT is None else CHECKOUT / "emoji-speech" / "src" / PACKAGE / "weights" / "bank"
 
 
-def speech_objective(joint: bool, data: Path, out: Path, device: torch.device) -> DiffuserObjective:
-    """A stage of the model with audio: the new flows alone, from the installed emoji model and the runs `audio-codec`
-    and `audio-context` beside `out`, or those of `trained_parts`; or (`joint`) also the context layers of texts, from
-    the run `diffuser-speech`. The emoji set is beside `data`.
+def speech_objective(words: bool, data: Path, out: Path, device: torch.device) -> DiffuserObjective:
+    """A stage of the model with audio: words (see `with_audio`), from the installed emoji model and the runs
+    `audio-codec` and `audio-context` beside `out`, or those of `trained_parts`; or all flows with audio, from the run
+    `diffuser-words`. The emoji set is beside `data`.
 
     Raises:
         ValueError: the model or a set is missing, the sets do not belong together, or a run is not finished.
     """
     folder, runs = Path(find_model("emoji")), out.parent
-    before = folder / "unet" if not joint else export_of(runs / FIRST) / "unet"
+    before = folder / "unet" if words else export_of(runs / FIRST) / "unet"
     start = MultiFlowUNet.from_pretrained(before, dtype=torch.float32)
     bank = audio_bank(ModalityBank.from_pretrained(folder / "bank", dtype=torch.float32), runs).to(device)
     emoji, cache = emoji_beside(data), out / "encoded"
@@ -141,11 +145,13 @@ def speech_objective(joint: bool, data: Path, out: Path, device: torch.device) -
     old = {"train": pictures, "pair-val": drawing_pairs(EmojiSet.load(emoji, "pair-val"), bank, cache)}
     sets = {split: SpeechSet.load(data, split) for split in old}
     pairs = {split: speech_pairs(sets[split], drawings, pictures, old[split], bank, cache) for split in old}
+    if words:
+        pairs["train"] = towards_means(pairs["train"], sets["train"], drawings)
     config = VersatileDiffusionPipeline.load_config(str(folder))
     model = {name: dict(config[name]) for name in ("styles", "defaults", "vocabulary")}
     model["styles"] |= {voice.id: voice.phrases[0] for voice in VOICES}
     model["defaults"] = OLD_DEFAULTS | model["defaults"] | AUDIO_DEFAULTS
-    looks, options = looks_of(sets["pair-val"], drawings), with_audio(start, joint)
+    looks, options = looks_of(sets["pair-val"], drawings), with_audio(start, words)
     return DiffuserObjective(options, pairs["train"], pairs["pair-val"], bank, looks, start, device, model)
 
 
@@ -195,8 +201,7 @@ def speech_pairs(
 ) -> SpeechPairs:
     """Return recordings of words that are drawn, each with all training drawings of its concept, with captions to be
     conditioned on (also without the voice), and with its label to be generated; and the items of `old`."""
-    rows = _drawings_of(drawings)
-    kept = [row for row in range(len(data)) if data.concept_keys[data.concepts[row]] in rows]
+    rows, kept = _drawings_of(drawings), _drawn_words(data, drawings)
     waves = [[data.waves[row]] for row in kept]
     fit = bank.encoders["text"].fit
     said = [[fit(text) for text in (data.labels[row], *data.captions[row])] for row in kept]
@@ -206,6 +211,26 @@ def speech_pairs(
     mine = [rows[data.concept_keys[data.concepts[row]]] for row in kept]
     latents, tokens = ({"image": _chosen(sides["image"], mine)} for sides in (pictures.latents, pictures.tokens))
     return SpeechPairs(len(kept), {**heard.latents, **latents}, {**heard.tokens, **tokens}, old)
+
+
+def towards_means(pairs: SpeechPairs, data: SpeechSet, drawings: EmojiSet) -> SpeechPairs:
+    """Return the items with the sum of the means of voice and word for each latent of a recording. At the highest noise
+    levels a diffuser predicts means, and learns them faster from these than from single recordings."""
+    side, kept = pairs.latents[AUDIO], _drawn_words(data, drawings)
+    assert isinstance(side, EncodedValues)
+    rest, total = side.rows.float(), torch.zeros(side.rows.shape, device=side.rows.device)
+    for groups in (data.voices, data.concepts):
+        group = torch.from_numpy(groups[kept]).to(rest.device)
+        sums = torch.zeros(int(group.max()) + 1, *rest.shape[1:], device=rest.device).index_add_(0, group, rest)
+        mean = (sums / torch.bincount(group).clamp_min(1).view(-1, 1, 1, 1))[group]
+        rest, total = rest - mean, total + mean
+    return replace(pairs, latents={**pairs.latents, AUDIO: EncodedValues(total.half())})
+
+
+def _drawn_words(data: SpeechSet, drawings: EmojiSet) -> list[int]:
+    """Return the recordings whose words are drawn."""
+    rows = _drawings_of(drawings)
+    return [row for row in range(len(data)) if data.concept_keys[data.concepts[row]] in rows]
 
 
 def _drawings_of(drawings: EmojiSet) -> Mapping[str, list[int]]:

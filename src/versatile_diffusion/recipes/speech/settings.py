@@ -49,11 +49,11 @@ def judge_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective
     return SpeechJudgeObjective(data, SpeechJudgeSettings(), device, ("pair-test",)), loop
 
 
-def diffuser_speech(joint: bool, data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
-    """The emoji model's diffuser with streams of audio: the five new flows, where nothing that was there learns; then
-    (`joint`) the context layers of texts, too, while the two old flows that read texts are held to what they are."""
+def diffuser_speech(words: bool, data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
+    """The emoji model's diffuser with streams of audio: first (`words`) what the words of texts sound like, then all
+    five flows; the two old flows that read texts are held to what they are."""
     loop = LoopSettings(
-        steps=2000 if joint else 12_000,
+        steps=2000 if words else 12_000,
         warmup=50,
         schedule="trapezoid",
         ema=0.996,
@@ -63,13 +63,13 @@ def diffuser_speech(joint: bool, data: Path, out: Path, device: torch.device) ->
         sample_minutes=None,
         bf16=saves_time(device),
     )
-    return speech_objective(joint, data, out, device), loop
+    return speech_objective(words, data, out, device), loop
 
 
 SPEECH: Mapping[str, Mapping[str, Settings]] = {
     "audio-codec": {"speech": audio_codec_speech},
     "audio-context": {"speech": audio_context_speech},
     "speech-judge": {"speech": judge_speech},
-    "diffuser": {"speech": partial(diffuser_speech, False), "speech-joint": partial(diffuser_speech, True)},
+    "diffuser": {"speech-words": partial(diffuser_speech, True), "speech": partial(diffuser_speech, False)},
 }
 """By objective and by name."""

@@ -82,11 +82,11 @@ class Denoising:
         self, items: int, generator: torch.Generator, each: int = 1, lowest: int = 0, high: float = 0.0
     ) -> Int[Tensor, " {items}*{each}"]:
         """Sample timesteps from `lowest` up, `each` per item: the first at random, the others evenly spaced from it. A
-        share `high` of the items draws all of them from the upper half."""
+        share `high` of the items draws all of them from the upper half (from `lowest` up, too)."""
         device = generator.device
         if high:
             upper = torch.rand(items, 1, generator=generator, device=device) < high
-            span = torch.where(upper, self.levels // 2, self.levels - lowest)
+            span = torch.where(upper, self.levels - max(self.levels // 2, lowest), self.levels - lowest)
             first = (torch.rand(items, 1, generator=generator, device=device) * span).long()
         else:
             span = torch.full((items, 1), self.levels - lowest, device=device)
@@ -131,10 +131,10 @@ class Denoising:
     ) -> dict[str, Tensor]:
         """Errors in each of `BANDS` equal bands of timesteps from `lowest` up, divided by the expected share of items
         in the band. Their average over many batches is the band's mean error, even if a batch has no items in it."""
-        shares = {}
+        shares, upper = {}, max(self.levels // 2, lowest)
         for name, inside, start, end in self._bands(timestep):
             expected = (1 - high) * max(0, end - max(start, lowest)) / (self.levels - lowest)
-            expected += high * max(0, end - max(start, self.levels // 2)) / (self.levels - self.levels // 2)
+            expected += high * max(0, end - max(start, upper)) / (self.levels - upper)
             if expected:
                 shares[name] = torch.where(inside, errors, 0.0).mean() / expected
         return shares
