@@ -251,8 +251,7 @@ def _chosen(side: Side, rows: Sequence[Sequence[int]]) -> Choices:
 
 def looks_of(data: SpeechSet, drawings: EmojiSet, count: int = LOOKS) -> dict[str, list[Any]]:
     """Return the inputs of sample sheets: recordings, their captions, and a drawing of each."""
-    rows = _drawings_of(drawings)
-    kept = [row for row in range(len(data)) if data.concept_keys[data.concepts[row]] in rows]
+    rows, kept = _drawings_of(drawings), _drawn_words(data, drawings)
     kept = [kept[i * len(kept) // min(count, len(kept))] for i in range(min(count, len(kept)))]
     first = [rows[data.concept_keys[data.concepts[row]]][0] for row in kept]
     return {
