@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from versatile_diffusion.pipeline.pipeline import VersatileDiffusionPipeline
 from versatile_diffusion.tasks import TASKS
 from versatile_diffusion.training.diffuser import objective as diffuser
+from versatile_diffusion.training.diffuser.distillation import DistillSettings
 from versatile_diffusion.training.diffuser.mixture import STAGES
 from versatile_diffusion.training.diffuser.objective import DiffuserObjective
 from versatile_diffusion.training.diffuser.pairs import Pairs, null_tokens
@@ -113,6 +114,8 @@ def test_a_retained_flow_is_trained_to_stay_as_it_was(objective) -> None:
 def test_a_flow_that_is_not_trained_cannot_be_retained(objective) -> None:
     with pytest.raises(ValueError, match=r"retain names text-to-audio; the flows that are trained are text-to-image, "):
         replace(SMALL, retain=("text-to-audio",))
+    with pytest.raises(ValueError, match="retain and distill cannot be combined"):
+        replace(SMALL, retain=("text-to-image",), distill=DistillSettings())
     with pytest.raises(ValueError, match="retain needs a diffuser to begin from"):
         objective(retain=("text-to-image",))
 

@@ -96,6 +96,8 @@ class DiffuserSettings:
         if untrained := [name for name in self.retain if name not in {task.name for task in self.flow_mixture.tasks}]:
             flows = ", ".join(task.name for task in self.flow_mixture.tasks)
             raise ValueError(f"retain names {', '.join(untrained)}; the flows that are trained are {flows}")
+        if self.retain and self.distill:
+            raise ValueError("retain and distill cannot be combined: a distilled flow learns from the model already")
         rates = self.dropout.values() if isinstance(self.dropout, Mapping) else [self.dropout]
         if not all(0 <= rate <= 1 for rate in rates):
             raise ValueError(f"dropout is {self.dropout}; it must be from 0 to 1")
