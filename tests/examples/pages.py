@@ -71,6 +71,7 @@ NOT_RUN: Mapping[str, str] = {
             ("diffuser --settings speech", "diffuser-speech"),
             ("diffuser --settings speech", "diffuser-speech --by-clock 240"),
             ("diffuser --settings speech-words", "diffuser-words"),
+            ("diffuser --settings speech-means", "diffuser-means"),
             ("diffuser --settings speech-joint", "diffuser-speech-joint --by-clock 45"),
         )
     },

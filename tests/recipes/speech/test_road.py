@@ -14,7 +14,7 @@ from versatile_diffusion.recipes.speech.card import PACKAGE
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "scripts" / "train_speech.sh"
-RUNS = ("audio-codec", "audio-context", "speech-judge", "diffuser-words", "diffuser-speech")
+RUNS = ("audio-codec", "audio-context", "speech-judge", "diffuser-words", "diffuser-means", "diffuser-speech")
 
 RECORDER = """#!/bin/sh
 # Notes how it is called; a run is finished in its second call.
@@ -67,7 +67,7 @@ def test_every_call_goes_on_where_the_last_one_stopped(recorded: Path) -> None:
     twice = [line for line in verbs if line.startswith("train ")]
     assert twice == [
         name
-        for part in ("audio-codec", "audio-context", "speech-judge", *["diffuser"] * 2)
+        for part in ("audio-codec", "audio-context", "speech-judge", *["diffuser"] * 3)
         for name in [f"train {part}"] * 2
     ]
     assert sum("speech.figures" in line for line in lines) == 1
@@ -84,7 +84,7 @@ def test_parts_that_are_trained_already_are_not_trained_again(recorded: Path) ->
     for part in ("bank/codec-audio", "bank/encoder-audio", "judge"):
         (recorded / part).mkdir(parents=True)
     given = {"PARTS": str(recorded / "bank"), "JUDGE": str(recorded / "judge")}
-    for name in RUNS[-2:]:
+    for name in RUNS[-3:]:
         assert call(recorded, **given).stdout == f"{name} goes on with the next call\n"
     assert call(recorded, **given).returncode == 0
     lines = (recorded / "called").read_text().splitlines()

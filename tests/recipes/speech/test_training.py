@@ -18,11 +18,12 @@ from versatile_diffusion.recipes.emoji.data.reader import EmojiSet
 from versatile_diffusion.recipes.settings import find_settings
 from versatile_diffusion.recipes.speech.codec import AudioCodecSettings, mel_distance
 from versatile_diffusion.recipes.speech.data.reader import SpeechSet
-from versatile_diffusion.recipes.speech.diffuser import HIGHEST, NEW, OLD, READING, speech_objective
+from versatile_diffusion.recipes.speech.diffuser import HIGHEST, NEW, OLD, READING, STAGES_OF_AUDIO, speech_objective
 from versatile_diffusion.recipes.speech.figures import Heard, Judges, measure, page
 from versatile_diffusion.recipes.speech.judge import SpeechJudge, SpeechJudgeSettings, accuracy
 from versatile_diffusion.recipes.speech.levels import blur_share, louder, mask_stripes, noisy, shift_later
 from versatile_diffusion.tasks import TASKS
+from versatile_diffusion.training.diffuser.objective import DiffuserObjective
 from versatile_diffusion.training.engine.loop import Objective
 
 CPU = torch.device("cpu")
@@ -98,11 +99,15 @@ def parts_trained(sets: Path) -> Path:
     return runs
 
 
+def stage_of(name: str, sets: Path, runs: Path) -> DiffuserObjective:
+    return speech_objective(name, sets / "speech", runs / STAGES_OF_AUDIO[name].run, CPU)
+
+
 def words_trained(sets: Path) -> Path:
     """The same with the diffuser's first stage, at its first step unless a test has trained it."""
     runs = parts_trained(sets)
     if not (runs / "diffuser-words" / "export" / "model_index.json").is_file():
-        what = speech_objective(True, sets / "speech", runs / "diffuser-words", CPU)
+        what = stage_of("speech-words", sets, runs)
         what.export(what.build().eval(), runs / "diffuser-words" / "export")
     return runs
 
@@ -122,7 +127,7 @@ def outputs(unet: MultiFlowUNet) -> dict[str, torch.Tensor]:
 
 def test_promotion_leaves_the_four_flows_as_they_are_bit_for_bit(sets: Path) -> None:
     runs = parts_trained(sets)
-    what = speech_objective(True, sets / "speech", runs / "diffuser-words", CPU)
+    what = stage_of("speech-words", sets, runs)
     shipped = MultiFlowUNet.from_pretrained(Path(find_model("emoji")) / "unet", dtype=torch.float32).eval()
     # As in training: the order of sums depends on the memory format, and on whether weights learn.
     shipped = shipped.to(memory_format=torch.channels_last).requires_grad_(False)
@@ -163,9 +168,14 @@ def test_promotion_leaves_the_four_flows_as_they_are_bit_for_bit(sets: Path) -> 
         counts["data.audio"] + counts["context.audio"]
     )  # parameters grow as N + M
 
-    rest = speech_objective(False, sets / "speech", runs / "diffuser-speech", CPU)
-    batch = rest.batch(0, seeded())
-    assert {one.task.name for one in batch} == {*NEW, *READING}
+    means = stage_of("speech-means", sets, runs)
+    means.export(means.build().eval(), runs / "diffuser-means" / "export")
+    rest = stage_of("speech", sets, runs)
+    for what in (means, rest):
+        batch = what.batch(0, seeded())
+        assert {one.task.name for one in batch} == {*NEW, *READING}
+        lowest = {one.task.name: int(one.timestep.min()) for one in batch if one.task.flow.data == "audio"}
+        assert (min(lowest.values()) >= HIGHEST) == (what is means)
     shapes = {one.task.name: tuple(one.latent.shape[1:]) for one in batch}
     assert shapes["text-to-image"] == (4, 16, 16)
     assert shapes["text-to-audio"] == shapes["audio-variation"] == (16, 4, 24)
@@ -175,10 +185,9 @@ def test_promotion_leaves_the_four_flows_as_they_are_bit_for_bit(sets: Path) -> 
 
 def test_words_are_learnt_towards_means_of_word_and_voice(sets: Path) -> None:
     runs = words_trained(sets)
-    words, rest = (
-        speech_objective(first, sets / "speech", runs / name, CPU).train_pairs
-        for first, name in ((True, "diffuser-words"), (False, "diffuser-speech"))
-    )
+    rest = stage_of("speech-means", sets, runs)
+    rest.export(rest.build().eval(), runs / "diffuser-means" / "export")
+    words, rest = (stage_of(name, sets, runs).train_pairs for name in ("speech-words", "speech"))
     means, single = (pairs.latents["audio"].rows.float() for pairs in (words, rest))
     assert means.shape == single.shape
     data, drawn = SpeechSet.load(sets / "speech"), {*EmojiSet.load(sets / "emoji").concept_keys}

@@ -36,33 +36,55 @@ from versatile_diffusion.training.diffuser.settings import DiffuserSettings
 AUDIO = "audio"
 NEW = ("text-to-audio", "audio-to-text", "image-to-audio", "audio-to-image", "audio-variation")
 OLD = STAGES["official"]
-CODEC, ENCODER, FIRST = "audio-codec", "audio-context", "diffuser-words"
-"""Folders of the runs that the diffuser's run starts from, beside its own."""
+CODEC, ENCODER = "audio-codec", "audio-context"
+"""Folders of the runs that the diffuser's runs start from, beside their own."""
 
 OLD_STREAMS = ("global", "data.image", "data.text", "context.image", "context.text")
 FROZEN = dict.fromkeys(OLD_STREAMS, 0.0)
 READING = ("text-to-image", "text-variation")
 """Old flows whose context layers, those of texts, learn as well: they are to stay as they are."""
 HIGHEST = 900
-"""Lowest timestep of the stage that teaches words: there next to nothing of a recording is left in its latent."""
+"""Lowest timestep while words are learnt: there next to nothing of a recording is left in its latent."""
 
-MIXTURE = {
-    "text-to-audio": 1.0,
-    "image-to-audio": 0.3,
-    "audio-variation": 0.4,
-    "audio-to-image": 0.4,
-    "audio-to-text": 0.3,
-    "text-to-image": 1.0,
-    "text-variation": 0.5,
-}
-BATCH = {
-    "text-to-audio": 48,
-    "image-to-audio": 8,
-    "audio-variation": 12,
-    "audio-to-image": 8,
-    "audio-to-text": 16,
-    "text-to-image": 10,
-    "text-variation": 8,
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of the diffuser; `STAGES_OF_AUDIO` has them in their order.
+
+    Args:
+        run: its folder.
+        after: folder of the run that it begins from; None: the emoji model.
+        batches: by flow that is trained, items of a batch.
+        weights: by flow, its weight in a step; others have 1.
+        lowest: lowest timestep of recordings.
+    """
+
+    run: str
+    after: str | None
+    batches: Mapping[str, int]
+    weights: Mapping[str, float]
+    lowest: int = 0
+
+
+HELD = {"text-to-image": 10, "text-variation": 8}
+WEIGHTS = {"audio-variation": 0.4, "audio-to-image": 0.4, "audio-to-text": 0.3, "text-variation": 0.5}
+STAGES_OF_AUDIO: Mapping[str, Stage] = {
+    "speech-words": Stage("diffuser-words", None, {"text-to-audio": 48, **HELD}, WEIGHTS, HIGHEST),
+    "speech-means": Stage(
+        "diffuser-means",
+        "diffuser-words",
+        {"text-to-audio": 24, "image-to-audio": 32, "audio-variation": 16, "audio-to-image": 8, "audio-to-text": 16}
+        | HELD,
+        WEIGHTS,
+        HIGHEST,
+    ),
+    "speech": Stage(
+        "diffuser-speech",
+        "diffuser-means",
+        {"text-to-audio": 40, "image-to-audio": 16, "audio-variation": 8, "audio-to-image": 12, "audio-to-text": 16}
+        | HELD,
+        WEIGHTS | {"image-to-audio": 0.5},
+    ),
 }
 AUDIO_DEFAULTS: dict[str, dict[str, Any]] = {
     "text-to-audio": {"guidance_scale": 3.0, "num_inference_steps": 25},
@@ -78,35 +100,30 @@ CAPTIONS = 3
 """Captions of a drawing that the old flows are held to."""
 
 
-def with_audio(before: MultiFlowUNet, words: bool) -> DiffuserSettings:
+def with_audio(before: MultiFlowUNet, stage: Stage) -> DiffuserSettings:
     """Return the settings of a diffuser with the streams of `before` and those of audio. Of what was there, the context
-    layers of texts learn, while the old flows that use them are held to what they are.
-
-    Args:
-        before: the diffuser that it begins as.
-        words: the first stage, text-to-audio at the highest noise levels alone; else all flows with audio.
-    """
-    silent = dict.fromkeys(NEW[1:], 0.0) if words else {}
+    layers of texts learn, while the old flows that use them are held to what they are."""
     config, last = {k: v for k, v in before.config.items() if not k.startswith("_")}, len(before.plan) - 1
     data, contexts = dict(config.pop("data_streams")), dict(config.pop("context_streams"))
+    flows = (*NEW, *READING)
     return DiffuserSettings(
         stage="official",
         unet=config,
         data_streams=data | {AUDIO: {"channels": 16}},
         context_streams=contexts | {AUDIO: {"width": 192}},
-        mixture=MIXTURE | silent,
-        batch=BATCH,
+        mixture={name: stage.weights.get(name, 1.0) * (name in stage.batches) for name in flows},
+        batch=dict.fromkeys(flows, 1) | dict(stage.batches),
         prediction="v_prediction",
         muon_lr=0.015,
         not_muon=("time_embed", "data.text", *(f"data.{m}.{end}." for m in ("image", AUDIO) for end in (0, last))),
-        flows=(*NEW, *READING),
+        flows=flows,
         joint=True,
         multipliers=FROZEN | {"context.text": 1.0},
         new_contexts="copied",
         new_data="copied",
         noises={"text": 4},
-        high_noise={"image": 0.6} if words else {"image": 0.6, AUDIO: 0.8},
-        lowest_timestep={AUDIO: HIGHEST} if words else {},
+        high_noise={"image": 0.6} if stage.lowest else {"image": 0.6, AUDIO: 0.8},
+        lowest_timestep={AUDIO: stage.lowest} if stage.lowest else {},
         retain=READING,
     )
 
@@ -127,16 +144,16 @@ def trained_parts() -> Path | None:
     return None if CHECKOUT is None else CHECKOUT / "emoji-speech" / "src" / PACKAGE / "weights" / "bank"
 
 
-def speech_objective(words: bool, data: Path, out: Path, device: torch.device) -> DiffuserObjective:
-    """A stage of the model with audio: words (see `with_audio`), from the installed emoji model and the runs
-    `audio-codec` and `audio-context` beside `out`, or those of `trained_parts`; or all flows with audio, from the run
-    `diffuser-words`. The emoji set is beside `data`.
+def speech_objective(name: str, data: Path, out: Path, device: torch.device) -> DiffuserObjective:
+    """A stage of the model with audio (of `STAGES_OF_AUDIO`), from the installed emoji model and the runs `audio-codec`
+    and `audio-context` beside `out`, or those of `trained_parts`; later stages from the run before. Stages that learn
+    words do so `towards_means`. The emoji set is beside `data`.
 
     Raises:
         ValueError: the model or a set is missing, the sets do not belong together, or a run is not finished.
     """
-    folder, runs = Path(find_model("emoji")), out.parent
-    before = folder / "unet" if words else export_of(runs / FIRST) / "unet"
+    stage, folder, runs = STAGES_OF_AUDIO[name], Path(find_model("emoji")), out.parent
+    before = (folder if stage.after is None else export_of(runs / stage.after)) / "unet"
     start = MultiFlowUNet.from_pretrained(before, dtype=torch.float32)
     bank = audio_bank(ModalityBank.from_pretrained(folder / "bank", dtype=torch.float32), runs).to(device)
     emoji, cache = emoji_beside(data), out / "encoded"
@@ -145,13 +162,13 @@ def speech_objective(words: bool, data: Path, out: Path, device: torch.device) -
     old = {"train": pictures, "pair-val": drawing_pairs(EmojiSet.load(emoji, "pair-val"), bank, cache)}
     sets = {split: SpeechSet.load(data, split) for split in old}
     pairs = {split: speech_pairs(sets[split], drawings, pictures, old[split], bank, cache) for split in old}
-    if words:
+    if stage.lowest:
         pairs["train"] = towards_means(pairs["train"], sets["train"], drawings)
     config = VersatileDiffusionPipeline.load_config(str(folder))
     model = {name: dict(config[name]) for name in ("styles", "defaults", "vocabulary")}
     model["styles"] |= {voice.id: voice.phrases[0] for voice in VOICES}
     model["defaults"] = OLD_DEFAULTS | model["defaults"] | AUDIO_DEFAULTS
-    looks, options = looks_of(sets["pair-val"], drawings), with_audio(start, words)
+    looks, options = looks_of(sets["pair-val"], drawings), with_audio(start, stage)
     return DiffuserObjective(options, pairs["train"], pairs["pair-val"], bank, looks, start, device, model)
 
 

@@ -13,7 +13,7 @@ from versatile_diffusion.modalities.encoders.dual import DualTextEncoder
 from versatile_diffusion.pipeline.models import find_model
 from versatile_diffusion.recipes.speech.codec import AudioCodecObjective, AudioCodecSettings
 from versatile_diffusion.recipes.speech.data.reader import SpeechSet
-from versatile_diffusion.recipes.speech.diffuser import speech_objective
+from versatile_diffusion.recipes.speech.diffuser import STAGES_OF_AUDIO, speech_objective
 from versatile_diffusion.recipes.speech.encoder import AudioContextObjective, AudioContextSettings
 from versatile_diffusion.recipes.speech.judge import SpeechJudgeObjective, SpeechJudgeSettings
 from versatile_diffusion.training.engine.autocast import saves_time
@@ -49,11 +49,11 @@ def judge_speech(data: Path, out: Path, device: torch.device) -> tuple[Objective
     return SpeechJudgeObjective(data, SpeechJudgeSettings(), device, ("pair-test",)), loop
 
 
-def diffuser_speech(words: bool, data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
-    """The emoji model's diffuser with streams of audio: first (`words`) what the words of texts sound like, then all
-    five flows; the two old flows that read texts are held to what they are."""
+def diffuser_speech(name: str, data: Path, out: Path, device: torch.device) -> tuple[Objective[Any], LoopSettings]:
+    """A stage of the emoji model's diffuser with streams of audio: what the words of texts sound like (`speech-words`),
+    the same for all five new flows (`speech-means`), then these at all noise levels (`speech`)."""
     loop = LoopSettings(
-        steps=2000 if words else 12_000,
+        steps=6000 if name == "speech" else 2000,
         warmup=50,
         schedule="trapezoid",
         ema=0.996,
@@ -63,13 +63,13 @@ def diffuser_speech(words: bool, data: Path, out: Path, device: torch.device) ->
         sample_minutes=None,
         bf16=saves_time(device),
     )
-    return speech_objective(words, data, out, device), loop
+    return speech_objective(name, data, out, device), loop
 
 
 SPEECH: Mapping[str, Mapping[str, Settings]] = {
     "audio-codec": {"speech": audio_codec_speech},
     "audio-context": {"speech": audio_context_speech},
     "speech-judge": {"speech": judge_speech},
-    "diffuser": {"speech-words": partial(diffuser_speech, True), "speech": partial(diffuser_speech, False)},
+    "diffuser": {name: partial(diffuser_speech, name) for name in STAGES_OF_AUDIO},
 }
 """By objective and by name."""
