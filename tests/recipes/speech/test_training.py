@@ -183,13 +183,13 @@ def test_promotion_leaves_the_four_flows_as_they_are_bit_for_bit(sets: Path) -> 
     assert drawn.count == len(EmojiSet.load(sets / "emoji", "train")) != rest.train_pairs.count
 
 
-def test_words_are_learnt_towards_means_of_word_and_voice(sets: Path) -> None:
-    runs = words_trained(sets)
-    rest = stage_of("speech-means", sets, runs)
-    rest.export(rest.build().eval(), runs / "diffuser-means" / "export")
-    words, rest = (stage_of(name, sets, runs).train_pairs for name in ("speech-words", "speech"))
-    means, single = (pairs.latents["audio"].rows.float() for pairs in (words, rest))
-    assert means.shape == single.shape
+def test_at_the_highest_noise_levels_recordings_are_learnt_as_means_of_word_and_voice(sets: Path) -> None:
+    what = stage_of("speech-words", sets, parts_trained(sets))
+    pairs, single = what.train_pairs, what.train_pairs.latents["audio"].rows.float()
+    items, when = torch.arange(pairs.count), torch.full((pairs.count,), HIGHEST)
+    means = pairs.target(TASKS["text-to-audio"], items, when, single)
+    assert torch.equal(pairs.target(TASKS["text-to-audio"], items, when - 1, single), single)
+    assert pairs.target(TASKS["audio-to-image"], items, when, single) is single
     data, drawn = SpeechSet.load(sets / "speech"), {*EmojiSet.load(sets / "emoji").concept_keys}
     kept = [row for row in range(len(data)) if data.concept_keys[data.concepts[row]] in drawn][: len(single)]
     left = single - means
@@ -197,6 +197,10 @@ def test_words_are_learnt_towards_means_of_word_and_voice(sets: Path) -> None:
     for concept in {*data.concepts[kept].tolist()}:
         rows = [place for place, row in enumerate(kept) if data.concepts[row] == concept]
         assert float(left[rows].mean(0).abs().max()) < 5e-3  # half precision
+
+    batch = next(one for one in what.batch(0, seeded()) if one.task.name == "text-to-audio")
+    apart = (batch.latent[:, None] - means[None]).flatten(2).abs().amax(2).amin(1)
+    assert float(apart.max()) < 1e-3  # every target is one of the means
 
 
 def _contexts(unet: MultiFlowUNet) -> list[torch.nn.Module]:

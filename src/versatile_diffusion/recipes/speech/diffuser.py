@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from versatile_diffusion.diffuser.unet import MultiFlowUNet
 from versatile_diffusion.modalities import MODALITIES
@@ -130,13 +132,26 @@ def with_audio(before: MultiFlowUNet, stage: Stage) -> DiffuserSettings:
 
 @dataclass(frozen=True)
 class SpeechPairs(Pairs):
-    """Recordings, each with drawings of its concept and with texts; flows without audio draw from `old`."""
+    """Recordings, each with drawings of its concept and with texts; flows without audio draw from `old`.
+
+    Args:
+        old: drawings and texts.
+        means: of each recording, the sum of the means of its voice and of its word (see `means_of`).
+    """
 
     old: Pairs
+    means: Tensor
 
     def of(self, task: Task) -> Pairs:
         """See `Pairs.of`."""
         return self if AUDIO in (task.flow.data, *task.flow.contexts) else self.old
+
+    def target(self, task: Task, items: Tensor, timesteps: Tensor, latents: Tensor) -> Tensor:
+        """Of recordings, from `HIGHEST` up, means: a diffuser predicts them there, and learns them faster from these
+        than from single recordings."""
+        if task.flow.data != AUDIO:
+            return latents
+        return torch.where(timesteps.view(-1, 1, 1, 1) >= HIGHEST, self.means[items].to(latents), latents)
 
 
 def trained_parts() -> Path | None:
@@ -146,8 +161,8 @@ def trained_parts() -> Path | None:
 
 def speech_objective(name: str, data: Path, out: Path, device: torch.device) -> DiffuserObjective:
     """A stage of the model with audio (of `STAGES_OF_AUDIO`), from the installed emoji model and the runs `audio-codec`
-    and `audio-context` beside `out`, or those of `trained_parts`; later stages from the run before. Stages that learn
-    words do so `towards_means`. The emoji set is beside `data`.
+    and `audio-context` beside `out`, or those of `trained_parts`; later stages from the run before. The emoji set
+    is beside `data`.
 
     Raises:
         ValueError: the model or a set is missing, the sets do not belong together, or a run is not finished.
@@ -162,8 +177,6 @@ def speech_objective(name: str, data: Path, out: Path, device: torch.device) -> 
     old = {"train": pictures, "pair-val": drawing_pairs(EmojiSet.load(emoji, "pair-val"), bank, cache)}
     sets = {split: SpeechSet.load(data, split) for split in old}
     pairs = {split: speech_pairs(sets[split], drawings, pictures, old[split], bank, cache) for split in old}
-    if stage.lowest:
-        pairs["train"] = towards_means(pairs["train"], sets["train"], drawings)
     config = VersatileDiffusionPipeline.load_config(str(folder))
     model = {name: dict(config[name]) for name in ("styles", "defaults", "vocabulary")}
     model["styles"] |= {voice.id: voice.phrases[0] for voice in VOICES}
@@ -227,21 +240,21 @@ def speech_pairs(
     )
     mine = [rows[data.concept_keys[data.concepts[row]]] for row in kept]
     latents, tokens = ({"image": _chosen(sides["image"], mine)} for sides in (pictures.latents, pictures.tokens))
-    return SpeechPairs(len(kept), {**heard.latents, **latents}, {**heard.tokens, **tokens}, old)
+    means = means_of(heard.latents[AUDIO], data.voices[kept], data.concepts[kept])
+    return SpeechPairs(len(kept), {**heard.latents, **latents}, {**heard.tokens, **tokens}, old, means)
 
 
-def towards_means(pairs: SpeechPairs, data: SpeechSet, drawings: EmojiSet) -> SpeechPairs:
-    """Return the items with the sum of the means of voice and word for each latent of a recording. At the highest noise
-    levels a diffuser predicts means, and learns them faster from these than from single recordings."""
-    side, kept = pairs.latents[AUDIO], _drawn_words(data, drawings)
-    assert isinstance(side, EncodedValues)
-    rest, total = side.rows.float(), torch.zeros(side.rows.shape, device=side.rows.device)
-    for groups in (data.voices, data.concepts):
-        group = torch.from_numpy(groups[kept]).to(rest.device)
+def means_of(recordings: Side, *groupings: np.ndarray) -> Tensor:
+    """Return for each recording the sum of the means of its groups, such as its voice and its word, each of what the
+    means before it leave."""
+    assert isinstance(recordings, EncodedValues)
+    rest, total = recordings.rows.float(), torch.zeros(recordings.rows.shape, device=recordings.rows.device)
+    for grouping in groupings:
+        group = torch.from_numpy(grouping).to(rest.device)
         sums = torch.zeros(int(group.max()) + 1, *rest.shape[1:], device=rest.device).index_add_(0, group, rest)
         mean = (sums / torch.bincount(group).clamp_min(1).view(-1, 1, 1, 1))[group]
         rest, total = rest - mean, total + mean
-    return replace(pairs, latents={**pairs.latents, AUDIO: EncodedValues(total.half())})
+    return total
 
 
 def _drawn_words(data: SpeechSet, drawings: EmojiSet) -> list[int]:

@@ -140,6 +140,8 @@ class DiffuserObjective(Objective[MultiFlowUNet]):
             contexts.append(Context(stream, torch.where(dropped, self.null[task.name][stream].to(tokens), tokens)))
         noise = self.denoising.noise(latent.shape, generator)
         timestep = timesteps(len(items), generator)
+        if not measured:
+            latent = pairs.target(task, items, timestep, latent)
         return Batch(task, latent, noise, timestep, tuple(contexts), 1.0 if weight is None else weight)
 
     def _levels(self, task: Task, measured: bool) -> tuple[int, Callable[[int, torch.Generator], Tensor]]:

@@ -138,6 +138,10 @@ class Pairs:
         """The items that a task draws from."""
         return self
 
+    def target(self, task: Task, items: Tensor, timesteps: Tensor, latents: Tensor) -> Tensor:
+        """What a task learns to generate of items (B,) at timesteps (B,), given their drawn latents (B, ...): these."""
+        return latents
+
     def only(self, items: Sequence[int]) -> Pairs:
         """A subset of the items, in the given order."""
         numbers = torch.tensor(items)
