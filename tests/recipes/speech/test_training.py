@@ -173,11 +173,11 @@ def test_promotion_leaves_the_four_flows_as_they_are_bit_for_bit(sets: Path) -> 
     rest = stage_of("speech", sets, runs)
     for what in (means, rest):
         batch = what.batch(0, seeded())
-        assert {one.task.name for one in batch} == {*NEW, *READING}
+        assert {one.task.name for one in batch} == ({*NEW, *READING} if what is means else {*NEW})
         lowest = {one.task.name: int(one.timestep.min()) for one in batch if one.task.flow.data == "audio"}
         assert (min(lowest.values()) >= HIGHEST) == (what is means)
     shapes = {one.task.name: tuple(one.latent.shape[1:]) for one in batch}
-    assert shapes["text-to-image"] == (4, 16, 16)
+    assert shapes["audio-to-image"] == (4, 16, 16)
     assert shapes["text-to-audio"] == shapes["audio-variation"] == (16, 4, 24)
     drawn = rest.train_pairs.of(TASKS["text-to-image"])
     assert drawn.count == len(EmojiSet.load(sets / "emoji", "train")) != rest.train_pairs.count

@@ -44,7 +44,7 @@ CODEC, ENCODER = "audio-codec", "audio-context"
 OLD_STREAMS = ("global", "data.image", "data.text", "context.image", "context.text")
 FROZEN = dict.fromkeys(OLD_STREAMS, 0.0)
 READING = ("text-to-image", "text-variation")
-"""Old flows whose context layers, those of texts, learn as well: they are to stay as they are."""
+"""Old flows whose context layers, those of texts, learn while words are learnt: the flows are to stay as they are."""
 HIGHEST = 900
 """Lowest timestep while words are learnt: there next to nothing of a recording is left in its latent."""
 
@@ -57,37 +57,33 @@ class Stage:
         run: its folder.
         after: folder of the run that it begins from; None: the emoji model.
         batches: by flow that is trained, items of a batch.
-        weights: by flow, its weight in a step; others have 1.
         lowest: lowest timestep of recordings.
     """
 
     run: str
     after: str | None
     batches: Mapping[str, int]
-    weights: Mapping[str, float]
     lowest: int = 0
 
 
 HELD = {"text-to-image": 10, "text-variation": 8}
-WEIGHTS = {"audio-variation": 0.4, "audio-to-image": 0.4, "audio-to-text": 0.3, "text-variation": 0.5}
 STAGES_OF_AUDIO: Mapping[str, Stage] = {
-    "speech-words": Stage("diffuser-words", None, {"text-to-audio": 48, **HELD}, WEIGHTS, HIGHEST),
+    "speech-words": Stage("diffuser-words", None, {"text-to-audio": 48, **HELD}, HIGHEST),
     "speech-means": Stage(
         "diffuser-means",
         "diffuser-words",
         {"text-to-audio": 24, "image-to-audio": 32, "audio-variation": 16, "audio-to-image": 8, "audio-to-text": 16}
         | HELD,
-        WEIGHTS,
         HIGHEST,
     ),
     "speech": Stage(
         "diffuser-speech",
         "diffuser-means",
-        {"text-to-audio": 40, "image-to-audio": 16, "audio-variation": 8, "audio-to-image": 12, "audio-to-text": 16}
-        | HELD,
-        WEIGHTS | {"image-to-audio": 0.5},
+        {"text-to-audio": 32, "image-to-audio": 16, "audio-variation": 8, "audio-to-image": 16, "audio-to-text": 24},
     ),
 }
+WEIGHTS = {"audio-variation": 0.4, "audio-to-image": 0.4, "audio-to-text": 0.3, "text-variation": 0.5}
+"""By flow, its weight in a step; others have 1."""
 AUDIO_DEFAULTS: dict[str, dict[str, Any]] = {
     "text-to-audio": {"guidance_scale": 3.0, "num_inference_steps": 25},
     "image-to-audio": {"guidance_scale": 3.0, "num_inference_steps": 25},
@@ -103,30 +99,30 @@ CAPTIONS = 3
 
 
 def with_audio(before: MultiFlowUNet, stage: Stage) -> DiffuserSettings:
-    """Return the settings of a diffuser with the streams of `before` and those of audio. Of what was there, the context
-    layers of texts learn, while the old flows that use them are held to what they are."""
+    """Return the settings of a diffuser with the streams of `before` and those of audio. Where a stage trains the old
+    flows that read texts, their context layers learn, and these flows are held to what they are."""
     config, last = {k: v for k, v in before.config.items() if not k.startswith("_")}, len(before.plan) - 1
     data, contexts = dict(config.pop("data_streams")), dict(config.pop("context_streams"))
-    flows = (*NEW, *READING)
+    flows, held = (*NEW, *READING), tuple(name for name in READING if name in stage.batches)
     return DiffuserSettings(
         stage="official",
         unet=config,
         data_streams=data | {AUDIO: {"channels": 16}},
         context_streams=contexts | {AUDIO: {"width": 192}},
-        mixture={name: stage.weights.get(name, 1.0) * (name in stage.batches) for name in flows},
+        mixture={name: WEIGHTS.get(name, 1.0) * (name in stage.batches) for name in flows},
         batch=dict.fromkeys(flows, 1) | dict(stage.batches),
         prediction="v_prediction",
         muon_lr=0.015,
         not_muon=("time_embed", "data.text", *(f"data.{m}.{end}." for m in ("image", AUDIO) for end in (0, last))),
         flows=flows,
         joint=True,
-        multipliers=FROZEN | {"context.text": 1.0},
+        multipliers=FROZEN | {"context.text": float(bool(held))},
         new_contexts="copied",
         new_data="copied",
         noises={"text": 4},
         high_noise={"image": 0.6} if stage.lowest else {"image": 0.6, AUDIO: 0.8},
         lowest_timestep={AUDIO: stage.lowest} if stage.lowest else {},
-        retain=READING,
+        retain=held,
     )
 
 
