@@ -43,8 +43,8 @@ CODEC, ENCODER = "audio-codec", "audio-context"
 
 OLD_STREAMS = ("global", "data.image", "data.text", "context.image", "context.text")
 FROZEN = dict.fromkeys(OLD_STREAMS, 0.0)
-READING = ("text-to-image", "text-variation")
-"""Old flows whose context layers, those of texts, learn while words are learnt: the flows are to stay as they are."""
+HELD = {"text": {"text-to-image": 10, "text-variation": 8}, "image": {"image-variation": 10, "image-to-text": 8}}
+"""By context, the old flows that are held to what they are where its layers learn, with the items of a batch."""
 HIGHEST = 900
 """Lowest timestep while words are learnt: there next to nothing of a recording is left in its latent."""
 
@@ -66,14 +66,14 @@ class Stage:
     lowest: int = 0
 
 
-HELD = {"text-to-image": 10, "text-variation": 8}
 STAGES_OF_AUDIO: Mapping[str, Stage] = {
-    "speech-words": Stage("diffuser-words", None, {"text-to-audio": 48, **HELD}, HIGHEST),
+    "speech-words": Stage("diffuser-words", None, {"text-to-audio": 48, **HELD["text"]}, HIGHEST),
     "speech-means": Stage(
         "diffuser-means",
         "diffuser-words",
         {"text-to-audio": 24, "image-to-audio": 32, "audio-variation": 16, "audio-to-image": 8, "audio-to-text": 16}
-        | HELD,
+        | HELD["text"]
+        | HELD["image"],
         HIGHEST,
     ),
     "speech": Stage(
@@ -99,11 +99,12 @@ CAPTIONS = 3
 
 
 def with_audio(before: MultiFlowUNet, stage: Stage) -> DiffuserSettings:
-    """Return the settings of a diffuser with the streams of `before` and those of audio. Where a stage trains the old
-    flows that read texts, their context layers learn, and these flows are held to what they are."""
+    """Return the settings of a diffuser with the streams of `before` and those of audio. Of what was there, those
+    context layers learn whose flows a stage holds to what they are."""
     config, last = {k: v for k, v in before.config.items() if not k.startswith("_")}, len(before.plan) - 1
     data, contexts = dict(config.pop("data_streams")), dict(config.pop("context_streams"))
-    flows, held = (*NEW, *READING), tuple(name for name in READING if name in stage.batches)
+    flows, held = (*NEW, *OLD), tuple(name for name in OLD if name in stage.batches)
+    learning = {f"context.{name}": 1.0 for name, old in HELD.items() if set(old) <= set(held)}
     return DiffuserSettings(
         stage="official",
         unet=config,
@@ -116,7 +117,7 @@ def with_audio(before: MultiFlowUNet, stage: Stage) -> DiffuserSettings:
         not_muon=("time_embed", "data.text", *(f"data.{m}.{end}." for m in ("image", AUDIO) for end in (0, last))),
         flows=flows,
         joint=True,
-        multipliers=FROZEN | {"context.text": float(bool(held))},
+        multipliers=FROZEN | learning,
         new_contexts="copied",
         new_data="copied",
         noises={"text": 4},

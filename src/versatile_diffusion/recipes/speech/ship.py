@@ -56,7 +56,8 @@ def ship(run: Path, data: Path, out: Path, figures: Path | None = None, base: st
     home = fresh / "src" / PACKAGE
     pipe = VersatileDiffusionPipeline.from_pretrained(run / "export")
     pipe.to(dtype=torch.float16)
-    round_weights(pipe.unet)
+    for part in (pipe.unet, pipe.bank.codecs[AUDIO], pipe.bank.encoders[AUDIO]):
+        round_weights(part)
     pipe.save_pretrained(weights := home / "weights", max_shard_size=9 * LARGEST_FILE // 10)
     forget_paths(weights)
     changed = extend(weights, below, base)
