@@ -129,7 +129,9 @@ def test_layers_that_were_trained_further_count(
             weight += 0.5
     pipe.save_pretrained(tmp_path / "run" / "export")
     ship(tmp_path / "run", spoken, tmp_path / "out", base=str(before))
-    assert "held to that model's predictions" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "the data layers of image learn, while its four flows are held to that model's predictions" in card
+    assert "| data stream of image, trained further |" in card
     before_then = sorted(tmp_path.joinpath("out").rglob("*"))
     both = VersatileDiffusionPipeline.from_pretrained(tmp_path / "out" / "src" / PACKAGE / "weights")
     name, weight = next(iter(both.unet.data["image"].named_parameters()))

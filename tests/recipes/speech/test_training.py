@@ -229,6 +229,7 @@ def test_figures_of_every_flow(sets: Path, tmp_path: Path) -> None:
     assert {"word", "voice", "mel distance (dB)"} == set(found["codec"])
     assert {"word kept", "voice changed"} == set(found["audio-variation"])
     assert "label exact" in found["audio + image to text"]
+    assert {"label exact", "label"} == set(found["audio-to-text, best of 8"]) == set(found["audio-to-text"])
     assert "| codec | mel distance (dB) |" in page(found)
 
 

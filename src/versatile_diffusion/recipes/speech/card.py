@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +99,18 @@ PACKAGE_FILES = {"pyproject.toml": PROJECT, f"src/{PACKAGE}/__init__.py": MODULE
 
 
 FROZEN = "Nothing that it had before learns: its four flows are the emoji model's, bit for bit."
-FURTHER = """Of what it had before, the context layers of texts learn, while the two flows of the emoji model that read
-texts are held to that model's predictions; the two that read images are the emoji model's, bit for bit."""
+FURTHER = "Of what it had before, {layers} learn, while its four flows are held to that model's predictions."
 
 
-def card(pipe: VersatileDiffusionPipeline, manifest: SpeechManifest, changed: bool, figures: Path | None) -> str:
+def card(
+    pipe: VersatileDiffusionPipeline, manifest: SpeechManifest, changed: Sequence[str], figures: Path | None
+) -> str:
     """Return the README. Without figures, it has none.
 
     Args:
         pipe: the model.
         manifest: of the speech set.
-        changed: whether layers of the emoji model were trained further.
+        changed: streams of the emoji model that were trained further, such as `context.text`.
         figures: folder with `figures.md` of this model.
     """
     known, parts = dict(pipe.bank.parts.items()), {}
@@ -117,8 +119,10 @@ def card(pipe: VersatileDiffusionPipeline, manifest: SpeechManifest, changed: bo
             parts[f"{name.replace('-', ' of ')}, `{type(part).__name__}`"] = _count(part)
     for group, streams in (("data", pipe.unet.data), ("context", pipe.unet.context)):
         parts[f"{group} stream of audio"] = _count(streams["audio"])
-    if changed:
-        parts["context stream of texts, trained further"] = _count(pipe.unet.context["text"])
+    further = [stream.partition(".")[::2] for stream in changed]
+    for group, name in further:
+        parts[f"{group} stream of {name}, trained further"] = _count(getattr(pipe.unet, group)[name])
+    layers = " and ".join(f"the {group} layers of {name}" for group, name in further)
     rows = "\n".join(f"| {name} | {count / 1e6:.1f} M |" for name, count in parts.items())
     measured = ""
     if figures is not None:
@@ -134,7 +138,7 @@ def card(pipe: VersatileDiffusionPipeline, manifest: SpeechManifest, changed: bo
         words=len(manifest.concepts),
         voices=len(manifest.voices),
         espeak=manifest.tools["espeak-ng"],
-        stage=FURTHER if changed else FROZEN,
+        stage=FURTHER.format(layers=layers) if changed else FROZEN,
         figures=measured,
     )
 

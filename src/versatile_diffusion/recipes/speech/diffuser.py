@@ -50,7 +50,7 @@ HIGHEST = 900
 
 
 @dataclass(frozen=True)
-class Stage:
+class SpeechStage:
     """One run of the diffuser; `STAGES_OF_AUDIO` has them in their order.
 
     Args:
@@ -66,9 +66,9 @@ class Stage:
     lowest: int = 0
 
 
-STAGES_OF_AUDIO: Mapping[str, Stage] = {
-    "speech-words": Stage("diffuser-words", None, {"text-to-audio": 48, **HELD["text"]}, HIGHEST),
-    "speech-means": Stage(
+STAGES_OF_AUDIO: Mapping[str, SpeechStage] = {
+    "speech-words": SpeechStage("diffuser-words", None, {"text-to-audio": 48, **HELD["text"]}, HIGHEST),
+    "speech-means": SpeechStage(
         "diffuser-means",
         "diffuser-words",
         {"text-to-audio": 24, "image-to-audio": 32, "audio-variation": 16, "audio-to-image": 8, "audio-to-text": 16}
@@ -76,7 +76,7 @@ STAGES_OF_AUDIO: Mapping[str, Stage] = {
         | HELD["image"],
         HIGHEST,
     ),
-    "speech": Stage(
+    "speech": SpeechStage(
         "diffuser-speech",
         "diffuser-means",
         {"text-to-audio": 32, "image-to-audio": 16, "audio-variation": 8, "audio-to-image": 16, "audio-to-text": 24},
@@ -85,20 +85,20 @@ STAGES_OF_AUDIO: Mapping[str, Stage] = {
 WEIGHTS = {"audio-variation": 0.4, "audio-to-image": 0.4, "audio-to-text": 0.3, "text-variation": 0.5}
 """By flow, its weight in a step; others have 1."""
 AUDIO_DEFAULTS: dict[str, dict[str, Any]] = {
-    "text-to-audio": {"guidance_scale": 3.0, "num_inference_steps": 25},
-    "image-to-audio": {"guidance_scale": 3.0, "num_inference_steps": 25},
-    "audio-variation": {"guidance_scale": 2.0, "num_inference_steps": 25},
-    "audio-to-image": {"guidance_scale": 3.0, "num_inference_steps": 25},
-    "audio-to-text": {"guidance_scale": 2.0, "num_inference_steps": 25},
+    "text-to-audio": {"guidance_scale": 5.0, "num_inference_steps": 8, "candidates": 4},
+    "image-to-audio": {"guidance_scale": 5.0, "num_inference_steps": 8, "candidates": 4},
+    "audio-variation": {"guidance_scale": 4.0, "num_inference_steps": 8},
+    "audio-to-image": {"guidance_scale": 7.0, "num_inference_steps": 25},
+    "audio-to-text": {"guidance_scale": 2.0, "num_inference_steps": 25, "candidates": 8},
 }
-"""Default generation options of the new flows; not searched yet."""
+"""Default generation options of the new flows, the best of a few on pair-val."""
 
 LOOKS = 8
 CAPTIONS = 3
 """Captions of a drawing that the old flows are held to."""
 
 
-def with_audio(before: MultiFlowUNet, stage: Stage) -> DiffuserSettings:
+def with_audio(before: MultiFlowUNet, stage: SpeechStage) -> DiffuserSettings:
     """Return the settings of a diffuser with the streams of `before` and those of audio. Of what was there, those
     context layers learn whose flows a stage holds to what they are."""
     config, last = {k: v for k, v in before.config.items() if not k.startswith("_")}, len(before.plan) - 1

@@ -127,7 +127,8 @@ def texts(made: Sequence[str], items: Heard) -> dict[str, np.ndarray]:
 
 
 def measure(pipe: VersatileDiffusionPipeline, items: Heard, judges: Judges, steps: int | None = None) -> Figures:
-    """Measure real recordings, the codec, and every flow with audio that the model has.
+    """Measure real recordings, the codec, and every flow with audio that the model has: one draw, and the best of as
+    many candidates as the model's defaults say.
 
     Args:
         pipe: the model.
@@ -143,13 +144,15 @@ def measure(pipe: VersatileDiffusionPipeline, items: Heard, judges: Judges, step
     able = {task.name for task in pipe.tasks()}
     for name in (*NEW, "text-to-image", "image-to-text"):
         if name in able:
-            found[name] = _of_task(pipe, name, items, judges, steps)
+            found[name] = _of_task(pipe, name, items, judges, steps, 1)
+            if (most := pipe.config["defaults"].get(name, {}).get("candidates", 1)) > 1:
+                found[f"{name}, best of {most}"] = _of_task(pipe, name, items, judges, steps, most)
     found["audio + image to text"] = _mixed_labels(pipe, items, steps)
     return {way: row for way, row in found.items() if row}
 
 
 def _of_task(
-    pipe: VersatileDiffusionPipeline, name: str, items: Heard, judges: Judges, steps: int | None
+    pipe: VersatileDiffusionPipeline, name: str, items: Heard, judges: Judges, steps: int | None, candidates: int
 ) -> dict[str, Measured]:
     flow = TASKS[name].flow
     if flow.contexts == ("image",):
@@ -158,7 +161,7 @@ def _of_task(
     if not given:
         return {}
     options: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
-    made = _in_parts(lambda part: pipe.run(name, part, seed=0, **options).values, given)
+    made = _in_parts(lambda part: pipe.run(name, part, seed=0, candidates=candidates, **options).values, given)
     if flow.data == AUDIO:
         hits = judges.recordings(made, items)
         if flow.contexts == (AUDIO,):

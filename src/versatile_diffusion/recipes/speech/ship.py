@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -63,13 +64,13 @@ def ship(run: Path, data: Path, out: Path, figures: Path | None = None, base: st
     changed = extend(weights, below, base)
     if (size := sum(len(zlib.compress(path.read_bytes())) for path in weights.rglob("*") if path.is_file())) > LARGEST:
         raise ValueError(
-            f"{run} would add {size:,} bytes, deflated, to the {base} model; {changed:,} bytes before that are "
+            f"{run} would add {size:,} bytes, deflated, to the {base} model; {changed.total():,} bytes before that are "
             f"layers of it that were trained further; at most {LARGEST:,} are allowed (none where they are frozen)"
         )
     write_samples(data, home / "samples")
     for name, text in {
         **PACKAGE_FILES,
-        "README.md": card(pipe, SpeechManifest.read(data), changed > 0, figures),
+        "README.md": card(pipe, SpeechManifest.read(data), sorted(changed), figures),
         "NOTICE": notice((data / "NOTICE").read_text(encoding="utf-8")),
     }.items():
         (fresh / name).parent.mkdir(parents=True, exist_ok=True)
@@ -79,11 +80,11 @@ def ship(run: Path, data: Path, out: Path, figures: Path | None = None, base: st
     return size
 
 
-def extend(weights: Path, below: Path, base: str) -> int:
+def extend(weights: Path, below: Path, base: str) -> Counter[str]:
     """Remove from a model folder what the folder `below` has, and note which model it extends.
 
     Returns:
-        the bytes of the diffuser's weights that both have, with other values.
+        by stream (such as `context.text`), the bytes of the diffuser's weights that both have, with other values.
     """
     for file in weights.glob(f"bank/*/{WEIGHTS}"):
         other = below / file.relative_to(weights)
@@ -102,7 +103,10 @@ def extend(weights: Path, below: Path, base: str) -> int:
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
     write_json(weights / "unet" / "diffusion_pytorch_model.safetensors.index.json", index)
     write_json(weights / EXTENDS, {"model": base, "digest": digest_of(below)})
-    return sum(weight.nbytes for name, weight in new.items() if name in theirs)
+    changed: Counter[str] = Counter()
+    for name in new.keys() & theirs.keys():
+        changed[".".join(name.split(".")[:2])] += new[name].nbytes
+    return changed
 
 
 def _weights(folder: Path) -> dict[str, tuple[Tensor, str]]:
