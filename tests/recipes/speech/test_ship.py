@@ -130,7 +130,10 @@ def test_layers_that_were_trained_further_count(
     pipe.save_pretrained(tmp_path / "run" / "export")
     ship(tmp_path / "run", spoken, tmp_path / "out", base=str(before))
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "the data layers of image learn, while its four flows are held to that model's predictions" in card
+    assert (
+        "held to the emoji model's predictions; of their streams, some were trained further: data stream of image."
+        in card
+    )
     assert "| data stream of image, trained further |" in card
     before_then = sorted(tmp_path.joinpath("out").rglob("*"))
     both = VersatileDiffusionPipeline.from_pretrained(tmp_path / "out" / "src" / PACKAGE / "weights")

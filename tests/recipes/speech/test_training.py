@@ -170,14 +170,14 @@ def test_promotion_leaves_the_four_flows_as_they_are_bit_for_bit(sets: Path) -> 
 
     means = stage_of("speech-means", sets, runs)
     means.export(means.build().eval(), runs / "diffuser-means" / "export")
-    rest = stage_of("speech", sets, runs)
+    rest, shapes = stage_of("speech", sets, runs), {}
     for what in (means, rest):
         batch = what.batch(0, seeded())
+        shapes |= {one.task.name: tuple(one.latent.shape[1:]) for one in batch}
         assert {one.task.name for one in batch} == ({*NEW, *OLD} if what is means else {*NEW})
         lowest = {one.task.name: int(one.timestep.min()) for one in batch if one.task.flow.data == "audio"}
         assert (min(lowest.values()) >= HIGHEST) == (what is means)
-    shapes = {one.task.name: tuple(one.latent.shape[1:]) for one in batch}
-    assert shapes["audio-to-image"] == (4, 16, 16)
+    assert shapes["text-to-image"] == shapes["audio-to-image"] == (4, 16, 16)
     assert shapes["text-to-audio"] == shapes["audio-variation"] == (16, 4, 24)
     drawn = rest.train_pairs.of(TASKS["text-to-image"])
     assert drawn.count == len(EmojiSet.load(sets / "emoji", "train")) != rest.train_pairs.count
@@ -188,6 +188,7 @@ def test_at_the_highest_noise_levels_recordings_are_learnt_as_means_of_word_and_
     pairs, single = what.train_pairs, what.train_pairs.latents["audio"].rows.float()
     items, when = torch.arange(pairs.count), torch.full((pairs.count,), HIGHEST)
     means = pairs.target(TASKS["text-to-audio"], items, when, single)
+    assert means.shape == single.shape
     assert torch.equal(pairs.target(TASKS["text-to-audio"], items, when - 1, single), single)
     assert pairs.target(TASKS["audio-to-image"], items, when, single) is single
     data, drawn = SpeechSet.load(sets / "speech"), {*EmojiSet.load(sets / "emoji").concept_keys}

@@ -99,7 +99,9 @@ PACKAGE_FILES = {"pyproject.toml": PROJECT, f"src/{PACKAGE}/__init__.py": MODULE
 
 
 FROZEN = "Nothing that it had before learns: its four flows are the emoji model's, bit for bit."
-FURTHER = "Of what it had before, {layers} learn, while its four flows are held to that model's predictions."
+FURTHER = (
+    "Its four old flows are held to the emoji model's predictions; of their streams, some were trained further: {}."
+)
 
 
 def card(
@@ -119,10 +121,8 @@ def card(
             parts[f"{name.replace('-', ' of ')}, `{type(part).__name__}`"] = _count(part)
     for group, streams in (("data", pipe.unet.data), ("context", pipe.unet.context)):
         parts[f"{group} stream of audio"] = _count(streams["audio"])
-    further = [stream.partition(".")[::2] for stream in changed]
-    for group, name in further:
-        parts[f"{group} stream of {name}, trained further"] = _count(getattr(pipe.unet, group)[name])
-    layers = " and ".join(f"the {group} layers of {name}" for group, name in further)
+    further = {"{} stream of {}".format(*stream.split(".")): pipe.unet.get_submodule(stream) for stream in changed}
+    parts |= {f"{name}, trained further": _count(stream) for name, stream in further.items()}
     rows = "\n".join(f"| {name} | {count / 1e6:.1f} M |" for name, count in parts.items())
     measured = ""
     if figures is not None:
@@ -138,7 +138,7 @@ def card(
         words=len(manifest.concepts),
         voices=len(manifest.voices),
         espeak=manifest.tools["espeak-ng"],
-        stage=FURTHER.format(layers=layers) if changed else FROZEN,
+        stage=FURTHER.format(", ".join(further)) if changed else FROZEN,
         figures=measured,
     )
 
